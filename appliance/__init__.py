@@ -1,0 +1,1 @@
+"""The service that is deployed, and its command line."""

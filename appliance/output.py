@@ -1,0 +1,38 @@
+"""How the command line speaks: tables for people, JSON for programs, complaints on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+__all__ = ["add_output_argument", "complain", "console", "print_json"]
+
+console = Console(highlight=False)
+
+
+def add_output_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``-o table|json`` to `parser` (stored as ``args.output``)."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("table", "json"),
+        default="table",
+        help="table for people (default), json for programs",
+    )
+
+
+def print_json(value: Any) -> None:
+    """Writes `value` (anything msgspec can encode) to stdout as indented JSON."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    sys.stdout.write(text.decode() + "\n")
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Says on stderr what was wrong and, on a line of its own, what to do about it."""
+    sys.stderr.write(f"barewire: {message}\n")
+    if hint:
+        sys.stderr.write(f"  hint: {hint}\n")

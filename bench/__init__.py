@@ -1,0 +1,1 @@
+"""What is claimed, measured beside its peers in one run."""

@@ -1,0 +1,41 @@
+"""Compiles ``dpdk_bindings._native`` from native/ (cffi, API mode)."""
+
+import os
+import runpy
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent
+_cdef = runpy.run_path(str(ROOT / "_cdef.py"))
+
+# Types come before the headers that use them.
+HEADERS = [
+    ROOT / "include/dpdk_bindings/frame.h",
+    ROOT / "include/dpdk_bindings/port.h",
+    ROOT / "include/dpdk_bindings/datagram.h",
+]
+
+ffibuilder = FFI()
+ffibuilder.cdef(_cdef["read"](HEADERS))
+ffibuilder.set_source(
+    "dpdk_bindings._native",
+    "\n".join(f'#include "{header}"' for header in (h.name for h in HEADERS)),
+    sources=sorted(os.path.relpath(c) for c in (ROOT / "native").glob("*.c")),
+    depends=sorted(os.path.relpath(h) for h in ROOT.glob("**/*.h")),
+    include_dirs=[str(ROOT / "include/dpdk_bindings"), str(ROOT / "include"), str(ROOT / "native")],
+    extra_compile_args=[
+        "-O3",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        "-std=gnu11",
+        "-fvisibility=hidden",
+    ]
+    + (["-Werror"] if os.environ.get("BAREWIRE_STRICT") else []),
+)
+_cdef["write_stub"](ffibuilder, ROOT / "_native.pyi")
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

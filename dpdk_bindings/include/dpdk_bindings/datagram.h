@@ -1,0 +1,60 @@
+/* A datagram endpoint: UDP payloads in, UDP payloads out, over a Port or over kernel sockets.
+ *
+ * An endpoint receives on one or more *channels* (a local address or multicast group, and a
+ * port), numbered from 0 in the order they were opened; lines A and B of a feed are two channels.
+ * It sends to *peers* (a remote address and port whose headers were prepared beforehand), numbered
+ * from 0 likewise. An endpoint belongs to one thread; no function blocks; functions that can fail
+ * return a negative errno. */
+#ifndef DPDK_BINDINGS_DATAGRAM_H
+#define DPDK_BINDINGS_DATAGRAM_H
+
+#include "frame.h"
+
+/* <cdef> */
+#define DPB_DATAGRAM_ABI 1
+
+struct dpb_datagram {
+    const uint8_t *data;     /* first payload byte; borrowed until release() */
+    uint64_t arrival_ns;     /* of the clock named in `clock` */
+    uint64_t handle;         /* the endpoint's own: what release() needs to know */
+    uint32_t len;            /* payload bytes */
+    uint16_t channel;        /* which local address it came to */
+    uint8_t clock;           /* enum dpb_clock */
+    uint8_t family;          /* 4 or 6 */
+    uint8_t source[16];      /* sender's address, network order; IPv4 in the first four bytes */
+    uint16_t source_port;    /* host order */
+    uint8_t reserved[14];
+};
+
+struct dpb_datagram_ops {
+    uint32_t abi;  /* DPB_DATAGRAM_ABI */
+    uint32_t size; /* sizeof(struct dpb_datagram_ops) */
+
+    /* Fills out[0..max) with datagrams that have arrived; returns how many. Borrowed until
+     * release(). Malformed frames and bad checksums are counted and never shown. */
+    int (*recv)(void *endpoint, struct dpb_datagram *out, int max);
+
+    /* Gives n datagrams back, each exactly once. */
+    void (*release)(void *endpoint, const struct dpb_datagram *datagrams, int n);
+
+    /* Room for a payload of `len` bytes to `peer`, or NULL: no free transmit buffer, or a peer
+     * whose next hop is not known yet (each counted). The room is the caller's until commit(). */
+    uint8_t *(*reserve)(void *endpoint, int peer, uint32_t len);
+
+    /* Completes lengths and checksums and queues what reserve() last gave; len as reserved or
+     * less, 0 gives the room back unsent. */
+    int (*commit)(void *endpoint, uint32_t len);
+
+    /* Sends what was queued. */
+    int (*flush)(void *endpoint);
+};
+
+/* An endpoint as another native module sees it: hand both pointers on together. */
+struct dpb_datagram_ref {
+    const struct dpb_datagram_ops *ops;
+    void *endpoint;
+};
+/* </cdef> */
+_Static_assert(sizeof(struct dpb_datagram) == 64, "one descriptor a cache line");
+
+#endif

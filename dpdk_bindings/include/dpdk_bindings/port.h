@@ -1,0 +1,43 @@
+/* A Port: frames in, frames out.
+ *
+ * The function table is what a native loop uses; Python's Port uses the same functions. A port
+ * belongs to one thread. Functions that can fail return a negative errno; none of them blocks. */
+#ifndef DPDK_BINDINGS_PORT_H
+#define DPDK_BINDINGS_PORT_H
+
+#include "frame.h"
+
+/* <cdef> */
+#define DPB_PORT_ABI 1
+
+struct dpb_port_ops {
+    uint32_t abi;  /* DPB_PORT_ABI */
+    uint32_t size; /* sizeof(struct dpb_port_ops) */
+
+    /* Fills out[0..max) with frames that have arrived. Returns how many (0: none). The caller
+     * borrows each until it gives it back by release(). Several bursts may be out at once. */
+    int (*poll)(void *port, struct dpb_frame *out, int max);
+
+    /* Gives n frames back, in any order. Each exactly once. */
+    void (*release)(void *port, const struct dpb_frame *frames, int n);
+
+    /* Room for a frame of `len` bytes to be written by the caller, or NULL: no free transmit
+     * buffer (counted as tx_ring_full). The room is the caller's until commit(). */
+    uint8_t *(*reserve)(void *port, uint32_t len);
+
+    /* Queues what reserve() last gave, with its final length (<= the length reserved; 0 gives
+     * the room back unsent). The port owns the bytes from here. */
+    int (*commit)(void *port, uint32_t len);
+
+    /* Makes the kernel or the NIC send what was queued. */
+    int (*flush)(void *port);
+};
+
+/* A port as another native module sees it: hand both pointers on together. */
+struct dpb_port_ref {
+    const struct dpb_port_ops *ops;
+    void *port;
+};
+/* </cdef> */
+
+#endif

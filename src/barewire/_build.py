@@ -1,0 +1,54 @@
+"""Compiles ``barewire._native`` from native/ (cffi, API mode).
+
+The native loop polls ports and endpoints through the function tables of dpdk_bindings' public
+headers; it links with nothing of dpdk_bindings.
+"""
+
+import os
+import runpy
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent
+BINDINGS = ROOT.parents[1] / "dpdk_bindings"
+_cdef = runpy.run_path(str(BINDINGS / "_cdef.py"))
+
+# Types come before the headers that use them.
+SHARED = [
+    BINDINGS / "include/dpdk_bindings/frame.h",
+    BINDINGS / "include/dpdk_bindings/datagram.h",
+]
+HEADERS = [
+    ROOT / "native/keccak.h",
+    ROOT / "native/txrecord.h",
+]
+
+ffibuilder = FFI()
+ffibuilder.cdef(_cdef["read"](SHARED + HEADERS))
+ffibuilder.set_source(
+    "barewire._native",
+    "\n".join(f'#include "{header}"' for header in (h.name for h in SHARED + HEADERS)),
+    sources=sorted(os.path.relpath(c) for c in (ROOT / "native").glob("*.c")),
+    depends=sorted(os.path.relpath(h) for h in [*ROOT.glob("native/*.h"), *SHARED]),
+    include_dirs=[
+        str(BINDINGS / "include/dpdk_bindings"),
+        str(BINDINGS / "include"),
+        str(ROOT / "native"),
+    ],
+    libraries=["dl", "pthread"],
+    extra_compile_args=[
+        "-O3",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        "-std=gnu11",
+        "-fvisibility=hidden",
+    ]
+    + (["-Werror"] if os.environ.get("BAREWIRE_STRICT") else []),
+)
+_cdef["write_stub"](ffibuilder, ROOT / "_native.pyi")
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

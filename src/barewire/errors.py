@@ -1,0 +1,23 @@
+"""The error that a person reads."""
+
+from __future__ import annotations
+
+__all__ = ["BarewireError", "ConfigError"]
+
+
+class BarewireError(Exception):
+    """Something the user has to act on.
+
+    Attributes:
+        message: what was wrong, with the offending name and value.
+        hint: what to do about it, or an empty string where the message says it all.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(BarewireError):
+    """A configuration value that cannot be used; nothing was started."""

@@ -1,0 +1,1 @@
+"""Decisions in, signed transactions and their outcomes out."""
