@@ -1,0 +1,186 @@
+"""Configuration as typed structs, and errors that say what to write instead.
+
+msgspec converts what ``tomllib`` read; its errors name the place but neither the value nor what
+would have been allowed. :func:`convert` adds both::
+
+    appliance.toml: source[0].via = 'afxpd': not one of the allowed values
+      hint: allowed: 'kernel', or 'afxdp:INTERFACE'
+
+A type that is written as one string (an address, a duration) is a class with a `parse`
+classmethod and an `allowed` sentence; see :class:`Written`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+from msgspec import inspect
+
+from barewire.errors import ConfigError
+
+__all__ = ["Written", "convert", "load"]
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A value that is written as one TOML string and parsed by its own class."""
+
+    allowed: ClassVar[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Written:
+        """The value that `text` writes; raises ValueError that says what is wrong with it."""
+        ...
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Reads the TOML file at `path` into `kind`.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or holds a value that `kind` refuses.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", hint="name a readable file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}", hint="see https://toml.io") from error
+    return convert(data, kind, where=str(path))
+
+
+def convert(data: Any, kind: type[T], *, where: str) -> T:
+    """Converts plain `data` (dicts, lists, strings, numbers) into `kind`.
+
+    Args:
+        data: what a TOML or JSON reader gave.
+        kind: a msgspec Struct.
+        where: the file's name, for the error.
+
+    Raises:
+        ConfigError: names the key, its value, and what is allowed there.
+    """
+    try:
+        return msgspec.convert(data, kind, dec_hook=_parse_written)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), data, kind, where) from None
+
+
+def _parse_written(kind: Any, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, got {type(value).__name__}")
+    return kind.parse(value)
+
+
+_PLACE = re.compile(r" - at `(?:key in )?\$?(.*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
+_MISSING = re.compile(r"Object missing required field `(.*?)`")
+
+
+def _explain(message: str, data: Any, kind: type, where: str) -> ConfigError:
+    """Turns msgspec's sentence into one that names key, value and what is allowed."""
+    place = _PLACE.search(message)
+    path = place.group(1).lstrip(".") if place else ""
+    problem = message[: place.start()] if place else message
+    value, info = _descend(data, inspect.type_info(kind), path)
+
+    if unknown := _UNKNOWN.search(problem):
+        key = unknown.group(1)
+        known = [field.encode_name for field in getattr(info, "fields", ())]
+        close = difflib.get_close_matches(key, known, n=1)
+        full = f"{path}.{key}" if path else key
+        given = value.get(key) if isinstance(value, dict) else None
+        return ConfigError(
+            f"{where}: {full} = {_short(given)}: no such key",
+            hint=(f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(known)}",
+        )
+    if missing := _MISSING.search(problem):
+        key = missing.group(1)
+        field = next(f for f in getattr(info, "fields", ()) if f.encode_name == key)
+        full = f"{path}.{key}" if path else key
+        return ConfigError(f"{where}: {full} is missing", hint=f"allowed: {_allowed(field.type)}")
+    if problem.startswith("Invalid enum value"):
+        problem = "not one of the allowed values"
+    allowed = _allowed(info)
+    return ConfigError(
+        f"{where}: {path or 'file'} = {_short(value)}: {problem[:1].lower()}{problem[1:]}",
+        hint=f"allowed: {allowed}" if allowed else "",
+    )
+
+
+def _descend(value: Any, info: Any, path: str) -> tuple[Any, Any]:
+    """Follows ``a.b[2].c`` through the data and through the type at once."""
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
+        info = _plain(info)
+        if name and name != "...":
+            value = value.get(name) if isinstance(value, dict) else None
+            if isinstance(info, inspect.StructType):
+                info = next((f.type for f in info.fields if f.encode_name == name), None)
+            else:
+                info = getattr(info, "value_type", None)
+        elif name == "..." or index == "...":
+            info = getattr(info, "value_type", None) or getattr(info, "item_type", None)
+        else:
+            value = value[int(index)] if isinstance(value, list) else None
+            info = getattr(info, "item_type", None)
+    return value, _plain(info)
+
+
+def _plain(info: Any) -> Any:
+    """The struct or list inside an optional."""
+    if isinstance(info, inspect.UnionType):
+        rest = [part for part in info.types if not isinstance(part, inspect.NoneType)]
+        if len(rest) == 1:
+            return rest[0]
+    return info
+
+
+def _allowed(info: Any) -> str:
+    """What may be written where `info` is expected, in words."""
+    info = _plain(info)
+    match info:
+        case inspect.LiteralType(values=values):
+            return ", ".join(repr(value) for value in values)
+        case inspect.EnumType(cls=cls):
+            return ", ".join(repr(member.value) for member in cls)
+        case inspect.IntType() | inspect.FloatType():
+            kind = "a whole number" if isinstance(info, inspect.IntType) else "a number"
+            bounds = [
+                f"{word} {bound}"
+                for word, bound in (
+                    ("at least", info.ge),
+                    ("above", info.gt),
+                    ("at most", info.le),
+                    ("below", info.lt),
+                )
+                if bound is not None
+            ]
+            return " ".join([kind, " and ".join(bounds)]).strip()
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.StrType(pattern=pattern):
+            return f"a string like {pattern}" if pattern else "a string"
+        case inspect.ListType() | inspect.VarTupleType():
+            return f"a list of: {_allowed(info.item_type)}"
+        case inspect.StructType(fields=fields):
+            return f"a table with {', '.join(field.encode_name for field in fields)}"
+        case inspect.UnionType(types=types):
+            return ", or ".join(filter(None, map(_allowed, types)))
+        case inspect.CustomType(cls=cls):
+            return str(getattr(cls, "allowed", cls.__name__))
+        case _:
+            return ""
+
+
+def _short(value: Any) -> str:
+    """`value` as written, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
