@@ -39,8 +39,8 @@ struct bw_tx {
     uint8_t s[32];               /* big-endian */
     uint64_t arrival_ns;         /* of the clock named in arrival_clock */
     uint32_t raw_len;            /* bytes of the envelope, as received */
-    uint32_t hashed_off;         /* the bytes whose Keccak-256 is the hash: all of the envelope, */
-    uint32_t hashed_len;         /*   or the transaction inside an EIP-4844 wrapper */
+    uint32_t hashed_off;         /* the bytes whose Keccak-256 is the hash: all of the envelope; where */
+    uint32_t hashed_len;         /*   BW_TX_WRAPPED the inner list, hashed behind a byte 0x03 */
     uint32_t fields_off;         /* the fields from chain id or nonce up to the signature: */
     uint32_t fields_len;         /*   what is signed is a list of these (EIP-155 adds three) */
     uint32_t data_off;           /* calldata */
