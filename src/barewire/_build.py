@@ -22,6 +22,7 @@ SHARED = [
 HEADERS = [
     ROOT / "native/keccak.h",
     ROOT / "native/txrecord.h",
+    ROOT / "native/secp.h",
 ]
 
 ffibuilder = FFI()
