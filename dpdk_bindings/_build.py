@@ -14,6 +14,8 @@ HEADERS = [
     ROOT / "include/dpdk_bindings/frame.h",
     ROOT / "include/dpdk_bindings/port.h",
     ROOT / "include/dpdk_bindings/datagram.h",
+    ROOT / "native/endpoint.h",
+    ROOT / "native/endpoint_kernel.h",
 ]
 
 ffibuilder = FFI()

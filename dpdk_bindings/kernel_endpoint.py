@@ -1,0 +1,186 @@
+"""The datagram endpoint's backend over kernel sockets; native/endpoint_kernel.h moves the bytes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dpdk_bindings._native import ffi, lib
+from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.sockets import Channel, bind_channel, interface_index, parse_address
+
+__all__ = ["KernelBackend"]
+
+_CLOCKS = {"mono": lib.DPB_CLOCK_MONO, "real": lib.DPB_CLOCK_REAL}
+_MIN_PAYLOAD_BYTES = 512
+_MAX_PAYLOAD_BYTES = 65507  # of UDP over IPv4: 65535 less 20 and 8
+
+
+class KernelBackend:
+    """Spinning kernel sockets: recvmmsg, sendmmsg, no privileges."""
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        *,
+        buffers: int,
+        payload_bytes: int,
+        receive_buffer_bytes: int,
+        clock: str,
+    ) -> None:
+        if clock not in _CLOCKS:
+            raise BindingsError(f"clock {clock!r} is not known", hint='there are "mono" and "real"')
+        if not _MIN_PAYLOAD_BYTES <= payload_bytes <= _MAX_PAYLOAD_BYTES:
+            raise BindingsError(
+                f"payload_bytes {payload_bytes} is not within "
+                f"{_MIN_PAYLOAD_BYTES} and {_MAX_PAYLOAD_BYTES}"
+            )
+        self._clock = clock
+        self._payload_bytes = payload_bytes
+        self._native = ffi.gc(
+            lib.dpb_kernel_open(buffers, buffers, payload_bytes, _CLOCKS[clock]),
+            lib.dpb_kernel_close,
+        )
+        if not self._native:
+            raise MemoryError(f"{buffers} buffers of {payload_bytes} bytes")
+        self.channels: list[Channel] = []
+        self._receivers: list[socket.socket] = []
+        self._senders: list[socket.socket] = []
+        self._dropped = 0
+        try:
+            for channel in channels:
+                self._open_channel(channel, receive_buffer_bytes)
+        except BaseException:
+            self.close()
+            raise
+        self.ref = ffi.new("struct dpb_datagram_ref *")
+        lib.dpb_kernel_ref(self._native, self.ref)
+        self.counters = lib.dpb_kernel_counters(self._native)
+        size = ffi.new("uint64_t *")
+        self.region_base = lib.dpb_kernel_region(self._native, size)
+        native = self._native
+
+        def hold(_pointer: Any) -> None:
+            """Whoever holds a view of the memory holds `native`, which frees it."""
+            nonlocal native
+            native = None
+
+        whole = ffi.gc(self.region_base, hold)
+        self.region = memoryview(ffi.buffer(whole, size[0])).toreadonly()
+
+    def _open_channel(self, channel: Channel, receive_buffer_bytes: int) -> None:
+        s = bind_channel(
+            channel,
+            receive_buffer_bytes=receive_buffer_bytes,
+            kernel_timestamps=self._clock == "real",
+        )
+        self._receivers.append(s)
+        if lib.dpb_kernel_add_channel(self._native, s.fileno(), s.family) < 0:
+            raise BindingsError(f"{len(self.channels)} channels are the most an endpoint takes")
+        self.channels.append(replace(channel, port=s.getsockname()[1]))
+
+    def add_peer(self, address: str, port: int, interface: str | None, ttl: int | None) -> int:
+        """Prepares a destination.
+
+        An address is sent to from the first channel of its family, so that the answer comes to
+        that channel; a group, or an address without such a channel, from a socket of its own.
+        """
+        ip = parse_address(address)
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        scope = interface_index(interface)
+        name = (str(ip), port) if ip.version == 4 else (str(ip), port, 0, scope)
+        shared = None
+        if not ip.is_multicast and ttl is None:
+            shared = next((s for s in self._receivers if s.family == family), None)
+        raw = b""
+        if shared is None:
+            s = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._senders.append(s)
+            _set_route(s, ip.is_multicast, scope, ttl)
+            try:
+                s.connect(name)
+            except OSError as error:
+                raise BindingsError(
+                    f"cannot send to {address} port {port}: {error.strerror}",
+                    hint="`ip route get` shows what the kernel would do; a group may need its "
+                    "interface named",
+                ) from error
+        else:
+            s = shared
+            raw = _sockaddr(ip.packed, port, scope)
+        number: int = lib.dpb_kernel_add_peer(
+            self._native, s.fileno(), raw, len(raw), self._payload_bytes
+        )
+        if number < 0:
+            raise BindingsError("an endpoint takes no more peers")
+        return number
+
+    def housekeeping(self) -> None:
+        """Nothing: the kernel follows its own routes."""
+
+    def losses(self) -> dict[str, int]:
+        """What the kernel dropped because a channel's queue was full or a checksum was bad."""
+        if self._receivers:
+            self._dropped = sum(
+                max(0, lib.dpb_kernel_dropped(self._native, i)) for i in range(len(self.channels))
+            )
+        return {"rx_kernel_dropped": self._dropped}
+
+    def samples(self) -> dict[str, bytes]:
+        """The last datagram that was too long for the buffers."""
+        sample = lib.dpb_kernel_truncated_sample(self._native)
+        return {"rx_truncated": bytes(ffi.buffer(sample.bytes, sample.kept))} if sample.len else {}
+
+    def describe(self) -> dict[str, Any]:
+        """Clock, buffers, and the receive buffer that the kernel granted each channel."""
+        return {
+            "backend": "kernel",
+            "clock": self._clock,
+            "payload_bytes": self._payload_bytes,
+            "channels": [f"{c.address} {c.port}" for c in self.channels],
+            "receive_buffer_bytes": [
+                s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in self._receivers
+            ],
+        }
+
+    def close(self) -> None:
+        """Closes the sockets, after a last look at what they dropped."""
+        if self._receivers:
+            self.losses()
+        lib.dpb_kernel_detach(self._native)
+        for s in self._receivers + self._senders:
+            s.close()
+        self._receivers = []
+        self._senders = []
+
+
+def _set_route(s: socket.socket, multicast: bool, scope: int, ttl: int | None) -> None:
+    v4 = s.family == socket.AF_INET
+    level = socket.IPPROTO_IP if v4 else socket.IPPROTO_IPV6
+    if multicast and scope:
+        if v4:
+            request = bytes(8) + scope.to_bytes(4, "little")  # struct ip_mreqn
+            s.setsockopt(level, socket.IP_MULTICAST_IF, request)
+        else:
+            s.setsockopt(level, socket.IPV6_MULTICAST_IF, scope)
+    if ttl is not None:
+        if multicast:
+            option = socket.IP_MULTICAST_TTL if v4 else socket.IPV6_MULTICAST_HOPS
+        else:
+            option = socket.IP_TTL if v4 else socket.IPV6_UNICAST_HOPS
+        s.setsockopt(level, option, ttl)
+
+
+def _sockaddr(packed: bytes, port: int, scope: int) -> bytes:
+    """``struct sockaddr_in`` or ``sockaddr_in6``."""
+    if len(packed) == 4:
+        return socket.AF_INET.to_bytes(2, "little") + port.to_bytes(2, "big") + packed + bytes(8)
+    return (
+        socket.AF_INET6.to_bytes(2, "little")
+        + port.to_bytes(2, "big")
+        + bytes(4)
+        + packed
+        + scope.to_bytes(4, "little")
+    )

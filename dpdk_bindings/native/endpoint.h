@@ -1,0 +1,56 @@
+/* What both kinds of datagram endpoint have in common, and what Python calls.
+ *
+ * A native loop uses the function table of an endpoint (datagram.h). Python would pay for every
+ * call through a function pointer three times what a direct call costs, so it calls the thin
+ * functions below, which go through the table in C.
+ *
+ * Counters are plain words written by the endpoint's one thread; whoever else reads them sees a
+ * value that is at most a little old. */
+#ifndef DPB_ENDPOINT_H
+#define DPB_ENDPOINT_H
+
+#include "datagram.h"
+
+/* <cdef> */
+struct dpb_endpoint_counters {
+    uint64_t rx_datagrams;  /* handed out by recv() */
+    uint64_t rx_bytes;      /* their payload bytes */
+    uint64_t rx_starved;    /* recv() that had no buffer to receive into: too many are held */
+    uint64_t rx_truncated;  /* longer than the buffers of the endpoint; not shown */
+    uint64_t rx_errors;     /* errors the kernel reported on a receiving socket */
+    uint64_t rx_misreleased; /* release() of what was not out: a bug of the caller, ignored */
+    uint64_t tx_datagrams;  /* accepted by the kernel or the port */
+    uint64_t tx_bytes;      /* their payload bytes */
+    uint64_t tx_ring_full;  /* reserve() without a free transmit buffer */
+    uint64_t tx_unresolved; /* reserve() for a peer whose next hop is not known yet */
+    uint64_t tx_too_long;   /* reserve() for more than the peer's route carries in one piece */
+    uint64_t tx_blocked;    /* flush() cut short by a full queue below; the rest is kept */
+    uint64_t tx_failed;     /* refused by the kernel for another reason and dropped */
+    uint64_t borrowed;      /* out now: handed out and not given back yet */
+};
+
+/* The last datagram or frame of one kind, to look at: its first bytes and its full length. */
+#define DPB_SAMPLE_BYTES 256
+struct dpb_sample {
+    uint32_t len;  /* of the original, may exceed what is kept */
+    uint32_t kept; /* bytes kept */
+    uint8_t bytes[256];
+};
+
+int dpb_datagram_recv(const struct dpb_datagram_ref *ref, struct dpb_datagram *out, int max);
+void dpb_datagram_release(const struct dpb_datagram_ref *ref, const struct dpb_datagram *d, int n);
+int dpb_datagram_flush(const struct dpb_datagram_ref *ref);
+
+/* Queues a copy of `payload` to `peer`. 1: queued; 0: empty, or reserve() gave no room. */
+int dpb_datagram_send(const struct dpb_datagram_ref *ref, int peer, const uint8_t *payload,
+                      uint32_t len);
+
+/* Where the payload of `d` begins, counted from `region`. */
+uint64_t dpb_datagram_offset(const struct dpb_datagram *d, const uint8_t *region);
+/* </cdef> */
+
+/* Keeps the first bytes of something `len` bytes long of which `available` can be read. */
+void dpb_sample_keep(struct dpb_sample *sample, const void *bytes, uint32_t available,
+                     uint32_t len);
+
+#endif
