@@ -21,6 +21,7 @@ SHARED = [
 ]
 HEADERS = [
     ROOT / "native/keccak.h",
+    ROOT / "native/mold.h",
     ROOT / "native/txrecord.h",
     ROOT / "native/secp.h",
 ]
