@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
@@ -38,8 +39,14 @@ def _inside_coincurve() -> list[str]:
     return [str(file) for f in folders or [] for file in Path(f).glob("_libsecp256k1*.so")]
 
 
+def _text(pointer: Any) -> str:
+    raw = ffi.string(pointer)
+    assert isinstance(raw, bytes)
+    return raw.decode(errors="replace")
+
+
 def _describe() -> Library:
-    path = ffi.string(lib.bw_secp_path()).decode()
+    path = _text(lib.bw_secp_path())
     if Path(path).parent.name == "coincurve":
         return Library(path, f"coincurve {importlib.metadata.version('coincurve')}")
     return Library(path, Path(path).name.partition(".so.")[2])
@@ -58,7 +65,7 @@ def load(path: str | None = None) -> Library:
     for candidate in [path] if path else [*_SYSTEM, *_inside_coincurve()]:
         if lib.bw_secp_load(candidate.encode()) == 0:
             break
-        tried.append(ffi.string(lib.bw_secp_error()).decode(errors="replace"))
+        tried.append(_text(lib.bw_secp_error()))
     else:
         raise BarewireError(
             "no usable libsecp256k1: " + ("; ".join(tried) or "none found"), hint=_HINT
