@@ -1,0 +1,442 @@
+"""Calls, attempts, hedges and fail-over: the decisions, without a socket or a clock.
+
+A `Call` is what a user asked for. An `Attempt` is that call at one provider. The shell asks for the
+first attempt, reports what became of each, and asks at `next_due_ns` what is overdue; the pool
+answers with a `Step`: what to send, what to cancel, what is finished. Every rule of fail-over is
+here, so that all of them can be tested on a simulated clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from barewire.rpc.ejection import Ejection
+from barewire.rpc.faults import AllProvidersFailed, Fault, Trouble
+from barewire.rpc.heads import Heads
+from barewire.rpc.methods import Method
+from barewire.rpc.policy import Policy
+from barewire.rpc.provider import Provider
+from barewire.rpc.ranking import Ranking
+
+__all__ = ["Attempt", "Call", "Pool", "Step"]
+
+_MS = 1_000_000
+_NEVER = 1 << 62
+
+
+class Call:
+    """One request of a user.
+
+    Attributes:
+        method: what is known about its method.
+        params: JSON-encodable parameters.
+        route: "" for the public providers, or the name of the only private set it may reach.
+        bulk: it goes in the bulk lane.
+        at_least: the provider asked must know this block, -1 for any.
+        archive: it needs states that only archive nodes keep.
+        only: the only provider it may go to, or None.
+        waiter: the shell's own (what to wake when it is finished).
+    """
+
+    __slots__ = (
+        "archive",
+        "at_least",
+        "attempts",
+        "bulk",
+        "causes",
+        "deadline_ns",
+        "done",
+        "hedges",
+        "method",
+        "only",
+        "params",
+        "resume_ns",
+        "rounds",
+        "route",
+        "tried",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        method: Method,
+        params: Any,
+        *,
+        route: str = "",
+        bulk: bool = False,
+        at_least: int = -1,
+        archive: bool = False,
+        only: Provider | None = None,
+    ) -> None:
+        self.method = method
+        self.params = params
+        self.route = route
+        self.bulk = bulk
+        self.at_least = at_least
+        self.archive = archive
+        self.only = only
+        self.waiter: Any = None
+        self.tried: list[Provider] = []
+        self.attempts: list[Attempt] = []  # those still open
+        self.causes: list[tuple[str, Trouble]] = []
+        self.hedges = 0
+        self.rounds = 0
+        self.resume_ns = 0
+        self.deadline_ns = 0
+        self.done = False
+
+
+class Attempt:
+    """One call at one provider.
+
+    Attributes:
+        call: the call.
+        provider: who was asked.
+        sent_ns: when.
+        due_ns: when something has to be done about it.
+        mirror: a copy for learning; nobody waits for it.
+        waiter: the shell's own (the exchange that carries it).
+    """
+
+    __slots__ = ("call", "due_ns", "late", "mirror", "provider", "sent_ns", "waiter")
+
+    def __init__(self, call: Call, provider: Provider, sent_ns: int, due_ns: int) -> None:
+        self.call = call
+        self.provider = provider
+        self.sent_ns = sent_ns
+        self.due_ns = due_ns
+        self.late = False
+        self.mirror = False
+        self.waiter: Any = None
+
+
+@dataclass(slots=True)
+class Step:
+    """What the shell has to do next."""
+
+    send: list[Attempt] = field(default_factory=list)
+    cancel: list[Attempt] = field(default_factory=list)
+    failed: list[tuple[Call, Exception]] = field(default_factory=list)
+
+
+class Pool:
+    """All providers of one chain.
+
+    Attributes:
+        providers: in the order of the configuration.
+        heads: what is known of the chain's head.
+        ranking: who is asked next.
+        ejection: who is out.
+        calls: calls begun.
+        hedges: speculative hedges sent.
+        failovers: attempts sent because another was in trouble.
+    """
+
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        policy: Policy | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.policy = policy or Policy()
+        self.providers = list(providers)
+        self._rng = rng or random.Random()  # noqa: S311  (spreads load; protects nothing)
+        self.heads = Heads(self.providers, self.policy.block_time_ms, self.policy.max_lag)
+        self.ranking = Ranking(self._rng)
+        self.ejection = Ejection(self.providers, self.policy)
+        self.calls = 0
+        self.hedges = 0
+        self.failovers = 0
+        self._allowance = 1.0  # speculative hedges that may be sent now
+        self._open: dict[Attempt, None] = {}
+        self._paused: dict[Call, None] = {}
+
+    # Beginning
+
+    def start(self, call: Call, now_ns: int, timeout_ms: int = 0) -> Attempt:
+        """The first attempt of `call`.
+
+        Raises:
+            AllProvidersFailed: no provider of its route may be asked at all.
+        """
+        self.calls += 1
+        self._allowance = min(self._allowance + self.policy.hedge_share, 10.0)
+        call.deadline_ns = now_ns + (timeout_ms or self.policy.timeout_ms) * _MS
+        provider = self._pick(call, now_ns)
+        if provider is None:
+            raise AllProvidersFailed(call.method.name, [], hint=self._why_none(call))
+        return self._attempt(call, provider, now_ns)
+
+    def mirror(self, call: Call, now_ns: int) -> Attempt | None:
+        """A copy of `call` to learn how another provider does, where that is allowed and wanted."""
+        if not call.method.repeat or call.route or call.only:
+            return None
+        explore = self._rng.random() < self.policy.mirror_share
+        for provider in self.providers:
+            new = not provider.ewma[call.method.kind].us
+            if not (provider.probation or explore or new) or provider in call.tried:
+                continue
+            if provider.terms.private or not provider.serves(call.method):
+                continue
+            if not self.ejection.wants_mirror(provider, now_ns):
+                continue
+            copy = Call(call.method, call.params, only=provider)
+            copy.deadline_ns = now_ns + int(4 * self.policy.hedge_ceiling_ms * _MS)
+            copy.done = True  # nobody waits for it
+            attempt = self._attempt(copy, provider, now_ns)
+            attempt.mirror = True
+            provider.mirror_in_flight += 1
+            provider.mirror_next_ns = now_ns + 200 * _MS
+            provider.tally.mirrored += 1
+            return attempt
+        return None
+
+    def _attempt(self, call: Call, provider: Provider, now_ns: int) -> Attempt:
+        due_ns = now_ns + self._patience_ns(call, provider, now_ns)
+        attempt = Attempt(call, provider, now_ns, min(due_ns, call.deadline_ns))
+        call.tried.append(provider)
+        call.attempts.append(attempt)
+        provider.in_flight += 1
+        provider.tally.sent += 1
+        provider.spend(call.method)
+        self._open[attempt] = None
+        return attempt
+
+    def _patience_ns(self, call: Call, provider: Provider, now_ns: int) -> int:
+        policy = self.policy
+        if not call.method.repeat or call.only:
+            return policy.timeout_ms * _MS
+        usual_us = provider.sketch[call.method.kind].quantile(policy.hedge_quantile, now_ns)
+        if not usual_us:
+            return int(policy.hedge_ceiling_ms * _MS)
+        patience_ms = min(max(usual_us / 1000, policy.hedge_floor_ms), policy.hedge_ceiling_ms)
+        return int(patience_ms * _MS)
+
+    # Choosing
+
+    def _pick(self, call: Call, now_ns: int) -> Provider | None:
+        if call.only:
+            return None if call.only in call.tried else call.only
+        method, route = call.method, call.route
+        fresh = self.heads.newest - self.policy.max_lag
+        usable = [
+            p
+            for p in self.providers
+            if p.connected
+            and not p.refused
+            and not p.probation
+            and p.out_until_ns <= now_ns
+            and p.parked_until_ns <= now_ns
+            and not p.doubtful
+            and (p.head < 0 or p.head >= fresh)
+            and p.terms.private == route
+            and (call.at_least < 0 or p.head >= call.at_least)
+            and p not in call.tried
+            and p.serves(method)
+            and p.can_afford(method, now_ns)
+            and (p.terms.archive or not call.archive)
+        ]
+        if not usable:
+            return self._last_resort(call, now_ns)
+        if len(usable) == 1:
+            return usable[0]
+        if call.bulk:
+            return self.ranking.of_two(usable, method.kind)
+        return self.ranking.argmin(usable, method.kind, now_ns)
+
+    def _last_resort(self, call: Call, now_ns: int) -> Provider | None:
+        """Nobody is well: the least bad of those that may be asked. The route always holds."""
+        allowed = [
+            p
+            for p in self.providers
+            if not p.refused
+            and p.terms.private == call.route
+            and p not in call.tried
+            and p.serves(call.method)
+            and (call.at_least < 0 or p.head >= call.at_least)
+            and (p.terms.archive or not call.archive)
+        ]
+        if not allowed:
+            return None
+        return min(
+            allowed,
+            key=lambda p: (
+                not p.connected,
+                bool(p.doubtful),
+                self.heads.behind(p),
+                self.ejection.is_out(p, now_ns),
+                p.parked_until_ns,
+                self.ranking.unloaded(p, call.method.kind),
+            ),
+        )
+
+    def _why_none(self, call: Call) -> str:
+        if call.route and not any(p.terms.private == call.route for p in self.providers):
+            return f"no provider belongs to the private route {call.route!r}"
+        reasons = []
+        for p in self.providers:
+            if p.terms.private != call.route:
+                continue
+            if p.refused:
+                reasons.append(f"{p.name}: {p.refused}")
+            elif not p.serves(call.method):
+                reasons.append(f"{p.name} does not serve {call.method.name}")
+            elif call.at_least >= 0 and p.head < call.at_least:
+                reasons.append(f"{p.name} is at block {p.head}, {call.at_least} was asked for")
+            elif call.archive and not p.terms.archive:
+                reasons.append(f"{p.name} is no archive")
+        return "; ".join(reasons) or "no provider is configured for the public route"
+
+    # What became of it
+
+    def _close(self, attempt: Attempt) -> bool:
+        """Forgets an open attempt; False when it was closed before."""
+        if attempt not in self._open:
+            return False
+        del self._open[attempt]
+        attempt.call.attempts.remove(attempt)
+        attempt.provider.in_flight -= 1
+        if attempt.mirror:
+            attempt.provider.mirror_in_flight -= 1
+        return True
+
+    def answered(self, attempt: Attempt, now_ns: int) -> Sequence[Attempt]:
+        """An answer came (an honest error is one). Returns the losers, to be cancelled."""
+        if not self._close(attempt):
+            return ()
+        provider, call = attempt.provider, attempt.call
+        provider.took(call.method.kind, (now_ns - attempt.sent_ns) / 1000, now_ns)
+        if attempt.mirror:
+            self.ejection.mirrored_well(provider)
+        call.done = True
+        if not call.attempts:
+            return ()
+        losers = call.attempts[:]
+        for loser in losers:
+            self._cancelled(loser, now_ns)
+        return losers
+
+    def _cancelled(self, attempt: Attempt, now_ns: int) -> None:
+        self._close(attempt)
+        if attempt.late:
+            attempt.provider.tally.hedged_away += 1
+            self._strike(attempt.provider, Fault.TIMEOUT, "another provider was faster", now_ns)
+
+    def abandon(self, call: Call) -> Sequence[Attempt]:
+        """The user no longer waits. Returns the attempts to cancel."""
+        call.done = True
+        self._paused.pop(call, None)
+        open_attempts = call.attempts[:]
+        for attempt in open_attempts:
+            self._close(attempt)
+        return open_attempts
+
+    def failed(self, attempt: Attempt, trouble: Trouble, now_ns: int) -> Step:
+        """An attempt failed with `trouble` that is the provider's own."""
+        step = Step()
+        if not self._close(attempt):
+            return step
+        provider, call = attempt.provider, attempt.call
+        call.causes.append((provider.name, trouble))
+        if trouble.fault is Fault.RATE_LIMIT:
+            provider.tally.faults["rate-limit"] = provider.tally.faults.get("rate-limit", 0) + 1
+            provider.last_trouble = f"rate-limit: {trouble.message}"
+            self.ejection.park(provider, trouble.retry_after_ms, now_ns)
+        elif trouble.fault is Fault.UNSUPPORTED:
+            provider.does_not_serve(call.method)
+        else:
+            self._strike(provider, trouble.fault, trouble.message, now_ns)
+        if not call.done and not attempt.mirror:
+            self._go_on(call, now_ns, step)
+        return step
+
+    def _strike(self, provider: Provider, fault: Fault, message: str, now_ns: int) -> None:
+        provider.erred(fault, message)
+        self.ranking.unseat(provider)
+        self.ejection.struck(provider, fault, now_ns)
+
+    def _go_on(self, call: Call, now_ns: int, step: Step) -> None:
+        """`call` lost an attempt: the next provider, a pause, or the end."""
+        if call.method.repeat and not call.only and now_ns < call.deadline_ns:
+            provider = self._pick(call, now_ns)
+            if provider is not None:
+                self.failovers += 1
+                step.send.append(self._attempt(call, provider, now_ns))
+                return
+            if call.attempts:
+                return
+            call.rounds += 1
+            if call.rounds < self.policy.rounds:
+                pause_ns = (self.policy.backoff_ms << (call.rounds - 1)) * _MS
+                call.resume_ns = min(now_ns + pause_ns, call.deadline_ns)
+                self._paused[call] = None
+                return
+        if not call.attempts:
+            call.done = True
+            step.failed.append((call, AllProvidersFailed(call.method.name, call.causes)))
+
+    # Time
+
+    def next_due_ns(self) -> int:
+        """When `due` has to be asked, or a time that never comes."""
+        soonest = min((a.due_ns for a in self._open), default=_NEVER)
+        return min(soonest, min((c.resume_ns for c in self._paused), default=_NEVER))
+
+    def due(self, now_ns: int) -> Step:
+        """Hedges, fails over and gives up whatever is overdue at `now_ns`."""
+        step = Step()
+        for attempt in [a for a in self._open if a.due_ns <= now_ns]:
+            if attempt in self._open:
+                self._overdue(attempt, now_ns, step)
+        for call in [c for c in self._paused if c.resume_ns <= now_ns]:
+            del self._paused[call]
+            call.tried.clear()
+            self._go_on(call, now_ns, step)
+        return step
+
+    def _overdue(self, attempt: Attempt, now_ns: int, step: Step) -> None:
+        call, provider = attempt.call, attempt.provider
+        if now_ns >= call.deadline_ns:
+            self._give_up(call, now_ns, step)
+            return
+        waited_ns = now_ns - attempt.sent_ns
+        in_trouble_ns = attempt.sent_ns + int(self.policy.hedge_ceiling_ms * _MS)
+        in_trouble = now_ns >= in_trouble_ns
+        attempt.due_ns = call.deadline_ns if in_trouble else in_trouble_ns
+        if not call.method.repeat or call.only:
+            attempt.due_ns = call.deadline_ns
+            return
+        provider.overdue(call.method.kind, waited_ns / 1000, now_ns)
+        if not in_trouble and self._allowance < 1.0:
+            return  # the speculative share is spent; fail-over follows at the ceiling
+        already_moved_on = attempt.late
+        attempt.late = True
+        if already_moved_on:
+            return
+        target = self._pick(call, now_ns)
+        if target is None:
+            return
+        if in_trouble:
+            self.failovers += 1
+        else:
+            self._allowance -= 1.0
+            self.hedges += 1
+            call.hedges += 1
+        step.send.append(self._attempt(call, target, now_ns))
+
+    def _give_up(self, call: Call, now_ns: int, step: Step) -> None:
+        for attempt in call.attempts[:]:
+            self._close(attempt)
+            waited_ms = (now_ns - attempt.sent_ns) // _MS
+            trouble = Trouble(Fault.TIMEOUT, f"no answer within {waited_ms} ms")
+            call.causes.append((attempt.provider.name, trouble))
+            self._strike(attempt.provider, trouble.fault, trouble.message, now_ns)
+            step.cancel.append(attempt)
+        if call.done:
+            return
+        call.done = True
+        error = AllProvidersFailed(call.method.name, call.causes)
+        step.failed.append((call, error))

@@ -1,0 +1,230 @@
+"""One provider as the pool sees it: what it promised, how it does, and whether it is out.
+
+No sockets here. Transports report `connected`, results and troubles; time is handed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from barewire.rpc.faults import Fault
+from barewire.rpc.latency import PeakEwma, RollingSketch
+from barewire.rpc.methods import KINDS, Kind, Method
+
+__all__ = ["Provider", "Terms", "Tier"]
+
+Tier = str
+TIERS = ("colocated", "regional", "public")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What is configured about a provider, its addresses apart.
+
+    Attributes:
+        name: unique in its pool; what people read.
+        priority: 1 is best; the cost of a provider is multiplied by it.
+        weight: the cost of a provider is divided by it.
+        tier: ``colocated``, ``regional`` or ``public``; only shown and used for defaults.
+        requests_per_s: its rate limit, 0 for none.
+        units_per_s: its limit in compute units, 0 for none.
+        methods: prefixes of the methods it serves (``eth_``, ``eth_call``); empty for all.
+        archive: it serves states older than 128 blocks.
+        private: the name of the only route it belongs to, or "" for the public one.
+        batch_items: the most items of a batch it takes; 1 switches batching off.
+        batch_bytes: the most bytes of a batch it takes.
+        price: relative cost of one call here (paymasters: the fee), 1.0 by default.
+    """
+
+    name: str
+    priority: int = 1
+    weight: float = 1.0
+    tier: Tier = "regional"
+    requests_per_s: float = 0.0
+    units_per_s: float = 0.0
+    methods: tuple[str, ...] = ()
+    archive: bool = True
+    private: str = ""
+    batch_items: int = 100
+    batch_bytes: int = 1_000_000
+    price: float = 1.0
+
+
+class Allowance:
+    """A token bucket that holds one second's worth."""
+
+    __slots__ = ("_per_ns", "_size", "_stamp_ns", "_tokens")
+
+    def __init__(self, per_s: float) -> None:
+        self._per_ns = per_s / 1e9
+        self._size = max(per_s, 1.0)
+        self._tokens = self._size
+        self._stamp_ns = 0
+
+    def has(self, amount: float, now_ns: int) -> bool:
+        """Whether `amount` may be spent now."""
+        if now_ns > self._stamp_ns:
+            self._tokens = min(self._size, self._tokens + (now_ns - self._stamp_ns) * self._per_ns)
+            self._stamp_ns = now_ns
+        return self._tokens >= min(amount, self._size)
+
+    def spend(self, amount: float) -> None:
+        """Spends; may go below nothing where the pool had no other choice."""
+        self._tokens -= amount
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters since the start; `faults` by cause."""
+
+    sent: int = 0
+    answered: int = 0
+    hedged_away: int = 0
+    mirrored: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+class Provider:
+    """State of one provider.
+
+    Attributes:
+        terms: its configuration.
+        connected: a transport is up.
+        refused: why it may not be used at all (wrong chain), or "".
+        head: its newest block number as far as known, -1 when unknown.
+        head_ns: when that was learnt.
+        in_flight: requests it has not answered yet.
+        success: moving share of requests it served, 0 to 1.
+        parked_until_ns: it asked to be left alone until then.
+        out_until_ns: ejected until then; afterwards on probation while `probation` is true.
+        last_trouble: the last failure, for people.
+    """
+
+    __slots__ = (
+        "_requests",
+        "_served",
+        "_units",
+        "connected",
+        "doubtful",
+        "ejections",
+        "ewma",
+        "head",
+        "head_ns",
+        "in_flight",
+        "last_trouble",
+        "mirror_in_flight",
+        "mirror_next_ns",
+        "mirror_wins",
+        "out_reason",
+        "out_until_ns",
+        "parked_until_ns",
+        "parkings",
+        "probation",
+        "refused",
+        "sketch",
+        "strikes",
+        "success",
+        "tally",
+        "terms",
+    )
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.connected = False
+        self.refused = ""
+        self.head = -1
+        self.head_ns = 0
+        self.doubtful = ""
+        self.in_flight = 0
+        self.success = 1.0
+        self.strikes = 0
+        self.parked_until_ns = 0
+        self.parkings = 0
+        self.out_until_ns = 0
+        self.out_reason = ""
+        self.ejections = 0
+        self.probation = False
+        self.mirror_wins = 0
+        self.mirror_in_flight = 0
+        self.mirror_next_ns = 0
+        self.last_trouble = ""
+        self.ewma = [PeakEwma() for _ in range(KINDS)]
+        self.sketch = [RollingSketch() for _ in range(KINDS)]
+        self.tally = Tally()
+        self._requests = Allowance(terms.requests_per_s) if terms.requests_per_s else None
+        self._units = Allowance(terms.units_per_s) if terms.units_per_s else None
+        self._served: dict[str, bool] = {}
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+        return self.terms.name
+
+    def serves(self, method: Method) -> bool:
+        """Whether it is configured to serve `method` and has not said otherwise."""
+        if not self.terms.methods and not self._served:
+            return True
+        known = self._served.get(method.name)
+        if known is None:
+            known = not self.terms.methods or method.name.startswith(self.terms.methods)
+            self._served[method.name] = known
+        return known
+
+    def does_not_serve(self, method: Method) -> None:
+        """Remembers that the provider answered "method not found"."""
+        self._served[method.name] = False
+
+    def can_afford(self, method: Method, now_ns: int) -> bool:
+        """Whether its rate limits leave room for `method`."""
+        if self._requests and not self._requests.has(1, now_ns):
+            return False
+        return not (self._units and not self._units.has(method.units, now_ns))
+
+    def spend(self, method: Method) -> None:
+        """Counts a request against its rate limits."""
+        if self._requests:
+            self._requests.spend(1)
+        if self._units:
+            self._units.spend(method.units)
+
+    def latency_us(self, kind: Kind) -> float:
+        """Its average for `kind`; for a kind never seen here its best guess from the others."""
+        own = self.ewma[kind].us
+        if own:
+            return own
+        return max((e.us for e in self.ewma), default=0.0)
+
+    def took(self, kind: Kind, us: float, now_ns: int) -> None:
+        """An answer came after `us`."""
+        self.ewma[kind].observe(us, now_ns)
+        self.sketch[kind].observe(us, now_ns)
+        self.success += (1.0 - self.success) * 0.05
+        self.strikes = 0
+        self.parkings = 0
+        self.tally.answered += 1
+
+    def overdue(self, kind: Kind, us: float, now_ns: int) -> None:
+        """No answer after `us`: the average learns it before the answer is there."""
+        if us > self.ewma[kind].us:
+            self.ewma[kind].observe(us, now_ns)
+
+    def erred(self, fault: Fault, message: str) -> None:
+        """Counts a failure; whether it is ejected for it is the pool's business."""
+        self.tally.faults[fault.value] = self.tally.faults.get(fault.value, 0) + 1
+        self.success *= 0.95
+        self.strikes += 1
+        self.last_trouble = f"{fault.value}: {message}"
+
+    def state(self, now_ns: int) -> str:
+        """One word for a table."""
+        if self.refused:
+            return "refused"
+        if not self.connected:
+            return "down"
+        if now_ns < self.out_until_ns:
+            return "ejected"
+        if self.probation:
+            return "probation"
+        if self.doubtful:
+            return "doubtful"
+        return "parked" if now_ns < self.parked_until_ns else "up"

@@ -1,0 +1,293 @@
+"""Ranking, hedging, fail-over and ejection on a simulated clock."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from barewire.rpc.faults import AllProvidersFailed, Fault
+from barewire.rpc.policy import Policy
+from barewire.rpc.provider import Terms
+from tests.unit.rpc_sim import World, failing, hang, steady
+
+
+def healthy(n: int = 5, ms: float = 1.0) -> list:
+    return [steady(ms + i * ms) for i in range(n)]
+
+
+def test_the_fastest_is_chosen_and_keeps_its_place():
+    world = World(healthy())
+    world.load(200, 5)
+    assert world.chosen.count("p0") > 0.95 * len(world.chosen)
+    assert not world.failures
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        hang,
+        failing(Fault.TRANSPORT),
+        failing(Fault.PROVIDER),
+        failing(Fault.RATE_LIMIT),
+        failing(Fault.STALE),
+        steady(300.0),
+    ],
+    ids=["hang", "reset", "500", "429", "stale", "slow"],
+)
+def test_the_best_provider_at_fault_loses_nothing(bad):
+    world = World(healthy())
+    world.load(200, 3)
+    world.latencies.clear()
+    world.behaviours[0] = bad
+    world.load(200, 30)
+    assert not world.failures
+    assert len(world.latencies) >= 200 * 30 - 1
+    ordered = sorted(world.latencies)
+    assert ordered[-1] < 500
+    assert ordered[int(len(ordered) * 0.99)] <= 2 * 1.0 + 25
+
+
+def test_three_of_five_hang():
+    world = World(healthy())
+    world.load(200, 2)
+    for index in range(3):
+        world.behaviours[index] = hang
+    world.load(200, 20)
+    world.run(5_000)
+    assert not world.failures
+    assert max(world.latencies) < 1_000
+
+
+def test_all_hang_and_the_call_says_who_did_what():
+    world = World([hang] * 3)
+    world.call()
+    world.run(20_000)
+    (error,) = world.failures
+    assert isinstance(error, AllProvidersFailed)
+    assert {name for name, _ in error.causes} == {"p0", "p1", "p2"}
+    assert all(not p.in_flight for p in world.providers)
+
+
+def test_a_provider_that_recovers_returns_through_mirrored_traffic():
+    world = World(healthy())
+    world.load(200, 2)
+    world.behaviours[0] = failing(Fault.PROVIDER)
+    world.load(200, 3)
+    assert world.pool.ejection.is_out(world.providers[0], world.now)
+    world.behaviours[0] = steady(1.0)
+    world.chosen.clear()
+    world.load(200, 20)
+    assert not world.pool.ejection.is_out(world.providers[0], world.now)
+    assert world.providers[0].tally.mirrored >= 3
+    assert world.chosen[-100:].count("p0") == 100
+
+
+def test_a_sick_provider_sees_only_mirrors_and_is_put_out_for_longer_each_time():
+    world = World(healthy())
+    world.load(100, 1)
+    world.behaviours[0] = failing(Fault.PROVIDER)
+    world.load(100, 60)
+    sick = world.providers[0]
+    assert sick.ejections >= 3
+    assert sick.tally.sent - sick.tally.answered < 20
+    assert world.pool.ejection.is_out(sick, world.now)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "eth_sendTransaction",
+        "pm_getPaymasterData",
+        "eth_sendUserOperation",
+        "eth_newFilter",
+        "eth_getFilterChanges",
+        "made_up",
+    ],
+)
+@pytest.mark.parametrize("bad", [hang, failing(Fault.TRANSPORT), failing(Fault.PROVIDER)])
+def test_what_may_not_be_repeated_goes_out_once(method, bad):
+    world = World([bad] * 3)
+    world.call(method)
+    world.run(20_000)
+    assert len(world.sent) == 1
+    assert len(world.failures) == 1
+
+
+@pytest.mark.parametrize("bad", [hang, failing(Fault.TRANSPORT), failing(Fault.RATE_LIMIT)])
+def test_private_requests_never_leave_their_route(bad):
+    terms = [Terms("a"), Terms("b", private="builders"), Terms("c"), Terms("d", private="builders")]
+    world = World(
+        [steady(1), bad, steady(1), steady(5)], terms=terms, policy=Policy(mirror_share=1)
+    )
+    for _ in range(50):
+        world.call("eth_getTransactionReceipt", route="builders")
+        world.run(100)
+    assert {a.provider.name for a in world.sent} <= {"b", "d"}
+    assert not world.failures
+    before = len(world.sent)
+    for _ in range(50):
+        world.call("eth_getTransactionReceipt")
+        world.run(100)
+    assert {a.provider.name for a in world.sent[before:]} <= {"a", "c"}
+
+
+def test_a_route_without_providers_is_refused_by_name():
+    world = World(healthy(2))
+    with pytest.raises(AllProvidersFailed) as caught:
+        world.call(route="flashbots")
+    assert "flashbots" in caught.value.hint
+
+
+def test_a_provider_behind_the_head_is_left_out_and_a_liar_does_not_throw_the_others_out():
+    world = World(healthy())
+    heads, (p0, p1, p2, p3, p4) = world.pool.heads, world.providers
+    for provider in (p1, p2, p3, p4):
+        heads.saw(provider, 100, world.now)
+    heads.saw(p0, 90, world.now)
+    world.load(100, 1)
+    assert "p0" not in world.chosen
+    heads.saw(p0, 5_000, world.now)
+    assert heads.newest == 100
+    assert "ahead of everyone" in p0.doubtful
+    world.load(100, 1)
+    assert "p0" not in world.chosen
+    heads.saw(p0, 100, world.now)
+    assert not p0.doubtful
+
+
+def test_heads_advance_with_time_even_when_one_provider_sees_them_alone():
+    world = World(healthy(2), policy=Policy(block_time_ms=1_000))
+    heads, (p0, p1) = world.pool.heads, world.providers
+    heads.saw(p0, 100, world.now)
+    heads.saw(p1, 100, world.now)
+    for number in range(101, 200):
+        world.run(1_000)
+        heads.saw(p0, number, world.now)
+    assert heads.newest == 199
+    assert heads.behind(p1)
+
+
+def test_at_least_asks_only_who_knows_the_block():
+    world = World(healthy(3), policy=Policy(max_lag=5))
+    for provider, head in zip(world.providers, (100, 101, 102), strict=True):
+        world.pool.heads.saw(provider, head, world.now)
+    world.call(at_least=102)
+    world.run(10)
+    assert world.chosen == ["p2"]
+    with pytest.raises(AllProvidersFailed, match="no provider") as caught:
+        world.call(at_least=103)
+    assert "103 was asked for" in caught.value.hint
+
+
+def test_rate_limits_are_kept():
+    terms = [Terms("a", requests_per_s=50), Terms("b")]
+    world = World([steady(1), steady(20)], terms=terms)
+    world.load(200, 10)
+    assert world.providers[0].tally.sent <= 50 * 10 + 55
+    assert world.providers[0].tally.sent >= 50 * 9
+
+
+def test_method_not_found_is_remembered():
+    world = World([failing(Fault.UNSUPPORTED), steady(2)])
+    world.load(50, 1, "debug_traceTransaction")
+    assert world.providers[0].tally.sent == 1
+    assert not world.pool.ejection.is_out(world.providers[0], world.now)
+    assert not world.failures
+
+
+def test_an_abandoned_call_leaves_nothing_in_flight():
+    world = World([hang, hang])
+    call = world.call()
+    world.run(300)
+    assert len(world.pool.abandon(call)) == 2
+    world.run(20_000)
+    assert not world.failures
+    assert [p.in_flight for p in world.providers] == [0, 0]
+
+
+# Properties
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    plans=st.lists(
+        st.lists(
+            st.sampled_from(["ok", "slow", "hang", "reset", "429", "stale"]),
+            min_size=6,
+            max_size=6,
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_happens_one_provider_stays_in_and_the_books_balance(plans, seed):
+    kinds = {
+        "ok": steady(1),
+        "slow": steady(400),
+        "hang": hang,
+        "reset": failing(Fault.TRANSPORT),
+        "429": failing(Fault.RATE_LIMIT),
+        "stale": failing(Fault.STALE),
+    }
+    world = World([steady(1)] * len(plans), seed=seed)
+    for phase in range(6):
+        for index, plan in enumerate(plans):
+            world.behaviours[index] = kinds[plan[phase]]
+        world.load(50, 2)
+    world.run(30_000)
+    assert world.fewest >= 1
+    assert all(p.in_flight == 0 for p in world.providers)
+    assert len(world.latencies) + len(world.failures) == 6 * 100
+    if any("ok" not in {plan[phase] for plan in plans} for phase in range(6)):
+        return
+    assert not world.failures
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    share=st.floats(0.0, 0.3),
+    tail=st.floats(0.0, 0.5),
+    seed=st.integers(0, 1000),
+)
+def test_speculative_hedges_stay_within_their_share(share, tail, seed):
+    rng = random.Random(seed)
+
+    def moody(_now: int) -> tuple[float, None]:
+        return (rng.uniform(30, 240) if rng.random() < tail else 1.0), None
+
+    world = World([moody] * 4, policy=Policy(hedge_share=share), seed=seed)
+    world.load(100, 10)
+    world.run(5_000)
+    assert world.pool.hedges <= share * world.pool.calls + 1
+    assert not world.failures
+
+
+@settings(max_examples=20, deadline=None)
+@given(spread=st.floats(0.05, 0.8), spikes=st.floats(0, 0.01), seed=st.integers(0, 1000))
+def test_noise_does_not_make_traffic_flap(spread, spikes, seed):
+    rng = random.Random(seed)
+
+    def noisy(_now: int) -> tuple[float, None]:
+        spike = 10 if rng.random() < spikes else 1
+        return rng.lognormvariate(0, spread) * spike, None
+
+    world = World([noisy] * 5, seed=seed)
+    world.load(100, 30)
+    assert world.pool.ranking.switches <= 31  # never more than the dwell of a second allows
+    assert not world.failures
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_the_bulk_lane_spreads(seed):
+    world = World([steady(5)] * 5, seed=seed)
+    for _ in range(200):
+        world.call(bulk=True)
+    world.run(1_000)
+    shares = [p.tally.sent for p in world.providers]
+    assert min(shares) > 20
+    assert max(shares) < 80
