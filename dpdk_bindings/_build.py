@@ -16,6 +16,8 @@ HEADERS = [
     ROOT / "include/dpdk_bindings/datagram.h",
     ROOT / "native/endpoint.h",
     ROOT / "native/endpoint_kernel.h",
+    ROOT / "include/dpdk_bindings/ring.h",
+    ROOT / "native/ring_file.h",
 ]
 
 ffibuilder = FFI()
