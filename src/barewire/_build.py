@@ -24,6 +24,7 @@ HEADERS = [
     ROOT / "native/mold.h",
     ROOT / "native/txrecord.h",
     ROOT / "native/secp.h",
+    ROOT / "native/decode.h",
 ]
 
 ffibuilder = FFI()

@@ -50,13 +50,39 @@ static void absorb(uint64_t a[25], const uint8_t *block) {
     permute(a);
 }
 
+void bw_keccak_begin(struct bw_keccak *k) {
+    memset(k->state, 0, sizeof k->state);
+    k->held = 0;
+}
+
+void bw_keccak_add(struct bw_keccak *k, const void *data, size_t len) {
+    const uint8_t *bytes = data;
+    if (k->held) {
+        size_t take = RATE - k->held < len ? RATE - k->held : len;
+        memcpy(k->block + k->held, bytes, take);
+        k->held += (uint32_t)take;
+        bytes += take;
+        len -= take;
+        if (k->held < RATE) return;
+        absorb(k->state, k->block);
+        k->held = 0;
+    }
+    for (; len >= RATE; bytes += RATE, len -= RATE) absorb(k->state, bytes);
+    if (len) memcpy(k->block, bytes, len);
+    k->held = (uint32_t)len;
+}
+
+void bw_keccak_end(struct bw_keccak *k, uint8_t *out) {
+    memset(k->block + k->held, 0, RATE - k->held);
+    k->block[k->held] = 0x01;
+    k->block[RATE - 1] |= 0x80;
+    absorb(k->state, k->block);
+    memcpy(out, k->state, 32);
+}
+
 void bw_keccak256(const uint8_t *data, size_t len, uint8_t *out) {
-    uint64_t a[25] = {0};
-    uint8_t last[RATE] = {0};
-    for (; len >= RATE; data += RATE, len -= RATE) absorb(a, data);
-    if (len) memcpy(last, data, len);
-    last[len] = 0x01;
-    last[RATE - 1] |= 0x80;
-    absorb(a, last);
-    memcpy(out, a, 32);
+    struct bw_keccak k;
+    bw_keccak_begin(&k);
+    bw_keccak_add(&k, data, len);
+    bw_keccak_end(&k, out);
 }
