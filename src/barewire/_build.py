@@ -22,6 +22,7 @@ SHARED = [
 HEADERS = [
     ROOT / "native/keccak.h",
     ROOT / "native/mold.h",
+    ROOT / "native/fragment.h",
     ROOT / "native/txrecord.h",
     ROOT / "native/secp.h",
     ROOT / "native/decode.h",
