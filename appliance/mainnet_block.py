@@ -55,13 +55,13 @@ def encode_transaction(fields: dict[str, Any]) -> bytes:
         BarewireError: another type.
     """
     kind = int(fields.get("type", "0x0"), 16)
-    call = [
+    call: list[Item] = [
         *(int(fields[name], 16) for name in ("nonce", "gasPrice", "gas")),
         bytes.fromhex((fields["to"] or "0x")[2:]),
         int(fields["value"], 16),
         bytes.fromhex(fields["input"][2:]),
     ]
-    signature = [int(fields[name], 16) for name in ("v", "r", "s")]
+    signature: list[Item] = [int(fields[name], 16) for name in ("v", "r", "s")]
     if kind == 0:
         return encode([*call, *signature])
     if kind == 1:

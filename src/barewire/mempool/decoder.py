@@ -20,7 +20,8 @@ FORKS: tuple[str, ...] = ("london", "shanghai", "cancun", "prague", "osaka")
 """Forks that `Rules.preset` knows, oldest first."""
 
 VERDICTS: tuple[str, ...] = tuple(
-    ffi.string(lib.bw_verdict_name(number)).decode() for number in range(lib.BW_VERDICTS)
+    ffi.string(lib.bw_verdict_name(number)).decode()  # type: ignore[union-attr]
+    for number in range(lib.BW_VERDICTS)
 )
 """Names of the verdicts, by number; 0 is "ok"."""
 
@@ -135,8 +136,8 @@ class Decoder:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.native_rules = rules.native()
-        self.native_refusals = ffi.new("struct bw_refusals *")
+        self.native_rules: Any = rules.native()
+        self.native_refusals: Any = ffi.new("struct bw_refusals *")
 
     def decode(self, raw: bytes, *, hashed: bool = True) -> Transaction | Refusal:
         """Decodes one message; computes its hash unless told not to."""

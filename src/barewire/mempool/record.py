@@ -205,11 +205,11 @@ def record_dtype() -> np.dtype[Any]:
     assert fields is not None
     names, formats, offsets = [], [], []
     for name, field in fields:
-        kind, shape = field.type, ()
+        kind, shape = field.type, []
         if kind.kind == "array":
-            kind, shape = kind.item, (kind.length,)
+            kind, shape = kind.item, [kind.length]
         names.append(name)
-        formats.append((f"u{ffi.sizeof(kind)}", shape))
+        formats.append((f"u{ffi.sizeof(kind)}", tuple(shape)))
         offsets.append(field.offset)
     return np.dtype(
         {"names": names, "formats": formats, "offsets": offsets, "itemsize": RECORD_BYTES}
