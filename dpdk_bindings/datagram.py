@@ -14,6 +14,7 @@ it sends) are numbered from 0 in the order they were given.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
@@ -33,8 +34,9 @@ class Backend(Protocol):
     channels: list[Channel]  # with the ports that port 0 became
     ref: Any  # struct dpb_datagram_ref *, and keeps alive what it points to
     counters: Any  # struct dpb_endpoint_counters *
-    region: memoryview  # the memory that payloads lie in
-    region_base: Any  # its address, uint8_t *
+
+    def hold(self, payload: Any) -> None:
+        """Does nothing; a reference to it keeps alive the memory that payloads lie in."""
 
     def add_peer(self, address: str, port: int, interface: str | None, ttl: int | None) -> int:
         """Prepares a destination and returns its number."""
@@ -94,7 +96,9 @@ class DatagramEndpoint:
     def recv(self) -> Datagrams:
         """What has arrived: up to `burst` datagrams, perhaps none. Release what is not empty."""
         n = self._recv(self._ref, self._array, self._burst)
-        if n == 0:
+        if n < 1:
+            if n:
+                raise BindingsError(f"receiving failed: {os.strerror(-n)}")
             return self._empty
         burst = Datagrams(self, self._array, n)
         self._array = self._spare.pop() if self._spare else self._descriptors()
@@ -117,13 +121,12 @@ class DatagramEndpoint:
             raise BindingsError("an empty payload cannot be sent")
         return False
 
-    def flush(self) -> int:
-        """Sends what was queued; returns how many datagrams left.
+    def flush(self) -> bool:
+        """Sends what was queued; True if all of it left.
 
-        What finds no room below stays queued for the next flush and is counted as tx_blocked.
+        What finds no room below stays queued for a later flush and is counted as tx_blocked.
         """
-        sent: int = self._flush(self._ref)
-        return max(0, sent)
+        return self._flush(self._ref) == 0  # type: ignore[no-any-return]
 
     def add_peer(
         self,
@@ -184,8 +187,8 @@ class DatagramEndpoint:
 
     def payload_view(self, datagram: Any) -> memoryview:
         """The payload of descriptor `datagram` in place, read only (for :class:`Datagrams`)."""
-        start = lib.dpb_datagram_offset(datagram, self._backend.region_base)
-        return self._backend.region[start : start + datagram.len]
+        held = ffi.gc(datagram.data, self._backend.hold)
+        return memoryview(ffi.buffer(held, datagram.len)).toreadonly()
 
     def take_back(self, array: Any, n: int) -> None:
         """Gives `n` datagrams back to the native side (for :class:`Datagrams`)."""

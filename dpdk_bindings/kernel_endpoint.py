@@ -9,7 +9,7 @@ from typing import Any
 
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.errors import BindingsError
-from dpdk_bindings.sockets import Channel, bind_channel, interface_index, parse_address
+from dpdk_bindings.sockets import Channel, bind_channel, dropped, interface_index, parse_address
 
 __all__ = ["KernelBackend"]
 
@@ -39,7 +39,7 @@ class KernelBackend:
             )
         self._clock = clock
         self._payload_bytes = payload_bytes
-        self._native = ffi.gc(
+        self._native: Any = ffi.gc(
             lib.dpb_kernel_open(buffers, buffers, payload_bytes, _CLOCKS[clock]),
             lib.dpb_kernel_close,
         )
@@ -55,20 +55,9 @@ class KernelBackend:
         except BaseException:
             self.close()
             raise
-        self.ref = ffi.new("struct dpb_datagram_ref *")
+        self.ref: Any = ffi.new("struct dpb_datagram_ref *")
         lib.dpb_kernel_ref(self._native, self.ref)
         self.counters = lib.dpb_kernel_counters(self._native)
-        size = ffi.new("uint64_t *")
-        self.region_base = lib.dpb_kernel_region(self._native, size)
-        native = self._native
-
-        def hold(_pointer: Any) -> None:
-            """Whoever holds a view of the memory holds `native`, which frees it."""
-            nonlocal native
-            native = None
-
-        whole = ffi.gc(self.region_base, hold)
-        self.region = memoryview(ffi.buffer(whole, size[0])).toreadonly()
 
     def _open_channel(self, channel: Channel, receive_buffer_bytes: int) -> None:
         s = bind_channel(
@@ -117,15 +106,16 @@ class KernelBackend:
             raise BindingsError("an endpoint takes no more peers")
         return number
 
+    def hold(self, _payload: Any) -> None:
+        """Nothing: whoever keeps this method keeps the memory that payloads lie in."""
+
     def housekeeping(self) -> None:
         """Nothing: the kernel follows its own routes."""
 
     def losses(self) -> dict[str, int]:
         """What the kernel dropped because a channel's queue was full or a checksum was bad."""
         if self._receivers:
-            self._dropped = sum(
-                max(0, lib.dpb_kernel_dropped(self._native, i)) for i in range(len(self.channels))
-            )
+            self._dropped = sum(dropped(s) for s in self._receivers)
         return {"rx_kernel_dropped": self._dropped}
 
     def samples(self) -> dict[str, bytes]:

@@ -13,15 +13,19 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from dpdk_bindings._native import ffi
 from dpdk_bindings.errors import BindingsError
 
-__all__ = ["Channel", "bind_channel", "interface_index", "parse_address"]
+__all__ = ["Channel", "bind_channel", "discard", "dropped", "interface_index", "parse_address"]
 
 # Not in the socket module: linux/in.h, linux/in6.h, asm-generic/socket.h.
 _IP_MULTICAST_ALL = 49
 _IPV6_MULTICAST_ALL = 29
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
+_SO_ATTACH_FILTER = 26
+_SO_MEMINFO = 55
+_SK_MEMINFO_DROPS = 8  # linux/sock_diag.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,22 @@ def bind_channel(
         s.close()
         raise
     return s
+
+
+def dropped(s: socket.socket) -> int:
+    """Datagrams that the kernel dropped on `s`: queue full, checksum bad, or discarded."""
+    words = s.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
+    return int(struct.unpack_from("=I", words, 4 * _SK_MEMINFO_DROPS)[0])
+
+
+def discard(s: socket.socket) -> None:
+    """Makes the kernel discard what reaches `s`; :func:`dropped` counts it.
+
+    The port stays taken and no ICMP port-unreachable is sent, but nothing piles up.
+    """
+    drop_all = ffi.new("uint8_t[]", struct.pack("=HBBI", 6, 0, 0, 0))  # BPF_RET | BPF_K, 0
+    program = struct.pack("@HP", 1, int(ffi.cast("uintptr_t", drop_all)))  # struct sock_fprog
+    s.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def _join(s: socket.socket, group: IPv4Address | IPv6Address, index: int) -> None:

@@ -24,10 +24,6 @@ int dpb_datagram_send(const struct dpb_datagram_ref *ref, int peer, const uint8_
     return rc < 0 ? rc : 1;
 }
 
-uint64_t dpb_datagram_offset(const struct dpb_datagram *d, const uint8_t *region) {
-    return (uint64_t)(d->data - region);
-}
-
 void dpb_sample_keep(struct dpb_sample *sample, const void *bytes, uint32_t available,
                      uint32_t len) {
     uint32_t kept = len < available ? len : available;

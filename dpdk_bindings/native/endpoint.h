@@ -44,9 +44,6 @@ int dpb_datagram_flush(const struct dpb_datagram_ref *ref);
 /* Queues a copy of `payload` to `peer`. 1: queued; 0: empty, or reserve() gave no room. */
 int dpb_datagram_send(const struct dpb_datagram_ref *ref, int peer, const uint8_t *payload,
                       uint32_t len);
-
-/* Where the payload of `d` begins, counted from `region`. */
-uint64_t dpb_datagram_offset(const struct dpb_datagram *d, const uint8_t *region);
 /* </cdef> */
 
 /* Keeps the first bytes of something `len` bytes long of which `available` can be read. */

@@ -2,17 +2,12 @@
 #include "endpoint_kernel.h"
 
 #include <errno.h>
-#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
-
-#ifndef SO_MEMINFO
-#define SO_MEMINFO 55
-#endif
 
 enum { BATCH = 64, CHANNELS = 64, PEERS = 4096, CONTROL = CMSG_SPACE(sizeof(struct timespec)) };
 
@@ -311,11 +306,10 @@ static int kernel_commit(void *endpoint, uint32_t len) {
     return 0;
 }
 
-/* Hands queued datagrams to the kernel, one system call for each run that shares a socket.
- * Returns how many it took, or -EAGAIN where it took none for want of room. */
+/* Hands queued datagrams to the kernel, one system call for each run that shares a socket. */
 static int kernel_flush(void *endpoint) {
     struct dpb_kernel *k = endpoint;
-    int sent = 0, refused = 0;
+    int refused = 0;
     while (k->tx_head != k->tx_tail) {
         uint32_t first = k->tx_head & (k->tx_buffers - 1);
         uint32_t run = 1, limit = k->tx_tail - k->tx_head;
@@ -329,11 +323,10 @@ static int kernel_flush(void *endpoint) {
                 k->counters.tx_bytes += k->out[first + (uint32_t)i].msg_len;
             k->counters.tx_datagrams += (uint64_t)n;
             k->tx_head += (uint32_t)n;
-            sent += n;
             refused = 0;
         } else if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS) {
             k->counters.tx_blocked++;
-            return sent ? sent : -EAGAIN;
+            return -EAGAIN;
         } else if (errno == ECONNREFUSED && !refused) {
             refused = 1; /* an earlier datagram's ICMP answer, reported here: not this one's */
         } else {
@@ -342,7 +335,7 @@ static int kernel_flush(void *endpoint) {
             refused = 0;
         }
     }
-    return sent;
+    return 0;
 }
 
 static const struct dpb_datagram_ops OPS = {
@@ -362,19 +355,4 @@ void dpb_kernel_ref(struct dpb_kernel *k, struct dpb_datagram_ref *ref) {
 
 struct dpb_endpoint_counters *dpb_kernel_counters(struct dpb_kernel *k) { return &k->counters; }
 
-const uint8_t *dpb_kernel_region(struct dpb_kernel *k, uint64_t *bytes) {
-    *bytes = k->mapped;
-    return k->rx;
-}
-
 struct dpb_sample *dpb_kernel_truncated_sample(struct dpb_kernel *k) { return &k->truncated; }
-
-int64_t dpb_kernel_dropped(struct dpb_kernel *k, int channel) {
-    if (channel < 0 || channel >= k->channels)
-        return -EINVAL;
-    uint32_t info[SK_MEMINFO_VARS];
-    socklen_t len = sizeof info;
-    if (getsockopt(k->channel[channel].fd, SOL_SOCKET, SO_MEMINFO, info, &len))
-        return -errno;
-    return len > SK_MEMINFO_DROPS * sizeof *info ? (int64_t)info[SK_MEMINFO_DROPS] : -EOPNOTSUPP;
-}

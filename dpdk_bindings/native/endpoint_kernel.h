@@ -12,7 +12,7 @@
  * and counted.
  *
  * Losses inside the kernel (full receive buffer, bad checksum) are in the socket's own drop
- * counter, read on demand by dpb_kernel_dropped(): the number that SO_RXQ_OVFL would repeat on
+ * counter, which Python reads on demand (SO_MEMINFO): the number that SO_RXQ_OVFL would repeat on
  * every datagram. */
 #ifndef DPB_ENDPOINT_KERNEL_H
 #define DPB_ENDPOINT_KERNEL_H
@@ -38,13 +38,7 @@ int dpb_kernel_add_peer(struct dpb_kernel *k, int fd, const uint8_t *name, uint3
 void dpb_kernel_ref(struct dpb_kernel *k, struct dpb_datagram_ref *ref);
 struct dpb_endpoint_counters *dpb_kernel_counters(struct dpb_kernel *k);
 
-/* The memory that every received datagram lies in. */
-const uint8_t *dpb_kernel_region(struct dpb_kernel *k, uint64_t *bytes);
-
 struct dpb_sample *dpb_kernel_truncated_sample(struct dpb_kernel *k);
-
-/* Datagrams the kernel dropped on channel `channel` since it was opened, or -errno. */
-int64_t dpb_kernel_dropped(struct dpb_kernel *k, int channel);
 
 /* Forgets the sockets, before the caller closes them: their numbers will mean others soon. What
  * recv() gave out stays readable. */

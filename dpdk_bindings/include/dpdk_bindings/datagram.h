@@ -45,7 +45,8 @@ struct dpb_datagram_ops {
      * less, 0 gives the room back unsent. */
     int (*commit)(void *endpoint, uint32_t len);
 
-    /* Sends what was queued. */
+    /* Sends what was queued. 0: all of it left; -EAGAIN: some found no room below, stays queued,
+     * and leaves with a later flush(). */
     int (*flush)(void *endpoint);
 };
 

@@ -1,0 +1,235 @@
+"""The datagram endpoint's backend over a Port; native/endpoint_port.h moves the bytes.
+
+The kernel keeps its part: a bound socket a channel holds the port and the membership, its tables
+say where peers are. Only the flows of the channels leave the kernel's path, and what reaches it
+all the same (fragments, IP options, frames of the time before the filter stood) is counted as
+``rx_left_to_kernel``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Protocol
+
+from dpdk_bindings._native import ffi, lib
+from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.routing import Destination, Router
+from dpdk_bindings.sockets import Channel, bind_channel, discard, dropped, parse_address
+from dpdk_bindings.tables import IP
+
+__all__ = ["FramePort", "PortBackend"]
+
+_REASONS = {
+    value: "rx_" + name.removeprefix("DPB_REJECT_").lower()
+    for value, name in ffi.typeof("enum dpb_reject").elements.items()
+    if value not in (lib.DPB_REJECT_NONE, lib.DPB_REJECTS)
+}
+_DEFAULT_TTL = 64
+_MULTICAST_TTL = 1
+
+
+class FramePort(Protocol):
+    """What an endpoint needs of a Port."""
+
+    @property
+    def ref(self) -> Any:
+        """``struct dpb_port_ref *``."""
+
+    @property
+    def interface(self) -> str | None:
+        """The network interface below; None where there is none (a capture)."""
+
+    def add_flow(self, address: IPv4Address | IPv6Address, port: int) -> int:
+        """Takes UDP to this address and port from the kernel; the number frames will carry."""
+
+    def remove_flow(self, number: int) -> None:
+        """Leaves the flow to the kernel again."""
+
+    def close(self) -> None:
+        """Closes the port."""
+
+
+class PortBackend:
+    """UDP over frames: parsing, headers, routes, and the kernel's part of it."""
+
+    def __init__(
+        self, port: FramePort, channels: Sequence[Channel], *, rx_checksum: str, owns_port: bool
+    ) -> None:
+        self._port = port
+        self._owns_port = owns_port
+        self._router = Router(port.interface) if port.interface else None
+        self._rx_checksum = self._choose_checksum(rx_checksum)
+        self._native: Any = ffi.gc(
+            lib.dpb_over_port_open(port.ref, self._rx_checksum == "verify"),
+            lib.dpb_over_port_close,
+        )
+        if not self._native:
+            raise MemoryError("datagram endpoint")
+        self.ref: Any = ffi.new("struct dpb_datagram_ref *")
+        lib.dpb_over_port_ref(self._native, self.ref)
+        self.counters = lib.dpb_over_port_counters(self._native)
+        self._rejects = lib.dpb_over_port_rejects(self._native)
+        self.channels: list[Channel] = []
+        self._reserved: list[socket.socket] = []
+        self._left_to_kernel = 0
+        self._flows: list[int] = []
+        self._peers: list[_Peer] = []
+        try:
+            for channel in channels:
+                self._open_channel(channel)
+        except BaseException:
+            self.close()
+            raise
+
+    def _choose_checksum(self, policy: str) -> str:
+        if policy not in ("auto", "verify", "trust"):
+            raise BindingsError(
+                f"rx_checksum {policy!r} is not known", hint='there are "auto", "verify", "trust"'
+            )
+        if policy != "auto":
+            return policy
+        # Both ends of a veth pair are memory of one host: nothing is damaged on the way, and local
+        # senders leave their checksums to hardware that is not there.
+        return "trust" if self._router and self._router.link.kind == "veth" else "verify"
+
+    def _open_channel(self, channel: Channel) -> None:
+        flow = lib.DPB_FLOW_NONE
+        if self._router:
+            if channel.ip.is_multicast and channel.interface is None:
+                channel = replace(channel, interface=self._router.interface)
+            s = bind_channel(channel)
+            self._reserved.append(s)
+            discard(s)
+            channel = replace(channel, port=s.getsockname()[1])
+            flow = self._port.add_flow(channel.ip, channel.port)
+            self._flows.append(flow)
+        number = lib.dpb_over_port_add_channel(
+            self._native, channel.ip.version, channel.ip.packed, channel.port, flow
+        )
+        if number < 0:
+            raise BindingsError(f"{len(self.channels)} channels are the most an endpoint takes")
+        self.channels.append(channel)
+
+    def add_peer(self, address: str, port: int, interface: str | None, ttl: int | None) -> int:
+        """Prepares the headers to a destination.
+
+        An address is sent to from the first channel of its family, so that the answer comes to
+        that channel; a group, or an address without such a channel, from a port of its own.
+        """
+        ip = parse_address(address)
+        if self._router is None:
+            raise BindingsError(
+                f"cannot prepare headers to {address}: there is no interface below this port"
+            )
+        if interface not in (None, self._router.interface):
+            raise BindingsError(
+                f"peer {address} names interface {interface!r}, but this endpoint sends by "
+                f"{self._router.interface!r}"
+            )
+        source, source_port = self._source(ip)
+        destination = self._router.add(ip, source)
+        number: int = lib.dpb_over_port_add_peer(self._native)
+        if number < 0:
+            raise BindingsError("an endpoint takes no more peers")
+        hops = ttl if ttl is not None else _MULTICAST_TTL if ip.is_multicast else _DEFAULT_TTL
+        self._peers.append(_Peer(destination, source_port, port, hops))
+        self._apply(number)
+        return number
+
+    def _source(self, to: IP) -> tuple[IP | None, int]:
+        if not to.is_multicast:
+            for channel in self.channels:
+                if channel.ip.version == to.version:
+                    return None if channel.ip.is_multicast else channel.ip, channel.port
+        family = socket.AF_INET if to.version == 4 else socket.AF_INET6
+        s = socket.socket(family, socket.SOCK_DGRAM)
+        self._reserved.append(s)
+        s.bind(("", 0))
+        discard(s)
+        return None, s.getsockname()[1]
+
+    def _apply(self, number: int) -> None:
+        """Hands what the router knows of a peer to the native side."""
+        assert self._router is not None
+        peer = self._peers[number]
+        route = peer.route(self._router[peer.destination])
+        lib.dpb_over_port_set_peer(self._native, number, route or ffi.NULL)
+
+    def hold(self, _payload: Any) -> None:
+        """Nothing: whoever keeps this method keeps the port, and so the frames."""
+
+    def housekeeping(self) -> None:
+        """Follows routes and neighbours: peers whose way changed get new headers."""
+        if self._router is None:
+            return
+        changed = self._router.poll()
+        for number, peer in enumerate(self._peers) if changed else ():
+            if peer.destination in changed:
+                self._apply(number)
+
+    def losses(self) -> dict[str, int]:
+        """Frames not shown, by cause, and datagrams that went the kernel's way."""
+        if self._reserved:
+            self._left_to_kernel = sum(dropped(s) for s in self._reserved)
+        counts = {name: self._rejects.count[value] for value, name in _REASONS.items()}
+        return counts | {"rx_left_to_kernel": self._left_to_kernel}
+
+    def samples(self) -> dict[str, bytes]:
+        """The first bytes of the last frame rejected for each cause."""
+        return {
+            name: bytes(ffi.buffer(self._rejects.last[value].bytes, self._rejects.last[value].kept))
+            for value, name in _REASONS.items()
+            if self._rejects.count[value]
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Checksum policy, channels, and where each peer is."""
+        about: dict[str, Any] = {
+            "backend": "port",
+            "rx_checksum": self._rx_checksum,
+            "channels": [f"{c.address} {c.port}" for c in self.channels],
+        }
+        if self._router:
+            about["interface"] = self._router.interface
+            about["peers"] = [self._router[peer.destination].describe() for peer in self._peers]
+        return about
+
+    def close(self) -> None:
+        """Gives flows and sockets back; closes the port if it came with this endpoint."""
+        for flow in self._flows:
+            self._port.remove_flow(flow)
+        if self._reserved:
+            self.losses()
+        for s in self._reserved:
+            s.close()
+        self._flows, self._reserved = [], []
+        if self._router:
+            self._router.close()
+        if self._owns_port:
+            self._port.close()
+
+
+class _Peer:
+    """What of a peer's headers is not the router's: ports and TTL."""
+
+    def __init__(self, destination: int, source_port: int, port: int, ttl: int) -> None:
+        self.destination = destination
+        self._ports = source_port, port
+        self._ttl = ttl
+
+    def route(self, way: Destination) -> Any | None:
+        """``struct dpb_tx_route *``, or None while there is no way."""
+        if not way.ready or way.dest_mac is None or way.source is None:
+            return None
+        route: Any = ffi.new("struct dpb_tx_route *")
+        route.family = way.address.version
+        ffi.memmove(route.source_mac, way.source_mac, 6)
+        ffi.memmove(route.dest_mac, way.dest_mac, 6)
+        ffi.memmove(route.source, way.source.packed, len(way.source.packed))
+        ffi.memmove(route.dest, way.address.packed, len(way.address.packed))
+        route.source_port, route.dest_port = self._ports
+        route.vlan, route.mtu, route.ttl = way.vlan, min(way.mtu, 65535), self._ttl
+        return route
