@@ -235,13 +235,24 @@ static int recover(struct dpb_ring_tx *tx, char *why)
     }
     tx->floor = oldest;
     if (lossless) {
+        /* `reclaimed` is said before it is used, and may never have been: what a seat still needs
+         * is the truth. (We hold LOCK_JOIN: nobody is on the way to a seat.) */
         uint64_t reclaimed = ring->header->reclaimed;
+        for (int i = 0; i < DPB_RING_SEATS; i++) {
+            if (__atomic_load_n(&ring->seats[i].state, __ATOMIC_ACQUIRE) != DPB_RING_SEAT_TAKEN)
+                continue;
+            /* Loaded once: it may grow while we look, and the second look would be at another. */
+            uint64_t acked = __atomic_load_n(&ring->seats[i].acked, __ATOMIC_ACQUIRE);
+            if (acked < reclaimed)
+                reclaimed = acked;
+        }
         if (reclaimed > head || reclaimed + 1 < oldest)
             return fail(why, EBADMSG,
                         "damaged: records %llu to %llu are owed to its consumers, and only %llu "
                         "and later are whole",
                         (unsigned long long)reclaimed + 1, (unsigned long long)head,
                         (unsigned long long)oldest);
+        __atomic_store_n(&ring->header->reclaimed, reclaimed, __ATOMIC_RELAXED);
         tx->floor = reclaimed;
         oldest = reclaimed + 1;
     }
@@ -264,8 +275,11 @@ int dpb_ring_tx_open(int fd, struct dpb_ring_tx **out, uint32_t *previous, char 
         error = fail(why, -error, "it cannot be locked: %s", strerror(-error));
     if (!error)
         error = map_ring(fd, 1, &tx->ring, why);
+    if (!error && (error = lock_byte(fd, LOCK_JOIN, F_OFD_SETLKW)))
+        error = fail(why, -error, "it cannot be locked: %s", strerror(-error));
     if (!error && (error = recover(tx, why)))
         munmap(tx->ring.header, tx->ring.map_bytes);
+    unlock_byte(fd, LOCK_JOIN);
     if (error) {
         free(tx);
         close(fd);
@@ -305,12 +319,11 @@ static int take_seat(struct dpb_ring_rx *rx, const char *name, int start, int32_
     for (int i = 0; i < DPB_RING_SEATS; i++) {
         struct dpb_ring_seat *seat = &ring->seats[i];
         uint32_t state = __atomic_load_n(&seat->state, __ATOMIC_ACQUIRE);
-        if (state == DPB_RING_SEAT_TAKEN && !strncmp(seat->name, name, sizeof seat->name)) {
+        if (state != DPB_RING_SEAT_FREE && !strncmp(seat->name, name, sizeof seat->name)) {
             chosen = i;
             break;
         }
-        /* Someone who died while joining (we hold LOCK_JOIN) left nothing behind. */
-        if (state != DPB_RING_SEAT_TAKEN && chosen < 0 && !locked(ring, LOCK_SEAT0 + i))
+        if (state == DPB_RING_SEAT_FREE && chosen < 0 && !locked(ring, LOCK_SEAT0 + i))
             chosen = i;
     }
     if (chosen < 0)
@@ -329,13 +342,13 @@ static int take_seat(struct dpb_ring_rx *rx, const char *name, int start, int32_
     } else {
         /* Held back first, then asked how far the producer has gone: see dpb_ring_reclaim(). */
         uint64_t from;
-        __atomic_store_n(&seat->state, DPB_RING_SEAT_JOINING, __ATOMIC_RELAXED);
+        memset(seat->name, 0, sizeof seat->name);
+        memcpy(seat->name, name, strlen(name));
+        __atomic_store_n(&seat->state, DPB_RING_SEAT_JOINING, __ATOMIC_RELEASE);
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
         from = __atomic_load_n(&ring->header->reclaimed, __ATOMIC_RELAXED);
         if (start == DPB_RING_NEXT)
             from = __atomic_load_n(&ring->header->head, __ATOMIC_ACQUIRE);
-        memset(seat->name, 0, sizeof seat->name);
-        memcpy(seat->name, name, strlen(name));
         __atomic_store_n(&seat->acked, from, __ATOMIC_RELEASE);
         __atomic_store_n(&seat->state, DPB_RING_SEAT_TAKEN, __ATOMIC_RELEASE);
     }
