@@ -172,20 +172,24 @@ int dpb_ring_inspect(int fd, struct dpb_ring_geometry *geometry, char *why)
     return 0;
 }
 
-/* Maps the ring: all of it to be written by its producer; nothing, or only the seats, by others. */
-static int map_ring(int fd, int producer, struct dpb_ring *ring, char *why)
+enum role { PRODUCER, CONSUMER, WATCHER };
+
+/* Maps the ring: all of it to be written by its producer, the seats by the consumers of a lossless
+ * ring; everything else to be read alone. */
+static int map_ring(int fd, enum role role, struct dpb_ring *ring, char *why)
 {
     int error = dpb_ring_inspect(fd, &ring->geometry, why);
     if (error)
         return error;
     const struct dpb_ring_geometry *g = &ring->geometry;
     ring->map_bytes = dpb_ring_bytes(g, why);
-    uint8_t *base = mmap(NULL, ring->map_bytes, producer ? PROT_READ | PROT_WRITE : PROT_READ,
-                         MAP_SHARED | MAP_POPULATE, fd, 0);
+    uint8_t *base =
+        mmap(NULL, ring->map_bytes, role == PRODUCER ? PROT_READ | PROT_WRITE : PROT_READ,
+             MAP_SHARED | (role == WATCHER ? 0 : MAP_POPULATE), fd, 0);
     if (base == MAP_FAILED)
         return fail(why, errno, "%llu bytes cannot be mapped: %s",
                     (unsigned long long)ring->map_bytes, strerror(errno));
-    if (!producer && g->kind == DPB_RING_LOSSLESS &&
+    if (role == CONSUMER && g->kind == DPB_RING_LOSSLESS &&
         mmap(base + g->granule, g->granule, PROT_READ | PROT_WRITE,
              MAP_SHARED | MAP_FIXED | MAP_POPULATE, fd, g->granule) == MAP_FAILED) {
         error = errno;
@@ -274,7 +278,7 @@ int dpb_ring_tx_open(int fd, struct dpb_ring_tx **out, uint32_t *previous, char 
     else if (error && tx)
         error = fail(why, -error, "it cannot be locked: %s", strerror(-error));
     if (!error)
-        error = map_ring(fd, 1, &tx->ring, why);
+        error = map_ring(fd, PRODUCER, &tx->ring, why);
     if (!error && (error = lock_byte(fd, LOCK_JOIN, F_OFD_SETLKW)))
         error = fail(why, -error, "it cannot be locked: %s", strerror(-error));
     if (!error && (error = recover(tx, why)))
@@ -363,7 +367,7 @@ int dpb_ring_rx_open(int fd, const char *name, int start, struct dpb_ring_rx **o
                      int32_t *previous, char *why)
 {
     struct dpb_ring_rx *rx = calloc(1, sizeof *rx);
-    int error = rx ? map_ring(fd, 0, &rx->ring, why) : fail(why, ENOMEM, "out of memory");
+    int error = rx ? map_ring(fd, CONSUMER, &rx->ring, why) : fail(why, ENOMEM, "out of memory");
     if (error) {
         free(rx);
         close(fd);
@@ -448,6 +452,19 @@ int dpb_ring_seats(const struct dpb_ring *ring, struct dpb_ring_seat_status *out
         n++;
     }
     return n;
+}
+
+int dpb_ring_look(int fd, struct dpb_ring_status *out, struct dpb_ring_seat_status *seats, char *why)
+{
+    struct dpb_ring ring;
+    int result = map_ring(fd, WATCHER, &ring, why);
+    if (!result) {
+        dpb_ring_status(&ring, out);
+        result = dpb_ring_seats(&ring, seats);
+        munmap(ring.header, ring.map_bytes);
+    }
+    close(fd);
+    return result;
 }
 
 int dpb_ring_evict(struct dpb_ring_tx *tx, int seat, const char *name)

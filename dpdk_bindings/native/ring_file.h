@@ -75,6 +75,9 @@ void dpb_ring_rx_close(struct dpb_ring_rx *rx, int leave);
 void dpb_ring_status(const struct dpb_ring *ring, struct dpb_ring_status *out);
 /* Fills out[0..DPB_RING_SEATS) with the seats that are taken; returns how many. */
 int dpb_ring_seats(const struct dpb_ring *ring, struct dpb_ring_seat_status *out);
+/* Both at once for someone who is neither producer nor consumer: nothing is written. Takes `fd`
+ * over. Returns the number of seats. */
+int dpb_ring_look(int fd, struct dpb_ring_status *out, struct dpb_ring_seat_status *seats, char *why);
 /* Frees a seat and all that it held. -EBUSY while its holder lives; -ESTALE if it is not `name`'s. */
 int dpb_ring_evict(struct dpb_ring_tx *tx, int seat, const char *name);
 

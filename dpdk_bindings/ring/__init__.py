@@ -22,7 +22,7 @@ from __future__ import annotations
 from dpdk_bindings.ring.consumer import Records, RingConsumer
 from dpdk_bindings.ring.errors import RingError, RingFull
 from dpdk_bindings.ring.files import remove_ring
-from dpdk_bindings.ring.mapped import ProducerStatus, RingKind, RingState, Seat
+from dpdk_bindings.ring.mapped import ProducerStatus, RingKind, RingState, Seat, look
 from dpdk_bindings.ring.producer import RingProducer
 
 __all__ = [
@@ -35,5 +35,6 @@ __all__ = [
     "RingProducer",
     "RingState",
     "Seat",
+    "look",
     "remove_ring",
 ]

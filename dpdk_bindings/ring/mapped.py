@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,9 +11,9 @@ from typing import Any, Self
 
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.ring.errors import RingError
-from dpdk_bindings.ring.files import text
+from dpdk_bindings.ring.files import check, open_ring, text
 
-__all__ = ["MappedRing", "ProducerStatus", "RingKind", "RingState", "Seat"]
+__all__ = ["MappedRing", "ProducerStatus", "RingKind", "RingState", "Seat", "look"]
 
 
 class RingKind(enum.IntEnum):
@@ -91,6 +92,44 @@ def _age_ns(then: int) -> int:
     return time.monotonic_ns() - then
 
 
+def _producer(raw: Any) -> ProducerStatus:
+    return ProducerStatus(
+        state=RingState.of(raw.state),
+        alive=bool(raw.alive),
+        pid=raw.pid,
+        epoch=raw.epoch,
+        heartbeat_age_ns=_age_ns(raw.heartbeat_mono_ns),
+        head=raw.head,
+        oldest=raw.oldest,
+        refused=raw.refused,
+    )
+
+
+def _seat(raw: Any, head: int) -> Seat:
+    return Seat(
+        name=text(raw.name),
+        acked=raw.acked,
+        behind=max(0, head - raw.acked),
+        alive=bool(raw.alive),
+        pid=raw.pid,
+        heartbeat_age_ns=_age_ns(raw.heartbeat_mono_ns),
+    )
+
+
+def look(where: str | int) -> tuple[ProducerStatus, list[Seat]]:
+    """The producer and the seats of a ring, without taking part in it.
+
+    Raises:
+        RingError: no ring, or a damaged one.
+    """
+    why = ffi.new("char[]", lib.DPB_RING_WHY)
+    status: Any = ffi.new("struct dpb_ring_status *")
+    seats: Any = ffi.new("struct dpb_ring_seat_status[]", lib.DPB_RING_SEATS)
+    count = lib.dpb_ring_look(open_ring(where, os.O_RDONLY), status, seats, why)
+    check(count, where, why)
+    return _producer(status), [_seat(seats[i], status.head) for i in range(count)]
+
+
 class MappedRing:
     """What producers and consumers share: a handle, its name, and how it ends."""
 
@@ -134,16 +173,7 @@ class MappedRing:
         """Who produces, and whether it lives (one system call)."""
         raw: Any = ffi.new("struct dpb_ring_status *")
         lib.dpb_ring_status(ffi.addressof(self.handle, "ring"), raw)
-        return ProducerStatus(
-            state=RingState.of(raw.state),
-            alive=bool(raw.alive),
-            pid=raw.pid,
-            epoch=raw.epoch,
-            heartbeat_age_ns=_age_ns(raw.heartbeat_mono_ns),
-            head=raw.head,
-            oldest=raw.oldest,
-            refused=raw.refused,
-        )
+        return _producer(raw)
 
     def seats(self) -> list[Seat]:
         """The seats of a lossless ring that are taken (one system call each)."""
@@ -154,20 +184,7 @@ class MappedRing:
         raw: Any = ffi.new("struct dpb_ring_seat_status[]", lib.DPB_RING_SEATS)
         count = lib.dpb_ring_seats(ffi.addressof(self.handle, "ring"), raw)
         head = int(self.handle.ring.header.head)
-        return [
-            (
-                raw[i].seat,
-                Seat(
-                    name=text(raw[i].name),
-                    acked=raw[i].acked,
-                    behind=max(0, head - raw[i].acked),
-                    alive=bool(raw[i].alive),
-                    pid=raw[i].pid,
-                    heartbeat_age_ns=_age_ns(raw[i].heartbeat_mono_ns),
-                ),
-            )
-            for i in range(count)
-        ]
+        return [(raw[i].seat, _seat(raw[i], head)) for i in range(count)]
 
     def close(self) -> None:
         """Detaches from the ring."""
