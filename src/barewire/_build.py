@@ -26,6 +26,9 @@ HEADERS = [
     ROOT / "native/txrecord.h",
     ROOT / "native/secp.h",
     ROOT / "native/decode.h",
+    ROOT / "native/calls.h",
+    ROOT / "native/trigger.h",
+    ROOT / "native/shot.h",
 ]
 
 ffibuilder = FFI()
