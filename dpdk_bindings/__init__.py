@@ -5,7 +5,19 @@ Knows Ethernet, IP, UDP and TCP, and nothing of what the bytes mean.
 
 from pathlib import Path
 
-__all__ = ["include_dir"]
+from dpdk_bindings.errors import BindingsError, Released
+from dpdk_bindings.port import FLOW_NONE, Burst, Port, frame_dtype, open_port
+
+__all__ = [
+    "FLOW_NONE",
+    "BindingsError",
+    "Burst",
+    "Port",
+    "Released",
+    "frame_dtype",
+    "include_dir",
+    "open_port",
+]
 
 
 def include_dir() -> Path:

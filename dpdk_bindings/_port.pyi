@@ -1,14 +1,9 @@
 """Port and Burst, written in C (python/port.c): the fast path of a port, and frame ownership."""
 
-from collections.abc import Buffer, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
 
-class ReleasedError(Exception):
-    """A burst was used after its release."""
-
-class ClosedError(Exception):
-    """A port was used after it was closed."""
+from typing_extensions import Buffer, Self
 
 class Burst:
     """Frames borrowed from a Port, until `release()`.
@@ -18,7 +13,7 @@ class Burst:
     the packed descriptors (``struct dpb_frame``), 32 bytes a frame.
 
     While any such view, or a slice of one, is alive, `release()` raises BufferError; after it,
-    everything raises ReleasedError. A burst dropped without `release()` is counted as leaked and
+    everything raises Released. A burst dropped without `release()` is counted as leaked and
     given back at the port's next `poll()`. Used as a context manager it releases at the end.
     """
 
@@ -27,14 +22,14 @@ class Burst:
 
         Raises:
             BufferError: a view of this burst is alive.
-            ReleasedError: it was released already.
+            Released: it was released already.
         """
 
     def arrival_ns(self, index: int, /) -> int:
         """When frame `index` arrived, in nanoseconds of `clock(index)`."""
 
     def clock(self, index: int, /) -> int:
-        """Which clock that is: a value of `Clock`."""
+        """Which clock that is: a value of ``enum dpb_clock``."""
 
     def flow(self, index: int, /) -> int:
         """The number of the flow it matched, or `FLOW_NONE`."""

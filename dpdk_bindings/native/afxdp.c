@@ -609,6 +609,7 @@ void dpb_afxdp_stats(struct dpb_afxdp *p, struct dpb_afxdp_stats *stats)
     *stats = p->stats;
     if (p->closed)
         return;
+    reap(p);
     stats->tx_pending = p->slot_count - p->free_slots - (p->reserved >= 0);
     for (uint32_t i = 0; i < p->queue_count; i++) {
         struct xdp_statistics kernel = {0};

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/btf.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,12 +84,53 @@ int dpb_bpf_attach_xdp(int program, int ifindex, uint32_t xdp_flags)
     return bpf(BPF_LINK_CREATE, &attr);
 }
 
+static int object_info(int fd, void *info, uint32_t size)
+{
+    union bpf_attr attr = {.info = {.bpf_fd = fd, .info_len = size, .info = (uintptr_t)info}};
+    return bpf(BPF_OBJ_GET_INFO_BY_FD, &attr);
+}
+
 uint32_t dpb_bpf_program_id(int program)
 {
     struct bpf_prog_info info = {0};
-    union bpf_attr attr = {.info = {.bpf_fd = program, .info_len = sizeof info,
-                                    .info = (uintptr_t)&info}};
-    return bpf(BPF_OBJ_GET_INFO_BY_FD, &attr) < 0 ? 0 : info.id;
+    return object_info(program, &info, sizeof info) < 0 ? 0 : info.id;
+}
+
+void dpb_bpf_program_name(uint32_t id, char name[16])
+{
+    union bpf_attr attr = {.prog_id = id};
+    int fd = bpf(BPF_PROG_GET_FD_BY_ID, &attr);
+    struct bpf_prog_info info = {0};
+    if (fd < 0)
+        return;
+    if (object_info(fd, &info, sizeof info) == 0)
+        snprintf(name, 16, "%s", info.name);
+    close(fd);
+}
+
+/* What kind of BPF object a descriptor is: the kernel names it in /proc/self/fd. */
+static bool is_kind(int fd, const char *kind)
+{
+    char path[32], target[32] = {0};
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return readlink(path, target, sizeof target - 1) > 0 && strstr(target, kind) != NULL;
+}
+
+uint32_t dpb_bpf_pinned_program_id(const char *path)
+{
+    union bpf_attr attr = {.pathname = (uintptr_t)path};
+    int fd = bpf(BPF_OBJ_GET, &attr);
+    if (fd < 0)
+        return 0;
+    uint32_t id = 0;
+    if (is_kind(fd, "bpf-prog")) {
+        id = dpb_bpf_program_id(fd);
+    } else if (is_kind(fd, "bpf_link") || is_kind(fd, "bpf-link")) {
+        struct bpf_link_info info = {0};
+        id = object_info(fd, &info, sizeof info) < 0 ? 0 : info.prog_id;
+    }
+    close(fd);
+    return id;
 }
 
 /* Bytes that follow a struct btf_type, or -1 for a kind younger than this code. */

@@ -23,6 +23,14 @@ int dpb_bpf_attach_xdp(int program, int ifindex, uint32_t xdp_flags);
 /* The kernel's number for a program, as `bpftool prog` shows it; 0 if it does not say. */
 uint32_t dpb_bpf_program_id(int program);
 
+/* <cdef> */
+/* Name of a program by its number; left as it was if there is no such program. */
+void dpb_bpf_program_name(uint32_t id, char name[16]);
+
+/* Number of the program, or of the program of the link, that is pinned at `path`; 0: neither. */
+uint32_t dpb_bpf_pinned_program_id(const char *path);
+/* </cdef> */
+
 /* The type number of kernel function `name` in the kernel's own type information, or a negative
  * errno: what a call instruction needs to call it. */
 int dpb_btf_function(const char *name);

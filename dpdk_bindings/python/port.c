@@ -53,7 +53,7 @@ typedef struct {
 } Burst;
 
 static PyTypeObject *burst_type;
-static PyObject *released_error, *closed_error;
+static PyObject *released_error, *bindings_error; /* of dpdk_bindings.errors */
 
 /* ---- Burst ---- */
 
@@ -218,7 +218,7 @@ static void burst_dealloc(PyObject *object)
         self->slot->next = self->port->dropped;
         self->port->dropped = self->slot;
     }
-    Py_XDECREF(self->port);
+    Py_XDECREF((PyObject *)self->port);
     PyTypeObject *type = Py_TYPE(object);
     PyObject_Free(object);
     Py_DECREF(type);
@@ -230,7 +230,7 @@ static Burst *burst_new(Port *port, struct slot *slot)
     if (!burst)
         return NULL;
     burst->port = port;
-    Py_XINCREF(port);
+    Py_XINCREF((PyObject *)port);
     burst->slot = slot;
     burst->exports = 0;
     burst->exporting = -1;
@@ -280,7 +280,7 @@ static bool open_for_use(Port *self)
 {
     if (!self->closed && self->ops)
         return true;
-    PyErr_SetString(closed_error, self->ops ? "this port was closed" : "this port was never opened");
+    PyErr_SetString(bindings_error, self->ops ? "this port was closed" : "this port was never opened");
     return false;
 }
 
@@ -490,22 +490,20 @@ static struct PyModuleDef module = {
 PyMODINIT_FUNC PyInit__port(void)
 {
     PyObject *self = PyModule_Create(&module);
-    if (!self)
-        return NULL;
+    PyObject *errors = PyImport_ImportModule("dpdk_bindings.errors");
     PyObject *burst = PyType_FromSpec(&burst_spec), *port = PyType_FromSpec(&port_spec);
-    burst_type = (PyTypeObject *)burst;
-    released_error = PyErr_NewExceptionWithDoc(
-        "dpdk_bindings.ReleasedError", "A burst was used after its release.", NULL, NULL);
-    closed_error = PyErr_NewExceptionWithDoc(
-        "dpdk_bindings.ClosedError", "A port was used after it was closed.", NULL, NULL);
-    if (!burst || !port || !released_error || !closed_error ||
+    if (errors) {
+        released_error = PyObject_GetAttrString(errors, "Released");
+        bindings_error = PyObject_GetAttrString(errors, "BindingsError");
+        Py_DECREF(errors);
+    }
+    if (!self || !burst || !port || !released_error || !bindings_error ||
         PyModule_AddObjectRef(self, "Burst", burst) < 0 ||
-        PyModule_AddObjectRef(self, "NativePort", port) < 0 ||
-        PyModule_AddObjectRef(self, "ReleasedError", released_error) < 0 ||
-        PyModule_AddObjectRef(self, "ClosedError", closed_error) < 0) {
-        Py_DECREF(self);
+        PyModule_AddObjectRef(self, "NativePort", port) < 0) {
+        Py_XDECREF(self);
         return NULL;
     }
+    burst_type = (PyTypeObject *)burst;
     Py_DECREF(port);
     return self;
 }

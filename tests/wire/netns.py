@@ -236,6 +236,9 @@ class Pair:
             sh(*ip, "addr", "add", f"{end.ip6}/64", "dev", INTERFACE, "nodad")
             sh(*ip, "link", "set", "lo", "up")
             sh(*ip, "link", "set", INTERFACE, "up")
+            # The kernel adds this route about a second later, and IPv6 is deaf until then.
+            multicast = ("multicast", "ff00::/8", "dev", INTERFACE, "table", "local")
+            sh(*ip, "-6", "route", "replace", *multicast)
             if not self.offloads:
                 off = ("tx", "off", "tso", "off", "gso", "off", "gro", "off")
                 end.run("ethtool", "-K", INTERFACE, *off)
