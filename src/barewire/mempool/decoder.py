@@ -102,10 +102,19 @@ class DecodedBurst:
         records: ``struct bw_tx[]`` (cffi); all zero where refused.
         verdicts: one number a message; 0 is accepted.
         accepted: how many were.
+        native_messages: ``struct bw_message[]``, what native code takes beside the records.
     """
 
-    def __init__(self, messages: Sequence[bytes], records: Any, verdicts: Any, accepted: int):
+    def __init__(
+        self,
+        messages: Sequence[bytes],
+        native_messages: Any,
+        records: Any,
+        verdicts: Any,
+        accepted: int,
+    ) -> None:
         self._messages = messages
+        self.native_messages = native_messages
         self.records = records
         self.verdicts = verdicts
         self.accepted = accepted
@@ -180,7 +189,7 @@ class Decoder:
         )
         if hashed:
             lib.bw_hash_burst(native, records, count)
-        return DecodedBurst(messages, records, verdicts, accepted)
+        return DecodedBurst(messages, native, records, verdicts, accepted)
 
     @property
     def accepted(self) -> int:
