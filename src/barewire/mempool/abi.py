@@ -77,8 +77,13 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where an argument's head word lies: `hops` are words whose offset is followed, one after
-    the other, `word` is counted from where the last of them led."""
+    """Where an argument's head word lies.
+
+    Attributes:
+        hops: words whose offset is followed, one after the other.
+        word: counted from where the last of them led, or from the first argument.
+        param: the argument.
+    """
 
     hops: tuple[int, ...]
     word: int

@@ -59,13 +59,12 @@ def load_native(blob: bytes, names: Sequence[str] = ()) -> Any:
 
 
 def _load(blob: bytes, names: Sequence[str]) -> Any:
-    error = ffi.new("struct bw_load_error *")
-    table = lib.bw_triggers_load(
-        ffi.from_buffer(blob), len(blob), secrets.randbits(64), error
-    )
+    error: Any = ffi.new("struct bw_load_error *")
+    table = lib.bw_triggers_load(ffi.from_buffer(blob), len(blob), secrets.randbits(64), error)
     if table != ffi.NULL:
         return table
-    what = ffi.string(error.what).decode()
+    text: Any = ffi.string(error.what)
+    what = text.decode()
     if error.trigger == _NONE:
         where = "serialised triggers"
     elif error.trigger < len(names):
@@ -78,13 +77,16 @@ def _load(blob: bytes, names: Sequence[str]) -> Any:
     )
 
 
+def _address(table: Any) -> int:
+    return int(ffi.cast("uintptr_t", table))
+
+
 class TriggerTable:
     """A table and the slot where a native loop finds it.
 
     Attributes:
         native: the ``struct bw_trigger_slot *`` for native code.
         stats: the ``struct bw_match_stats *`` that `match` counts in.
-        names: of the current triggers, by number.
     """
 
     def __init__(
@@ -97,14 +99,16 @@ class TriggerTable:
         self.native = lib.bw_trigger_slot_new()
         if self.native == ffi.NULL:
             raise MemoryError
-        self.stats = ffi.new("struct bw_match_stats *")
-        self.names: tuple[str, ...] = ()
+        self.stats: Any = ffi.new("struct bw_match_stats *")
         self._current: Any = None
         self._retired: list[Any] = []
+        self._names: dict[int, tuple[str, ...]] = {}  # by address of the table
         self._wrappers = wrappers
         self.replace(triggers, shots=shots)
 
-    def replace(self, triggers: Sequence[Trigger], *, shots: Mapping[str, int] | None = None) -> None:
+    def replace(
+        self, triggers: Sequence[Trigger], *, shots: Mapping[str, int] | None = None
+    ) -> None:
         """Puts `triggers` in the place of the current ones, all at once.
 
         Nothing changes where an error is raised. Numbers of matches that are still on their way
@@ -124,8 +128,9 @@ class TriggerTable:
         if lib.bw_triggers_count(table) != len(names):
             lib.bw_triggers_free(table)
             raise BarewireError(f"{len(names)} names for a table of other triggers")
+        self._names[_address(table)] = tuple(names)
         old = lib.bw_trigger_slot_swap(self.native, table)
-        self._current, self.names = table, tuple(names)
+        self._current = table
         if old != ffi.NULL:
             self._retired.append(old)
         self.reclaim()
@@ -137,9 +142,15 @@ class TriggerTable:
             if lib.bw_trigger_slot_busy(self.native, table):
                 kept.append(table)
             else:
+                del self._names[_address(table)]
                 lib.bw_triggers_free(table)
         self._retired = kept
         return len(kept)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the current triggers, by number."""
+        return self._names[_address(self._current)]
 
     @property
     def native_bytes(self) -> int:
@@ -151,9 +162,9 @@ class TriggerTable:
 
         For tests and for callers without a native loop; the slot has one matching thread.
         """
-        out = ffi.new("struct bw_match[]", limit)
+        out: Any = ffi.new("struct bw_match[]", limit)
         table = lib.bw_trigger_slot_enter(self.native)
-        names = self.names
+        names = self._names[_address(table)]
         count = lib.bw_triggers_match(
             table, burst.native_messages, burst.records, len(burst), out, limit, self.stats
         )

@@ -37,7 +37,15 @@ from barewire.mempool.abi import parse_function
 from barewire.mempool.quantities import address_of, amount_of
 from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
 
-__all__ = ["CHAIN", "Range", "Trigger", "Word", "compile_triggers", "parse_triggers", "read_triggers"]
+__all__ = [
+    "CHAIN",
+    "Range",
+    "Trigger",
+    "Word",
+    "compile_triggers",
+    "parse_triggers",
+    "read_triggers",
+]
 
 CHAIN: int = lib.BW_TRIGGER_CHAIN
 """Triggers in one place that no exact value tells apart."""
@@ -174,7 +182,7 @@ def compile_triggers(
         for number, trigger in enumerate(triggers)
     ]
     body = b"".join([packed, sets, *records])
-    header = ffi.new(
+    header: Any = ffi.new(
         "struct bw_trigger_file *",
         {
             "magic": b"BWTRIGS\0",
@@ -227,7 +235,7 @@ def _pack(trigger: Trigger, number: int, shots: Mapping[str, int]) -> bytes:
     tag = number if trigger.tag is None else trigger.tag
     if not 0 <= tag < 2**32:
         _refuse(f"{where}: tag", tag, "a whole number from 0 to 2^32 - 1")
-    record = ffi.new(
+    record: Any = ffi.new(
         "struct bw_trigger_record *",
         {
             "length": ffi.sizeof("struct bw_trigger_record") + len(body),
@@ -278,7 +286,9 @@ def _selector(where: str, text: str) -> bytes:
         raise ConfigError(f"{where} = {text!r}: {error}", hint=f"allowed: {allowed}") from None
 
 
-def _bounds(where: str, low: int | str | None, high: int | str | None, most: int) -> tuple[int, int]:
+def _bounds(
+    where: str, low: int | str | None, high: int | str | None, most: int
+) -> tuple[int, int]:
     least = 0 if low is None else amount_of(f"{where}.min", low, most)
     greatest = most if high is None else amount_of(f"{where}.max", high, most)
     if least > greatest:
@@ -315,7 +325,7 @@ def _word(where: str, word: Word) -> bytes:
     for value in values:
         if value & ~mask:
             _refuse(where, hex(value), f"values within the mask {mask:#x}")
-    record = ffi.new(
+    record: Any = ffi.new(
         "struct bw_word_record *",
         {"offset": offset, "values": count, "mask": mask.to_bytes(32, "big")},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from barewire._native import ffi, lib
 from barewire.errors import ConfigError
@@ -209,7 +210,7 @@ def _at_most(what: str, count: int, most: int) -> None:
 
 
 def _pack_set(command_set: CommandSet) -> bytes:
-    native = ffi.new("struct bw_command_set *")
+    native: Any = ffi.new("struct bw_command_set *")
     for command, signature in command_set.commands.items():
         selector = parse_function(signature).selector
         native.selectors[command] = int.from_bytes(selector, "big")
@@ -228,7 +229,7 @@ class _Packer:
     def __init__(self, wrapper: Wrapper, function: Function) -> None:
         self.wrapper = wrapper
         self.function = function
-        self.native = ffi.new("struct bw_wrapper *")
+        self.native: Any = ffi.new("struct bw_wrapper *")
         self.native.selector = int.from_bytes(function.selector, "big")
 
     def pack(self, sets: Sequence[CommandSet]) -> bytes:
