@@ -5,6 +5,7 @@ Knows Ethernet, IP, UDP and TCP, and nothing of what the bytes mean.
 
 from pathlib import Path
 
+from dpdk_bindings.datagram import Channel, DatagramEndpoint, Datagrams, open_datagram
 from dpdk_bindings.errors import BindingsError, Released
 from dpdk_bindings.port import FLOW_NONE, Burst, Port, frame_dtype, open_port
 
@@ -12,10 +13,14 @@ __all__ = [
     "FLOW_NONE",
     "BindingsError",
     "Burst",
+    "Channel",
+    "DatagramEndpoint",
+    "Datagrams",
     "Port",
     "Released",
     "frame_dtype",
     "include_dir",
+    "open_datagram",
     "open_port",
 ]
 

@@ -14,13 +14,12 @@ it sends) are numbered from 0 in the order they were given.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol, Self
 
-from dpdk_bindings._native import ffi, lib
-from dpdk_bindings.datagrams import Datagrams
+from dpdk_bindings._datagram import Datagrams, NativeEndpoint
+from dpdk_bindings._native import ffi
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.kernel_endpoint import KernelBackend
 from dpdk_bindings.sockets import Channel
@@ -32,11 +31,8 @@ class Backend(Protocol):
     """What differs between kernel sockets and a Port, out of the way of datagrams."""
 
     channels: list[Channel]  # with the ports that port 0 became
-    ref: Any  # struct dpb_datagram_ref *, and keeps alive what it points to
+    ref: Any  # struct dpb_datagram_ref *
     counters: Any  # struct dpb_endpoint_counters *
-
-    def hold(self, payload: Any) -> None:
-        """Does nothing; a reference to it keeps alive the memory that payloads lie in."""
 
     def add_peer(self, address: str, port: int, interface: str | None, ttl: int | None) -> int:
         """Prepares a destination and returns its number."""
@@ -57,26 +53,17 @@ class Backend(Protocol):
         """Closes what the kernel holds; the memory stays until the last burst is gone."""
 
 
-class DatagramEndpoint:
+class DatagramEndpoint(NativeEndpoint):
     """UDP payloads in, UDP payloads out. Made by :func:`open_datagram`.
 
-    Attributes:
-        leaked: datagrams whose burst was dropped without being released.
+    ``recv()``, ``send(peer, payload)`` and ``flush()`` are those of
+    :class:`~dpdk_bindings._datagram.NativeEndpoint`, one native call each.
     """
 
     def __init__(self, backend: Backend, burst: int) -> None:
+        # The backend is the owner of the memory: it lives as long as a burst does.
+        super().__init__(int(ffi.cast("uintptr_t", backend.ref)), backend, burst)
         self._backend = backend
-        self._burst = burst
-        self._ref = backend.ref
-        self._spare: list[Any] = []
-        self._array = self._descriptors()
-        self._empty = Datagrams(self, self._array, 0)
-        self._peers = 0
-        self.leaked = 0
-        # A direct call of a bound native function costs half of one through `lib.`.
-        self._recv: Any = lib.dpb_datagram_recv
-        self._send: Any = lib.dpb_datagram_send
-        self._flush: Any = lib.dpb_datagram_flush
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -89,44 +76,8 @@ class DatagramEndpoint:
 
         Valid until :meth:`close`; keep the endpoint alive while using it.
         """
-        if self._recv is _closed:
-            _closed()
-        return self._ref
-
-    def recv(self) -> Datagrams:
-        """What has arrived: up to `burst` datagrams, perhaps none. Release what is not empty."""
-        n = self._recv(self._ref, self._array, self._burst)
-        if n < 1:
-            if n:
-                raise BindingsError(f"receiving failed: {os.strerror(-n)}")
-            return self._empty
-        burst = Datagrams(self, self._array, n)
-        self._array = self._spare.pop() if self._spare else self._descriptors()
-        return burst
-
-    def send(self, peer: int, payload: bytes | bytearray | memoryview) -> bool:
-        """Queues a copy of `payload` to peer number `peer`; :meth:`flush` sends it.
-
-        Returns:
-            False if there is no room or no route yet; ``stats()`` says which.
-
-        Raises:
-            BindingsError: no such peer, or an empty payload.
-        """
-        if self._send(self._ref, peer, ffi.from_buffer("uint8_t[]", payload), len(payload)):
-            return True
-        if not 0 <= peer < self._peers:
-            raise BindingsError(f"there is no peer {peer}: {self._peers} were added")
-        if not len(payload):
-            raise BindingsError("an empty payload cannot be sent")
-        return False
-
-    def flush(self) -> bool:
-        """Sends what was queued; True if all of it left.
-
-        What finds no room below stays queued for a later flush and is counted as tx_blocked.
-        """
-        return self._flush(self._ref) == 0  # type: ignore[no-any-return]
+        self._must_be_open()
+        return self._backend.ref
 
     def add_peer(
         self,
@@ -144,14 +95,14 @@ class DatagramEndpoint:
             interface: for a group or a link-local address, where it is.
             ttl: TTL or hop limit; by default the kernel's for an address, 1 for a group.
         """
-        if self._recv is _closed:
-            _closed()
+        self._must_be_open()
         number = self._backend.add_peer(address, port, interface, ttl)
         self._peers = number + 1
         return number
 
     def housekeeping(self) -> None:
         """Follows changed routes and neighbours. Call it a few times a second; never blocks."""
+        self._must_be_open()
         self._backend.housekeeping()
 
     def stats(self) -> dict[str, int]:
@@ -170,11 +121,11 @@ class DatagramEndpoint:
 
     def close(self) -> None:
         """Closes the endpoint; bursts that are out stay readable until released."""
-        if self._recv is not _closed:
-            self._recv = self._send = self._flush = _closed
+        if not self.closed:
+            self._end()
             self._backend.close()
 
-    def __enter__(self) -> DatagramEndpoint:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -185,48 +136,46 @@ class DatagramEndpoint:
     ) -> None:
         self.close()
 
-    def payload_view(self, datagram: Any) -> memoryview:
-        """The payload of descriptor `datagram` in place, read only (for :class:`Datagrams`)."""
-        held = ffi.gc(datagram.data, self._backend.hold)
-        return memoryview(ffi.buffer(held, datagram.len)).toreadonly()
-
-    def take_back(self, array: Any, n: int) -> None:
-        """Gives `n` datagrams back to the native side (for :class:`Datagrams`)."""
-        lib.dpb_datagram_release(self._ref, array, n)
-        self._spare.append(array)
-
-    def _descriptors(self) -> Any:
-        return ffi.new("struct dpb_datagram[]", self._burst)
-
-
-def _closed(*_args: object) -> NoReturn:
-    raise BindingsError("this endpoint is closed")
+    def _must_be_open(self) -> None:
+        if self.closed:
+            raise BindingsError("this endpoint was closed")
 
 
 def open_datagram(
-    spec: str,
+    via: str,
     *,
     channels: Sequence[Channel],
     burst: int = 64,
+    rx_checksum: str = "auto",
+    clock: str = "mono",
     buffers: int = 1024,
     payload_bytes: int = 9216,
     receive_buffer_bytes: int = 8 << 20,
-    clock: str = "mono",
 ) -> DatagramEndpoint:
     """Opens a datagram endpoint.
 
     Args:
-        spec: ``"kernel"``: kernel sockets, on whatever interfaces the channels imply.
+        via: ``"kernel"`` for kernel sockets, on whatever interfaces the channels imply; or the
+            address of a port (:func:`~dpdk_bindings.port.open_port`), which the endpoint opens,
+            has to itself, and closes.
         channels: where to receive; none for an endpoint that only sends.
-        burst: most datagrams that one :meth:`DatagramEndpoint.recv` brings.
-        buffers: receive buffers, so the most datagrams that can be held at once (kernel).
-        payload_bytes: longest payload received or sent (kernel).
-        receive_buffer_bytes: the kernel's own queue of each channel (kernel; without CAP_NET_ADMIN
-            limited by net.core.rmem_max, see ``describe()``).
-        clock: ``"mono"``, CLOCK_MONOTONIC read when the datagrams are taken from the kernel, or
-            ``"real"``, CLOCK_REALTIME stamped by the kernel when they came (kernel).
+        burst: most datagrams that one ``recv()`` brings.
+        rx_checksum: of a port: ``"verify"`` UDP checksums, ``"trust"`` them, or ``"auto"``, which
+            trusts a veth interface only (its other end is this host's memory, and Linux leaves
+            checksums on it unfinished). Kernel sockets verify.
+        clock: of kernel sockets: ``"mono"``, CLOCK_MONOTONIC read when datagrams are taken from
+            the kernel, or ``"real"``, CLOCK_REALTIME stamped by the kernel when they came. A port
+            has a clock of its own.
+        buffers: of kernel sockets: the most datagrams that can be held at once.
+        payload_bytes: of kernel sockets: longest payload received or sent.
+        receive_buffer_bytes: of kernel sockets: the kernel's queue of each channel. Without
+            CAP_NET_ADMIN limited by net.core.rmem_max; ``describe()`` says what was granted.
+
+    Raises:
+        BindingsError: with what was wrong and what to do.
     """
-    if spec == "kernel":
+    backend: Backend
+    if via == "kernel":
         backend = KernelBackend(
             channels,
             buffers=buffers,
@@ -234,6 +183,15 @@ def open_datagram(
             receive_buffer_bytes=receive_buffer_bytes,
             clock=clock,
         )
+    elif ":" in via:
+        # Kernel sockets must work where ports and netlink do not.
+        from dpdk_bindings.port import open_port
+        from dpdk_bindings.port_endpoint import PortBackend
+
+        backend = PortBackend(open_port(via), channels, rx_checksum=rx_checksum)
     else:
-        raise BindingsError(f"datagram backend {spec!r} is not known", hint='there is "kernel"')
+        raise BindingsError(
+            f"datagram backend {via!r} is not known",
+            hint='there are "kernel" and ports, like "afxdp:eth1"',
+        )
     return DatagramEndpoint(backend, burst)

@@ -80,25 +80,24 @@ class KernelBackend:
         family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
         scope = interface_index(interface)
         name = (str(ip), port) if ip.version == 4 else (str(ip), port, 0, scope)
-        shared = None
-        if not ip.is_multicast and ttl is None:
-            shared = next((s for s in self._receivers if s.family == family), None)
-        raw = b""
-        if shared is None:
-            s = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._senders.append(s)
+        s = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
             _set_route(s, ip.is_multicast, scope, ttl)
-            try:
-                s.connect(name)
-            except OSError as error:
-                raise BindingsError(
-                    f"cannot send to {address} port {port}: {error.strerror}",
-                    hint="`ip route get` shows what the kernel would do; a group may need its "
-                    "interface named",
-                ) from error
+            s.connect(name)  # also asks whether there is a route
+        except OSError as error:
+            s.close()
+            raise BindingsError(
+                f"cannot send to {address} port {port}: {error.strerror}",
+                hint="`ip route get` shows what the kernel would do; a group may need its "
+                "interface named",
+            ) from error
+        shared = next((r for r in self._receivers if r.family == family), None)
+        raw = b""
+        if ip.is_multicast or ttl is not None or shared is None:
+            self._senders.append(s)
         else:
-            s = shared
-            raw = _sockaddr(ip.packed, port, scope)
+            s.close()
+            s, raw = shared, _sockaddr(ip.packed, port, scope)
         number: int = lib.dpb_kernel_add_peer(
             self._native, s.fileno(), raw, len(raw), self._payload_bytes
         )
@@ -106,14 +105,15 @@ class KernelBackend:
             raise BindingsError("an endpoint takes no more peers")
         return number
 
-    def hold(self, _payload: Any) -> None:
-        """Nothing: whoever keeps this method keeps the memory that payloads lie in."""
-
     def housekeeping(self) -> None:
         """Nothing: the kernel follows its own routes."""
 
     def losses(self) -> dict[str, int]:
-        """What the kernel dropped because a channel's queue was full or a checksum was bad."""
+        """What the kernel dropped because a channel's queue was full or a checksum was bad.
+
+        The kernel looks at the checksums of short datagrams before it knows whose they are: the
+        bad ones are in the host's UdpInCsumErrors only.
+        """
         if self._receivers:
             self._dropped = sum(dropped(s) for s in self._receivers)
         return {"rx_kernel_dropped": self._dropped}

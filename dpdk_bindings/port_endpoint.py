@@ -11,16 +11,16 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Protocol
+from typing import Any
 
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.errors import BindingsError
-from dpdk_bindings.routing import Destination, Router
+from dpdk_bindings.port import Port
+from dpdk_bindings.routing import Destination, Router, Unrouted
 from dpdk_bindings.sockets import Channel, bind_channel, discard, dropped, parse_address
 from dpdk_bindings.tables import IP
 
-__all__ = ["FramePort", "PortBackend"]
+__all__ = ["PortBackend"]
 
 _REASONS = {
     value: "rx_" + name.removeprefix("DPB_REJECT_").lower()
@@ -29,42 +29,39 @@ _REASONS = {
 }
 _DEFAULT_TTL = 64
 _MULTICAST_TTL = 1
-
-
-class FramePort(Protocol):
-    """What an endpoint needs of a Port."""
-
-    @property
-    def ref(self) -> Any:
-        """``struct dpb_port_ref *``."""
-
-    @property
-    def interface(self) -> str | None:
-        """The network interface below; None where there is none (a capture)."""
-
-    def add_flow(self, address: IPv4Address | IPv6Address, port: int) -> int:
-        """Takes UDP to this address and port from the kernel; the number frames will carry."""
-
-    def remove_flow(self, number: int) -> None:
-        """Leaves the flow to the kernel again."""
-
-    def close(self) -> None:
-        """Closes the port."""
+_CAPTURED_SOURCE_PORT = 9  # discard: nobody answers a capture
 
 
 class PortBackend:
     """UDP over frames: parsing, headers, routes, and the kernel's part of it."""
 
-    def __init__(
-        self, port: FramePort, channels: Sequence[Channel], *, rx_checksum: str, owns_port: bool
-    ) -> None:
+    def __init__(self, port: Port, channels: Sequence[Channel], *, rx_checksum: str) -> None:
         self._port = port
-        self._owns_port = owns_port
-        self._router = Router(port.interface) if port.interface else None
-        self._rx_checksum = self._choose_checksum(rx_checksum)
+        self._router: Router | Unrouted = Unrouted()
+        self.channels: list[Channel] = []
+        self._reserved: list[socket.socket] = []
+        self._left_to_kernel = 0
+        self._flows: list[int] = []
+        self._peers: list[_Peer] = []
+        try:
+            about = port.info()
+            self._interface: str | None = about.get("interface")
+            if self._interface:
+                self._router = Router(self._interface)
+            self._rx_checksum = _choose_checksum(rx_checksum, about.get("driver", ""))
+            self._open_native()
+            for channel in channels:
+                self._open_channel(channel)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_native(self) -> None:
+        ops, port = self._port.ref()
+        below: Any = ffi.new("struct dpb_port_ref *")
+        below.ops, below.port = ffi.cast("void *", ops), ffi.cast("void *", port)
         self._native: Any = ffi.gc(
-            lib.dpb_over_port_open(port.ref, self._rx_checksum == "verify"),
-            lib.dpb_over_port_close,
+            lib.dpb_over_port_open(below, self._rx_checksum == "verify"), lib.dpb_over_port_close
         )
         if not self._native:
             raise MemoryError("datagram endpoint")
@@ -72,39 +69,17 @@ class PortBackend:
         lib.dpb_over_port_ref(self._native, self.ref)
         self.counters = lib.dpb_over_port_counters(self._native)
         self._rejects = lib.dpb_over_port_rejects(self._native)
-        self.channels: list[Channel] = []
-        self._reserved: list[socket.socket] = []
-        self._left_to_kernel = 0
-        self._flows: list[int] = []
-        self._peers: list[_Peer] = []
-        try:
-            for channel in channels:
-                self._open_channel(channel)
-        except BaseException:
-            self.close()
-            raise
-
-    def _choose_checksum(self, policy: str) -> str:
-        if policy not in ("auto", "verify", "trust"):
-            raise BindingsError(
-                f"rx_checksum {policy!r} is not known", hint='there are "auto", "verify", "trust"'
-            )
-        if policy != "auto":
-            return policy
-        # Both ends of a veth pair are memory of one host: nothing is damaged on the way, and local
-        # senders leave their checksums to hardware that is not there.
-        return "trust" if self._router and self._router.link.kind == "veth" else "verify"
 
     def _open_channel(self, channel: Channel) -> None:
-        flow = lib.DPB_FLOW_NONE
-        if self._router:
+        if self._interface:
             if channel.ip.is_multicast and channel.interface is None:
-                channel = replace(channel, interface=self._router.interface)
+                channel = replace(channel, interface=self._interface)
             s = bind_channel(channel)
             self._reserved.append(s)
             discard(s)
             channel = replace(channel, port=s.getsockname()[1])
-            flow = self._port.add_flow(channel.ip, channel.port)
+        flow = self._port.add_flow(str(channel.ip), channel.port)
+        if flow != lib.DPB_FLOW_NONE:
             self._flows.append(flow)
         number = lib.dpb_over_port_add_channel(
             self._native, channel.ip.version, channel.ip.packed, channel.port, flow
@@ -120,14 +95,10 @@ class PortBackend:
         that channel; a group, or an address without such a channel, from a port of its own.
         """
         ip = parse_address(address)
-        if self._router is None:
-            raise BindingsError(
-                f"cannot prepare headers to {address}: there is no interface below this port"
-            )
-        if interface not in (None, self._router.interface):
+        if interface not in (None, self._interface):
             raise BindingsError(
                 f"peer {address} names interface {interface!r}, but this endpoint sends by "
-                f"{self._router.interface!r}"
+                f"{self._port.address}"
             )
         source, source_port = self._source(ip)
         destination = self._router.add(ip, source)
@@ -144,6 +115,8 @@ class PortBackend:
             for channel in self.channels:
                 if channel.ip.version == to.version:
                     return None if channel.ip.is_multicast else channel.ip, channel.port
+        if not self._interface:
+            return None, _CAPTURED_SOURCE_PORT
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
         s = socket.socket(family, socket.SOCK_DGRAM)
         self._reserved.append(s)
@@ -153,18 +126,12 @@ class PortBackend:
 
     def _apply(self, number: int) -> None:
         """Hands what the router knows of a peer to the native side."""
-        assert self._router is not None
         peer = self._peers[number]
         route = peer.route(self._router[peer.destination])
         lib.dpb_over_port_set_peer(self._native, number, route or ffi.NULL)
 
-    def hold(self, _payload: Any) -> None:
-        """Nothing: whoever keeps this method keeps the port, and so the frames."""
-
     def housekeeping(self) -> None:
         """Follows routes and neighbours: peers whose way changed get new headers."""
-        if self._router is None:
-            return
         changed = self._router.poll()
         for number, peer in enumerate(self._peers) if changed else ():
             if peer.destination in changed:
@@ -188,13 +155,12 @@ class PortBackend:
     def describe(self) -> dict[str, Any]:
         """Checksum policy, channels, and where each peer is."""
         about: dict[str, Any] = {
-            "backend": "port",
+            "backend": str(self._port.address),
             "rx_checksum": self._rx_checksum,
             "channels": [f"{c.address} {c.port}" for c in self.channels],
+            "peers": [self._router[peer.destination].describe() for peer in self._peers],
         }
-        if self._router:
-            about["interface"] = self._router.interface
-            about["peers"] = [self._router[peer.destination].describe() for peer in self._peers]
+        about.update(self._port.info())
         return about
 
     def close(self) -> None:
@@ -206,10 +172,20 @@ class PortBackend:
         for s in self._reserved:
             s.close()
         self._flows, self._reserved = [], []
-        if self._router:
-            self._router.close()
-        if self._owns_port:
-            self._port.close()
+        self._router.close()
+        self._port.close()
+
+
+def _choose_checksum(policy: str, driver: str) -> str:
+    if policy not in ("auto", "verify", "trust"):
+        raise BindingsError(
+            f"rx_checksum {policy!r} is not known", hint='there are "auto", "verify", "trust"'
+        )
+    if policy != "auto":
+        return policy
+    # Both ends of a veth pair are memory of one host: nothing is damaged on the way, and local
+    # senders leave their checksums to hardware that is not there.
+    return "trust" if driver == "veth" else "verify"
 
 
 class _Peer:

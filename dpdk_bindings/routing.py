@@ -17,13 +17,13 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.sockets import interface_index
 from dpdk_bindings.tables import IP, NO_VLAN, Link, Tables, usable
 
-__all__ = ["Destination", "Router", "multicast_mac"]
+__all__ = ["Destination", "Router", "Unrouted", "multicast_mac"]
 
 # linux/rtnetlink.h, linux/neighbour.h
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400  # links, neighbours, addresses and routes
@@ -32,6 +32,7 @@ _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_STALE, _NUD_FAILED = 0x04, 0x20
 _MESSAGES_A_CALL = 16
 _RETRY_NS = 1_000_000_000
+_ANY_MTU = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,32 @@ class Router:
         if mac is None:
             self._tables.use(found.next_hop, found.link)
         return _reach(found, mac)
+
+
+class Unrouted:
+    """In place of a Router where there is no interface: frames go into a capture, to nobody."""
+
+    def __init__(self) -> None:
+        self._destinations: list[Destination] = []
+
+    def __getitem__(self, number: int) -> Destination:
+        return self._destinations[number]
+
+    def add(self, address: IP, source: IP | None) -> int:
+        """Adds a destination that is always reached, at a MAC address of zeros."""
+        nobody = IPv4Address(0) if address.version == 4 else IPv6Address(0)
+        mac = multicast_mac(address) if address.is_multicast else bytes(6)
+        self._destinations.append(
+            Destination(address, source, source or nobody, 0, address, dest_mac=mac, mtu=_ANY_MTU)
+        )
+        return len(self._destinations) - 1
+
+    def poll(self) -> set[int]:
+        """Nothing ever changes."""
+        return set()
+
+    def close(self) -> None:
+        """Nothing was opened."""
 
 
 def _reach(destination: Destination, mac: bytes | None) -> Destination:

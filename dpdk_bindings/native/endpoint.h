@@ -1,8 +1,4 @@
-/* What both kinds of datagram endpoint have in common, and what Python calls.
- *
- * A native loop uses the function table of an endpoint (datagram.h). Python would pay for every
- * call through a function pointer three times what a direct call costs, so it calls the thin
- * functions below, which go through the table in C.
+/* What both kinds of datagram endpoint have in common beside their function table (datagram.h).
  *
  * Counters are plain words written by the endpoint's one thread; whoever else reads them sees a
  * value that is at most a little old. */
@@ -36,14 +32,6 @@ struct dpb_sample {
     uint32_t kept; /* bytes kept */
     uint8_t bytes[256];
 };
-
-int dpb_datagram_recv(const struct dpb_datagram_ref *ref, struct dpb_datagram *out, int max);
-void dpb_datagram_release(const struct dpb_datagram_ref *ref, const struct dpb_datagram *d, int n);
-int dpb_datagram_flush(const struct dpb_datagram_ref *ref);
-
-/* Queues a copy of `payload` to `peer`. 1: queued; 0: empty, or reserve() gave no room. */
-int dpb_datagram_send(const struct dpb_datagram_ref *ref, int peer, const uint8_t *payload,
-                      uint32_t len);
 /* </cdef> */
 
 /* Keeps the first bytes of something `len` bytes long of which `available` can be read. */

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, Datagrams, open_datagram
 from dpdk_bindings.errors import BindingsError, Released
 
@@ -44,12 +45,12 @@ def test_a_datagram_goes_there_and_back(endpoint: DatagramEndpoint, other: socke
     other.sendto(b"ping", to(endpoint))
     with wait(endpoint) as burst:
         assert list(burst) == [b"ping"]
-        assert burst.source(0) == other.getsockname()
+        assert burst.source(0) == (bytes([127, 0, 0, 1]), other.getsockname()[1])
         assert burst.channel(0) == 0
-        assert burst.clock(0) == "mono"
+        assert burst.clock(0) == lib.DPB_CLOCK_MONO
         assert before < burst.arrival_ns(0) < time.monotonic_ns()
-        peer = endpoint.add_peer(*burst.source(0))
-        assert endpoint.send(peer, burst.view(0))
+        peer = endpoint.add_peer(*other.getsockname())
+        assert endpoint.send(peer, burst[0])
     assert endpoint.flush()
     assert other.recvfrom(100) == (b"ping", to(endpoint))
 
@@ -59,7 +60,7 @@ def test_the_kernels_own_stamp_names_its_clock(other: socket.socket) -> None:
         before = time.time_ns()
         other.sendto(b"x", to(endpoint))
         with wait(endpoint) as burst:
-            assert burst.clock(0) == "real"
+            assert burst.clock(0) == lib.DPB_CLOCK_REAL
             assert before <= burst.arrival_ns(0) <= time.time_ns()
 
 
@@ -92,46 +93,55 @@ def test_ipv6() -> None:
         endpoint.flush()
         with wait(endpoint) as burst:
             assert list(burst) == [b"six"]
-            assert burst.source(0) == to(endpoint)
+            assert burst.source(0) == (bytes(15) + b"\1", endpoint.channels[0].port)
 
 
 def test_a_released_burst_raises(endpoint: DatagramEndpoint, other: socket.socket) -> None:
     other.sendto(b"one", to(endpoint))
     burst = wait(endpoint)
-    view = burst.view(0)
-    kept = burst[0]
+    kept = bytes(burst[0])
     burst.release()
+    assert burst.released
     assert kept == b"one"
     for touch in (
         lambda: burst[0],
         lambda: len(burst),
         lambda: list(burst),
-        lambda: burst.view(0),
         lambda: burst.source(0),
         lambda: burst.arrival_ns(0),
-        lambda: burst.descriptors,
+        lambda: burst.address,
+        lambda: memoryview(burst),
         burst.release,
     ):
         with pytest.raises(Released):
             touch()
-    with pytest.raises(ValueError, match="released"):
-        view[0]
     assert endpoint.stats()["borrowed"] == 0
 
 
-def test_a_burst_in_use_elsewhere_is_not_released(
+def test_a_burst_is_not_released_under_a_view(
     endpoint: DatagramEndpoint, other: socket.socket
 ) -> None:
     other.sendto(b"one", to(endpoint))
     burst = wait(endpoint)
-    user = memoryview(burst.view(0))
-    holder = bytearray(b"....")
-    with pytest.raises(TypeError):
-        user[0] = 1
-    holder[:3] = user
-    user.release()
+    part = burst[0][1:]
+    assert part.readonly
+    with pytest.raises(BufferError, match="1 views"):
+        burst.release()
+    assert part == b"ne"
+    del part
     burst.release()
-    assert holder == b"one."
+    with pytest.raises(IndexError):
+        endpoint.recv()[0]
+
+
+def test_the_descriptors_are_packed(endpoint: DatagramEndpoint, other: socket.socket) -> None:
+    other.sendto(b"one", to(endpoint))
+    other.sendto(b"three", to(endpoint))
+    with wait(endpoint) as burst:
+        native = ffi.cast("struct dpb_datagram *", burst.address)
+        assert [native[i].len for i in range(len(burst))] == [3, 5]
+        with memoryview(burst) as packed:
+            assert packed.nbytes == 2 * ffi.sizeof("struct dpb_datagram")
 
 
 def test_a_burst_dropped_unreleased_is_counted_and_returned(
@@ -141,6 +151,8 @@ def test_a_burst_dropped_unreleased_is_counted_and_returned(
     burst = wait(endpoint)
     assert endpoint.stats()["borrowed"] == 1
     del burst
+    assert endpoint.stats()["leaked"] == 1
+    assert not endpoint.recv()  # takes back what was dropped
     stats = endpoint.stats()
     assert (stats["leaked"], stats["borrowed"]) == (1, 0)
 
@@ -209,10 +221,10 @@ def test_a_refused_datagram_does_not_stop_the_next(endpoint: DatagramEndpoint) -
 
 
 def test_misuse_is_explained(endpoint: DatagramEndpoint) -> None:
-    with pytest.raises(BindingsError, match="no peer 0: 0 were added"):
+    with pytest.raises(ValueError, match="no peer 0: 0 were added"):
         endpoint.send(0, b"x")
     peer = endpoint.add_peer("127.0.0.1", 9)
-    with pytest.raises(BindingsError, match="empty"):
+    with pytest.raises(ValueError, match="0 bytes"):
         endpoint.send(peer, b"")
     with pytest.raises(BindingsError, match="not an IPv4 or IPv6 address"):
         endpoint.add_peer("localhost", 9)
@@ -226,7 +238,7 @@ def test_misuse_is_explained(endpoint: DatagramEndpoint) -> None:
     endpoint.close()
     endpoint.close()
     for touch in (endpoint.recv, endpoint.flush, lambda: endpoint.ref):
-        with pytest.raises(BindingsError, match="closed"):
+        with pytest.raises(BindingsError):
             touch()
 
 
@@ -234,9 +246,7 @@ def test_a_burst_outlives_its_endpoint(other: socket.socket) -> None:
     endpoint = open_datagram("kernel", channels=[Channel("127.0.0.1", 0)])
     other.sendto(b"still here", to(endpoint))
     burst = wait(endpoint)
-    view = burst.view(0)
     endpoint.close()
     del endpoint
-    assert view == b"still here"
     assert burst[0] == b"still here"
     burst.release()
