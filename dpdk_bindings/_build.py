@@ -18,6 +18,8 @@ HEADERS = [
     ROOT / "native/bpf.h",
     ROOT / "native/xdp.h",
     ROOT / "native/afxdp.h",
+    ROOT / "native/pcap.h",
+    ROOT / "native/share.h",
     ROOT / "native/endpoint.h",
     ROOT / "native/endpoint_kernel.h",
     ROOT / "include/dpdk_bindings/ring.h",

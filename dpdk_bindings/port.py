@@ -168,9 +168,10 @@ def open_port(address: str) -> Port:
         BindingsError: with what was wrong and what to do.
     """
     from dpdk_bindings.afxdp import AfXdpPort
+    from dpdk_bindings.pcap import PcapPort
 
     parsed = PortAddress.parse(address)
-    backends: dict[str, Any] = {"afxdp": AfXdpPort}
+    backends: dict[str, Any] = {"afxdp": AfXdpPort, "pcap": PcapPort}
     if parsed.backend not in backends:
         raise BindingsError(
             f"port address {address!r}: no backend {parsed.backend!r}",

@@ -38,7 +38,7 @@ class Holder:
 
 def find(interface: str) -> Holder | None:
     """The program on `interface`, or None."""
-    from pyroute2 import IPRoute  # type: ignore[import-untyped]  # slow to import, seldom used
+    from pyroute2 import IPRoute  # slow to import, seldom used
 
     with IPRoute() as route:
         links = route.get_links(ifname=interface)

@@ -1,0 +1,272 @@
+#include "pcap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MICROSECONDS 0xa1b2c3d4u
+#define NANOSECONDS 0xa1b23c4du
+#define PCAPNG 0x0a0d0d0au
+#define ETHERNET 1
+#define LONGEST 262144 /* as tcpdump's MAXIMUM_SNAPLEN */
+#define OUT_BUFFER (4u * LONGEST)
+
+struct file_header {
+    uint32_t magic;
+    uint16_t major, minor;
+    uint32_t zone, accuracy, longest, link_type;
+};
+struct record {
+    uint32_t seconds, fraction, len, wire_len;
+};
+
+struct dpb_pcap {
+    const uint8_t *in;   /* mapped; NULL without input */
+    size_t in_size, at;  /* `at`: the next record */
+    bool swapped, microseconds, closed;
+    int out_fd;          /* -1 without output */
+    uint8_t *out;        /* records not yet written */
+    size_t out_used;
+    bool reserved;
+    struct dpb_pcap_stats stats;
+};
+
+static uint32_t order(const struct dpb_pcap *p, uint32_t value)
+{
+    return p->swapped ? __builtin_bswap32(value) : value;
+}
+
+static int pcap_poll(void *port, struct dpb_frame *out, int max)
+{
+    struct dpb_pcap *p = port;
+    if (p->closed)
+        return -EBADF;
+    int n = 0;
+    for (; n < max && p->at < p->in_size; n++) {
+        struct record record;
+        size_t left = p->in_size - p->at;
+        if (left >= sizeof record)
+            memcpy(&record, p->in + p->at, sizeof record);
+        uint32_t len = left >= sizeof record ? order(p, record.len) : UINT32_MAX;
+        if (len > LONGEST || len > left - sizeof record) {
+            p->stats.rx_bad_record = 1;
+            p->at = p->in_size;
+            break;
+        }
+        out[n] = (struct dpb_frame){
+            .data = p->in + p->at + sizeof record,
+            .arrival_ns = order(p, record.seconds) * UINT64_C(1000000000) +
+                          order(p, record.fraction) * UINT64_C(1) * (p->microseconds ? 1000 : 1),
+            .handle = p->at,
+            .len = len,
+            .flow = DPB_FLOW_NONE,
+            .clock = DPB_CLOCK_CAPTURE,
+        };
+        p->stats.rx_cut_short += len < order(p, record.wire_len);
+        p->stats.rx_bytes += len;
+        p->at += sizeof record + len;
+    }
+    p->stats.rx_frames += n;
+    p->stats.rx_held += n;
+    return n;
+}
+
+static void pcap_release(void *port, const struct dpb_frame *frames, int n)
+{
+    struct dpb_pcap *p = port;
+    uint64_t known = (uint64_t)n < p->stats.rx_held ? (uint64_t)n : p->stats.rx_held;
+    p->stats.rx_held -= known;
+    p->stats.rx_released_twice += n - known;
+}
+
+static int pcap_flush(void *port)
+{
+    struct dpb_pcap *p = port;
+    if (p->closed)
+        return -EBADF;
+    size_t written = 0;
+    int result = 0;
+    while (written < p->out_used) {
+        ssize_t n = write(p->out_fd, p->out + written, p->out_used - written);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            result = -errno;
+            break;
+        }
+        written += n;
+    }
+    /* What was not written stays, so that a later flush ends the record and the file is whole. */
+    memmove(p->out, p->out + written, p->out_used - written);
+    p->out_used -= written;
+    return result;
+}
+
+static uint8_t *pcap_reserve(void *port, uint32_t len)
+{
+    struct dpb_pcap *p = port;
+    if (p->closed)
+        return NULL;
+    if (len > LONGEST) {
+        p->stats.tx_too_long++;
+        return NULL;
+    }
+    size_t need = sizeof(struct record) + len;
+    if (p->out_fd < 0 || (p->out_used + need > OUT_BUFFER && pcap_flush(p) < 0 &&
+                          p->out_used + need > OUT_BUFFER)) {
+        p->stats.tx_write_failed++;
+        return NULL;
+    }
+    p->reserved = true;
+    return p->out + p->out_used + sizeof(struct record);
+}
+
+static int pcap_commit(void *port, uint32_t len)
+{
+    struct dpb_pcap *p = port;
+    if (p->closed)
+        return -EBADF;
+    if (!p->reserved || p->out_used + sizeof(struct record) + len > OUT_BUFFER)
+        return -EINVAL;
+    p->reserved = false;
+    if (len == 0)
+        return 0;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    struct record record = {now.tv_sec, now.tv_nsec, len, len};
+    memcpy(p->out + p->out_used, &record, sizeof record);
+    p->out_used += sizeof record + len;
+    p->stats.tx_frames++;
+    p->stats.tx_bytes += len;
+    return 0;
+}
+
+static const struct dpb_port_ops ops = {
+    .abi = DPB_PORT_ABI,
+    .size = sizeof ops,
+    .poll = pcap_poll,
+    .release = pcap_release,
+    .reserve = pcap_reserve,
+    .commit = pcap_commit,
+    .flush = pcap_flush,
+};
+
+const struct dpb_port_ops *dpb_pcap_ops(void)
+{
+    return &ops;
+}
+
+static int read_file_header(struct dpb_pcap *p, const char *path, struct dpb_error *error)
+{
+    struct file_header header = {0};
+    if (p->in_size >= sizeof header)
+        memcpy(&header, p->in, sizeof header);
+    uint32_t magic = header.magic, swapped = __builtin_bswap32(magic);
+    p->swapped = swapped == MICROSECONDS || swapped == NANOSECONDS;
+    p->microseconds = order(p, magic) == MICROSECONDS;
+    if (!p->microseconds && order(p, magic) != NANOSECONDS) {
+        dpb_fail(error, EINVAL, "\"%s\" is no pcap file", path);
+        dpb_hint(error, magic == PCAPNG ? "it is pcapng: `editcap -F nsecpcap IN OUT` converts it"
+                                        : "a capture starts with 0x%08x or 0x%08x",
+                 MICROSECONDS, NANOSECONDS);
+        return -EINVAL;
+    }
+    uint32_t link_type = order(p, header.link_type) & 0xffff; /* above it: length of a trailing FCS */
+    if (link_type != ETHERNET) {
+        dpb_fail(error, EINVAL, "\"%s\" holds frames of link type %u", path, link_type);
+        dpb_hint(error, "only Ethernet (1) is read; capture on an interface, not on \"any\"");
+        return -EINVAL;
+    }
+    p->at = sizeof header;
+    return 0;
+}
+
+static int open_in(struct dpb_pcap *p, const char *path, struct dpb_error *error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat about;
+    if (fd < 0 || fstat(fd, &about) < 0) {
+        int code = errno;
+        if (fd >= 0)
+            close(fd);
+        return dpb_fail(error, code, "opening \"%s\"", path);
+    }
+    void *map = about.st_size ? mmap(NULL, about.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
+    int code = errno;
+    close(fd);
+    if (map == MAP_FAILED)
+        return dpb_fail(error, code, "mapping \"%s\"", path);
+    p->in = map;
+    p->in_size = about.st_size;
+    return read_file_header(p, path, error);
+}
+
+static int open_out(struct dpb_pcap *p, const char *path, struct dpb_error *error)
+{
+    p->out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (p->out_fd < 0)
+        return dpb_fail(error, errno, "opening \"%s\" for writing", path);
+    p->out = malloc(OUT_BUFFER);
+    if (!p->out)
+        return dpb_fail(error, ENOMEM, "opening \"%s\" for writing", path);
+    struct file_header header = {.magic = NANOSECONDS, .major = 2, .minor = 4, .longest = LONGEST,
+                                 .link_type = ETHERNET};
+    memcpy(p->out, &header, sizeof header);
+    p->out_used = sizeof header;
+    return 0;
+}
+
+struct dpb_pcap *dpb_pcap_open(const char *in, const char *out, struct dpb_error *error)
+{
+    memset(error, 0, sizeof *error);
+    struct dpb_pcap *p = calloc(1, sizeof *p);
+    if (!p) {
+        dpb_fail(error, ENOMEM, "opening a capture");
+        return NULL;
+    }
+    p->out_fd = -1;
+    if ((in && open_in(p, in, error) < 0) || (out && open_out(p, out, error) < 0)) {
+        dpb_pcap_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+void dpb_pcap_stats(const struct dpb_pcap *p, struct dpb_pcap_stats *stats)
+{
+    *stats = p->stats;
+}
+
+int dpb_pcap_exhausted(const struct dpb_pcap *p)
+{
+    return p->closed || p->at >= p->in_size;
+}
+
+int dpb_pcap_close(struct dpb_pcap *p)
+{
+    if (p->closed)
+        return 0;
+    int result = p->out_fd >= 0 ? pcap_flush(p) : 0;
+    p->closed = true;
+    if (p->out_fd >= 0 && close(p->out_fd) < 0 && result == 0)
+        result = -errno;
+    p->out_fd = -1;
+    return result;
+}
+
+void dpb_pcap_free(struct dpb_pcap *p)
+{
+    if (!p)
+        return;
+    dpb_pcap_close(p);
+    if (p->in)
+        munmap((void *)p->in, p->in_size);
+    free(p->out);
+    free(p);
+}

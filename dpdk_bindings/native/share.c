@@ -1,0 +1,147 @@
+#include "share.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TAKEN 64 /* frames of the shared port at once */
+#define NOBODY 0xff
+
+struct member {
+    struct dpb_share *share;
+    uint32_t first, n; /* the queue is a circle */
+    uint64_t dropped;
+    struct dpb_frame waiting[DPB_SHARE_WAITING];
+};
+
+struct dpb_share {
+    struct dpb_port_ref port;
+    struct member *members[DPB_SHARE_MEMBERS];
+    int count;
+    uint64_t unassigned;
+    uint8_t member_of[DPB_FLOW_NONE + 1]; /* by flow */
+};
+
+static int take_waiting(struct member *m, struct dpb_frame *out, int max)
+{
+    int n = 0;
+    for (; n < max && m->n; n++, m->n--)
+        out[n] = m->waiting[m->first++ % DPB_SHARE_WAITING];
+    return n;
+}
+
+static int share_poll(void *port, struct dpb_frame *out, int max)
+{
+    struct member *m = port;
+    struct dpb_share *s = m->share;
+    int n = take_waiting(m, out, max);
+    if (n == max)
+        return n;
+    struct dpb_frame frames[TAKEN];
+    int taken = s->port.ops->poll(s->port.port, frames, TAKEN);
+    if (taken < 0)
+        return n ? n : taken;
+    for (int i = 0; i < taken; i++) {
+        uint8_t to = s->member_of[frames[i].flow];
+        struct member *other = to == NOBODY ? NULL : s->members[to];
+        if (other == m && n < max) {
+            out[n++] = frames[i];
+        } else if (other && other->n < DPB_SHARE_WAITING) {
+            other->waiting[(other->first + other->n++) % DPB_SHARE_WAITING] = frames[i];
+        } else {
+            if (other)
+                other->dropped++;
+            else
+                s->unassigned++;
+            s->port.ops->release(s->port.port, &frames[i], 1);
+        }
+    }
+    return n;
+}
+
+static void share_release(void *port, const struct dpb_frame *frames, int n)
+{
+    struct dpb_port_ref *below = &((struct member *)port)->share->port;
+    below->ops->release(below->port, frames, n);
+}
+
+static uint8_t *share_reserve(void *port, uint32_t len)
+{
+    struct dpb_port_ref *below = &((struct member *)port)->share->port;
+    return below->ops->reserve(below->port, len);
+}
+
+static int share_commit(void *port, uint32_t len)
+{
+    struct dpb_port_ref *below = &((struct member *)port)->share->port;
+    return below->ops->commit(below->port, len);
+}
+
+static int share_flush(void *port)
+{
+    struct dpb_port_ref *below = &((struct member *)port)->share->port;
+    return below->ops->flush(below->port);
+}
+
+static const struct dpb_port_ops ops = {
+    .abi = DPB_PORT_ABI,
+    .size = sizeof ops,
+    .poll = share_poll,
+    .release = share_release,
+    .reserve = share_reserve,
+    .commit = share_commit,
+    .flush = share_flush,
+};
+
+struct dpb_share *dpb_share_new(const struct dpb_port_ref *port)
+{
+    struct dpb_share *s = calloc(1, sizeof *s);
+    if (s) {
+        s->port = *port;
+        memset(s->member_of, NOBODY, sizeof s->member_of);
+    }
+    return s;
+}
+
+int dpb_share_add(struct dpb_share *s)
+{
+    struct member *m = s->count < DPB_SHARE_MEMBERS ? calloc(1, sizeof *m) : NULL;
+    if (!m)
+        return -ENOSPC;
+    m->share = s;
+    s->members[s->count] = m;
+    return s->count++;
+}
+
+struct dpb_port_ref dpb_share_member(struct dpb_share *s, int member)
+{
+    return (struct dpb_port_ref){&ops, s->members[member]};
+}
+
+int dpb_share_assign(struct dpb_share *s, uint16_t flow, int member)
+{
+    if (member < -1 || member >= s->count)
+        return -EINVAL;
+    s->member_of[flow] = member < 0 ? NOBODY : (uint8_t)member;
+    return 0;
+}
+
+void dpb_share_free(struct dpb_share *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; i < s->count; i++) {
+        struct member *m = s->members[i];
+        struct dpb_frame frame;
+        while (take_waiting(m, &frame, 1))
+            s->port.ops->release(s->port.port, &frame, 1);
+        free(m);
+    }
+    free(s);
+}
+
+void dpb_share_stats(const struct dpb_share *s, int member, struct dpb_share_stats *stats)
+{
+    const struct member *m = s->members[member];
+    *stats = (struct dpb_share_stats){m->n, m->dropped, s->unassigned};
+}
