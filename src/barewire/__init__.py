@@ -5,6 +5,6 @@ for the service that is deployed).
 """
 
 from barewire.errors import BarewireError, ConfigError
-from barewire.keccak import keccak256
+from barewire.keccak import keccak256, keccak256_many
 
-__all__ = ["BarewireError", "ConfigError", "keccak256"]
+__all__ = ["BarewireError", "ConfigError", "keccak256", "keccak256_many"]

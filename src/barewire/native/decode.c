@@ -389,19 +389,27 @@ uint32_t bw_decode_burst(const struct bw_message *messages, uint32_t n,
 /* ---------------------------------------------------------------- hashes */
 
 uint32_t bw_hash_burst(const struct bw_message *messages, struct bw_tx *txs, uint32_t n) {
-    uint32_t hashed = 0;
+    struct bw_keccak_job jobs[64];
+    uint32_t count = 0, hashed = 0;
     for (uint32_t i = 0; i < n; i++) {
         struct bw_tx *tx = &txs[i];
         if (tx->raw_len == 0 || tx->flags & BW_TX_HASHED) continue;
-        struct bw_keccak k;
-        bw_keccak_begin(&k);
-        if (tx->flags & BW_TX_WRAPPED) bw_keccak_add(&k, &tx->type, 1);
-        bw_keccak_add(&k, messages[i].data + tx->hashed_off, tx->hashed_len);
-        bw_keccak_end(&k, tx->hash);
+        struct bw_keccak_job *job = &jobs[count++];
+        *job = (struct bw_keccak_job){messages[i].data, tx->hash, tx->hashed_len, -1};
+        if (tx->flags & BW_TX_WRAPPED) { /* the type byte stands outside the wrapper */
+            job->data += tx->hashed_off - 1;
+            job->len++;
+            job->first = tx->type;
+        }
         tx->flags |= BW_TX_HASHED;
-        hashed++;
+        if (count == 64) {
+            bw_keccak256_many(jobs, count);
+            hashed += count;
+            count = 0;
+        }
     }
-    return hashed;
+    bw_keccak256_many(jobs, count);
+    return hashed + count;
 }
 
 /* An RLP integer of at most 64 bits; returns how many bytes it took. */

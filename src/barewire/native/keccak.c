@@ -2,9 +2,9 @@
 
 #include <string.h>
 
-#define RATE 136
+#include "keccak_lanes.h"
 
-static const uint64_t ROUND_CONSTANT[24] = {
+const uint64_t bw_keccak_constant[24] = {
     0x0000000000000001, 0x0000000000008082, 0x800000000000808a, 0x8000000080008000,
     0x000000000000808b, 0x0000000080000001, 0x8000000080008081, 0x8000000000008009,
     0x000000000000008a, 0x0000000000000088, 0x0000000080008009, 0x000000008000000a,
@@ -12,42 +12,40 @@ static const uint64_t ROUND_CONSTANT[24] = {
     0x8000000000008002, 0x8000000000000080, 0x000000000000800a, 0x800000008000000a,
     0x8000000080008081, 0x8000000000008080, 0x0000000080000001, 0x8000000080008008,
 };
-static const int ROTATION[24] = {1,  3,  6,  10, 15, 21, 28, 36, 45, 55, 2,  14,
-                                 27, 41, 56, 8,  25, 43, 62, 18, 39, 61, 20, 44};
-static const int LANE[24] = {10, 7,  11, 17, 18, 3, 5,  16, 8,  21, 24, 4,
-                             15, 23, 19, 13, 12, 2, 20, 14, 22, 9,  6,  1};
 
-static inline uint64_t rotl(uint64_t x, int n) { return (x << n) | (x >> (64 - n)); }
+#define V uint64_t
+#define TARGET
+#define XOR3(a, b, c) ((a) ^ (b) ^ (c))
+#define ROL(a, n) ((a) << (n) | (a) >> (64 - (n)))
+#define CHI(a, b, c) ((a) ^ (~(b) & (c)))
+#include "keccak_round.h"
 
-static void permute(uint64_t a[25]) {
-    for (int round = 0; round < 24; round++) {
-        uint64_t c[5], t;
-        for (int x = 0; x < 5; x++) c[x] = a[x] ^ a[x + 5] ^ a[x + 10] ^ a[x + 15] ^ a[x + 20];
-        for (int x = 0; x < 5; x++) {
-            t = c[(x + 4) % 5] ^ rotl(c[(x + 1) % 5], 1);
-            for (int y = 0; y < 25; y += 5) a[x + y] ^= t;
-        }
-        t = a[1];
-        for (int i = 0; i < 24; i++) {
-            uint64_t moved = a[LANE[i]];
-            a[LANE[i]] = rotl(t, ROTATION[i]);
-            t = moved;
-        }
-        for (int y = 0; y < 25; y += 5) {
-            for (int x = 0; x < 5; x++) c[x] = a[y + x];
-            for (int x = 0; x < 5; x++) a[y + x] = c[x] ^ (~c[(x + 1) % 5] & c[(x + 2) % 5]);
-        }
-        a[0] ^= ROUND_CONSTANT[round];
-    }
+static inline __attribute__((always_inline)) void absorb(uint64_t state[25],
+                                                          const uint8_t *block) {
+    uint64_t a[25], words[BW_KECCAK_RATE / 8];
+    memcpy(a, state, sizeof a);
+    memcpy(words, block, sizeof words);
+    for (int i = 0; i < BW_KECCAK_RATE / 8; i++) a[i] ^= words[i];
+    for (int round = 0; round < 24; round++) keccak_round(a, bw_keccak_constant[round]);
+    memcpy(state, a, sizeof a);
 }
 
-static void absorb(uint64_t a[25], const uint8_t *block) {
-    for (int i = 0; i < RATE / 8; i++) {
-        uint64_t word;
-        memcpy(&word, block + 8 * i, 8);
-        a[i] ^= word;
+#if defined(__x86_64__)
+/* The same code: chi's and-not is one instruction here. */
+__attribute__((target("bmi,bmi2"))) static void absorb_bmi(uint64_t state[25],
+                                                           const uint8_t *block) {
+    absorb(state, block);
+}
+#endif
+
+void bw_keccak_absorb(uint64_t state[25], const uint8_t *block) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("bmi2")) {
+        absorb_bmi(state, block);
+        return;
     }
-    permute(a);
+#endif
+    absorb(state, block);
 }
 
 void bw_keccak_begin(struct bw_keccak *k) {
@@ -57,26 +55,28 @@ void bw_keccak_begin(struct bw_keccak *k) {
 
 void bw_keccak_add(struct bw_keccak *k, const void *data, size_t len) {
     const uint8_t *bytes = data;
+    if (len == 0) return;
     if (k->held) {
-        size_t take = RATE - k->held < len ? RATE - k->held : len;
+        size_t take = BW_KECCAK_RATE - k->held < len ? BW_KECCAK_RATE - k->held : len;
         memcpy(k->block + k->held, bytes, take);
         k->held += (uint32_t)take;
         bytes += take;
         len -= take;
-        if (k->held < RATE) return;
-        absorb(k->state, k->block);
+        if (k->held < BW_KECCAK_RATE) return;
+        bw_keccak_absorb(k->state, k->block);
         k->held = 0;
     }
-    for (; len >= RATE; bytes += RATE, len -= RATE) absorb(k->state, bytes);
-    if (len) memcpy(k->block, bytes, len);
+    for (; len >= BW_KECCAK_RATE; bytes += BW_KECCAK_RATE, len -= BW_KECCAK_RATE)
+        bw_keccak_absorb(k->state, bytes);
+    memcpy(k->block, bytes, len);
     k->held = (uint32_t)len;
 }
 
 void bw_keccak_end(struct bw_keccak *k, uint8_t *out) {
-    memset(k->block + k->held, 0, RATE - k->held);
+    memset(k->block + k->held, 0, BW_KECCAK_RATE - k->held);
     k->block[k->held] = 0x01;
-    k->block[RATE - 1] |= 0x80;
-    absorb(k->state, k->block);
+    k->block[BW_KECCAK_RATE - 1] |= 0x80;
+    bw_keccak_absorb(k->state, k->block);
     memcpy(out, k->state, 32);
 }
 
