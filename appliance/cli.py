@@ -10,6 +10,7 @@ import sys
 from appliance import commands
 from appliance.output import complain
 from barewire.errors import BarewireError
+from dpdk_bindings.errors import BindingsError
 
 __all__ = ["main"]
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser(words[0] if words else None).parse_args(words)
     try:
         status: int = args.entry(args)
-    except BarewireError as error:
+    except (BarewireError, BindingsError) as error:
         complain(error.message, error.hint)
         return 2
     except KeyboardInterrupt:

@@ -1,0 +1,76 @@
+"""Transactions out of a packet capture: MoldUDP64 feeds, or one raw transaction a datagram."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from barewire.feeds.envelope import Reassembler
+from barewire.feeds.moldudp64 import MoldConfig, MoldReceiver
+from dpdk_bindings.port import open_port
+from dpdk_bindings.udp import parse_udp
+
+__all__ = ["is_capture", "read_capture"]
+
+_MAGICS = (
+    b"\xa1\xb2\xc3\xd4",
+    b"\xd4\xc3\xb2\xa1",
+    b"\xa1\xb2\x3c\x4d",
+    b"\x4d\x3c\xb2\xa1",
+    b"\x0a\x0d\x0d\x0a",
+)
+_TYPED = range(1, 5)  # EIP-2718 types 1 to 4
+_LIST = 0xC0  # a legacy transaction is an RLP list
+
+
+def is_capture(content: bytes) -> bool:
+    """Whether `content` begins like a pcap or pcapng file."""
+    return content.startswith(_MAGICS)
+
+
+def read_capture(path: Path) -> list[bytes]:
+    """The envelopes in the UDP payloads of the capture at `path`, each once, as they arrived.
+
+    A payload is a MoldUDP64 datagram when it adds up as one (feeds are told apart by session, and
+    several lines of one are merged), and otherwise a transaction when it begins like one. Others
+    are passed over.
+    """
+    feeds: dict[bytes, tuple[MoldReceiver, Reassembler]] = {}
+    envelopes: list[bytes] = []
+    for number, payload in enumerate(_payloads(path)):
+        if _adds_up(payload):
+            session = payload[:10]
+            if session not in feeds:
+                feeds[session] = (MoldReceiver(MoldConfig(lines=1, ask=False)), Reassembler())
+            receiver, reassembler = feeds[session]
+            for message in receiver.receive(0, payload, number):
+                envelope = reassembler.push(message.data, number)
+                if envelope is not None:
+                    envelopes.append(envelope)
+        elif payload and (payload[0] in _TYPED or payload[0] >= _LIST):
+            envelopes.append(payload)
+    return envelopes
+
+
+def _payloads(path: Path) -> Iterator[bytes]:
+    with open_port(f"pcap:{path}") as port:
+        while True:
+            with port.poll() as burst:
+                if not len(burst):
+                    return
+                for i in range(len(burst)):
+                    datagram = parse_udp(burst[i], verify=False)
+                    if datagram:
+                        yield datagram.payload
+
+
+def _adds_up(payload: bytes) -> bool:
+    """Whether `payload` is a MoldUDP64 datagram whose blocks end where it ends."""
+    if len(payload) < 20 or not payload[:10].isascii():
+        return False
+    count, at = int.from_bytes(payload[18:20]), 20
+    for _ in range(count if count != 0xFFFF else 0):
+        at += 2 + int.from_bytes(payload[at : at + 2])
+        if at > len(payload):
+            return False
+    return at == len(payload)

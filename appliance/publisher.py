@@ -1,0 +1,352 @@
+"""A publisher of transactions: paced, on several lines, with its retransmission server.
+
+    with Publisher(PublisherConfig(lines=(a, b), rate=20_000), envelopes) as publisher:
+        summary = publisher.run(stop=lambda: interrupted)
+
+It knows when each transaction should have left, and all its times count from then: a publisher
+that falls behind must not make its receivers look fast.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import msgspec
+
+from appliance.faults import Faults, FaultyLine
+from appliance.places import Place
+from appliance.retransmission import RetransmissionServer
+from barewire.errors import BarewireError
+from barewire.feeds.envelope import to_messages
+from barewire.feeds.mold_publisher import MoldPublisher, PublisherStats, ServerLimits
+from dpdk_bindings.datagram import DatagramEndpoint, open_datagram
+
+__all__ = ["LineSummary", "Publisher", "PublisherConfig", "PublisherSummary", "new_session"]
+
+_BATCH = 64  # transactions a turn at most: what a late publisher sends in one piece
+_SPIN_NS = 150_000  # closer to the next transaction than this, sleeping would be late
+_SLEEP_NS = 1_000_000  # never sleeps longer: heartbeats, and a stop, are looked at so often
+_ROOM_NS = 10_000_000  # how long a full queue below is waited for
+_HOUSEKEEPING_NS = 100_000_000
+_BUCKETS = 100_000  # of lateness, a microsecond each; the last holds all that is longer
+
+
+def new_session() -> str:
+    """A session name that no start before this one had: milliseconds since 1970, in base 36."""
+    n, digits = time.time_ns() // 1_000_000, ""
+    while n:
+        n, digit = divmod(n, 36)
+        digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[digit] + digits
+    return "BW" + digits[-8:]
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherConfig:
+    """What a publisher does.
+
+    Attributes:
+        lines: where each datagram goes, once for each.
+        rate: transactions a second; 0: as fast as it can.
+        via: the datagram endpoint's backend.
+        retransmit: where requests are heard; None: no server.
+        session: 1 to 10 ASCII characters; empty: a new one.
+        max_datagram: longest UDP payload.
+        ttl: of multicast; None: the kernel's.
+        heartbeat_ns: after this long without a message one is sent. It is how soon receivers
+            notice that the last message before a pause was lost, and costs next to nothing.
+        linger_ns: how long requests are still answered after the end of the session was sent.
+        faults: what happens to the lines on purpose.
+        limits: what one requester may have.
+        record: keep the times of each transaction (:attr:`Publisher.sent_mono_ns`).
+    """
+
+    lines: tuple[Place, ...]
+    rate: float = 0.0
+    via: str = "kernel"
+    retransmit: Place | None = None
+    session: str = ""
+    max_datagram: int = 1472
+    ttl: int | None = None
+    heartbeat_ns: int = 20_000_000
+    linger_ns: int = 1_000_000_000
+    faults: Faults = field(default_factory=Faults)
+    limits: ServerLimits = field(default_factory=ServerLimits)
+    record: bool = False
+
+
+class LineSummary(msgspec.Struct, frozen=True):
+    """What one line was sent, and what was kept from it: on purpose, or for want of room."""
+
+    place: str
+    sent: int
+    lost_on_purpose: int
+    duplicated: int
+    reordered: int
+    unsent: int
+
+
+class PublisherSummary(msgspec.Struct, frozen=True):
+    """What a publisher did. Times are in microseconds; lateness is sending less intention."""
+
+    session: str
+    transactions: int
+    messages: int
+    seconds: float
+    rate: float
+    lateness_p50_us: int
+    lateness_p99_us: int
+    lateness_max_us: float
+    lines: list[LineSummary]
+    heartbeats: int
+    requests: int
+    answered: int
+    retransmitted: int
+    requests_refused: dict[str, int]
+
+
+class Publisher:
+    """Sends `envelopes` as a feed.
+
+    Call :meth:`run`, or :meth:`poll` in a loop of your own.
+
+    Attributes:
+        mold: the sequence and its store.
+        server: the retransmission server, or None.
+        sent: transactions sent so far.
+        finished: everything was sent and said, and requests had their time.
+        started_mono_ns: when the first transaction was due.
+        sent_mono_ns: with `record`, when each transaction was handed to the endpoint.
+    """
+
+    def __init__(self, config: PublisherConfig, envelopes: Iterable[bytes]) -> None:
+        if not config.lines:
+            raise BarewireError("a publisher without a line", hint="name at least one")
+        if not config.rate >= 0:
+            raise BarewireError(f"a rate of {config.rate}", hint="0 or more transactions a second")
+        self._config = config
+        self._envelopes = iter(envelopes)
+        self._session = config.session or new_session()
+        self.mold = MoldPublisher(
+            self._session, max_datagram=config.max_datagram, limits=config.limits
+        )
+        self._interval_ns = 1e9 / config.rate if config.rate else 0.0
+        self._faulty = [FaultyLine(config.faults, i) for i in range(len(config.lines))]
+        self._line_sent = [0] * len(config.lines)
+        self._line_unsent = [0] * len(config.lines)
+        self._fragment_id = int.from_bytes(os.urandom(8))
+        self._heartbeats = 0
+        self._lateness = array("Q", bytes(8 * _BUCKETS))
+        self._lateness_max_ns = 0
+        self._last_ns = 0
+        self._ended_ns: int | None = None
+        self._linger_ns = 0
+        self._kept_house_ns = 0
+        self.sent = 0
+        self.finished = False
+        self.started_mono_ns = 0
+        self.sent_mono_ns = array("Q")
+        self._endpoint: DatagramEndpoint = open_datagram(
+            config.via, channels=(), payload_bytes=max(512, config.max_datagram)
+        )
+        self.server: RetransmissionServer | None = None
+        try:
+            self._peers = [
+                self._endpoint.add_peer(p.address, p.port, interface=p.interface, ttl=config.ttl)
+                for p in config.lines
+            ]
+            if config.retransmit:
+                self.server = RetransmissionServer(config.retransmit, self.mold)
+        except BaseException:
+            self._endpoint.close()
+            raise
+
+    def intended_mono_ns(self, transaction: int) -> int:
+        """When transaction number `transaction` (from 0) was due; at rate 0, the start."""
+        return self.started_mono_ns + int(transaction * self._interval_ns)
+
+    def run(
+        self,
+        stop: Callable[[], bool] = lambda: False,
+        each_turn: Callable[[], object] = lambda: None,
+    ) -> PublisherSummary:
+        """Publishes until everything is sent and the linger is over, or `stop()` says so.
+
+        Args:
+            stop: asked every turn. When it says True the session is ended in order, without linger.
+            each_turn: called every turn: a progress display, a receiver of replies.
+        """
+        while not self.finished:
+            if stop():
+                self.end(linger=False)
+            self.poll()
+            each_turn()
+            self._rest()
+        return self.summary()
+
+    def poll(self) -> int:
+        """One turn: sends what is due, beats, answers. Returns how much there was to do."""
+        now = time.monotonic_ns()
+        if not self.started_mono_ns:
+            self.started_mono_ns = self._last_ns = now
+        work = self._send_due(now) if self._ended_ns is None else 0
+        if now - self._last_ns >= self._config.heartbeat_ns:
+            self._beat(now)
+        if self.server:
+            work += self.server.poll(now)
+        if now - self._kept_house_ns >= _HOUSEKEEPING_NS:
+            self._endpoint.housekeeping()
+            self._kept_house_ns = now
+        if self._ended_ns is not None and now - self._ended_ns >= self._linger_ns:
+            self.finished = True
+        return work
+
+    def end(self, *, linger: bool = True) -> None:
+        """Ends the session; requests are answered for the linger, if there is one."""
+        if self._ended_ns is None:
+            self._ended_ns = time.monotonic_ns()
+            for i, faulty in enumerate(self._faulty):
+                self._send_line(i, faulty.flush())
+            self._beat(self._ended_ns)
+        self._linger_ns = self._config.linger_ns if linger and self.server else 0
+
+    def summary(self) -> PublisherSummary:
+        """What was done so far."""
+        seconds = ((self._ended_ns or time.monotonic_ns()) - self.started_mono_ns) / 1e9
+        stats: PublisherStats = self.mold.stats
+        lines = [
+            LineSummary(
+                place=str(place),
+                sent=self._line_sent[i],
+                lost_on_purpose=self._faulty[i].lost,
+                duplicated=self._faulty[i].duplicated,
+                reordered=self._faulty[i].reordered,
+                unsent=self._line_unsent[i],
+            )
+            for i, place in enumerate(self._config.lines)
+        ]
+        return PublisherSummary(
+            session=self._session,
+            transactions=self.sent,
+            messages=stats.messages,
+            seconds=round(seconds, 3),
+            rate=round(self.sent / seconds, 1) if seconds else 0.0,
+            lateness_p50_us=self._percentile(0.5),
+            lateness_p99_us=self._percentile(0.99),
+            lateness_max_us=self._lateness_max_ns / 1000,
+            lines=lines,
+            heartbeats=self._heartbeats,
+            requests=stats.requests,
+            answered=stats.answered,
+            retransmitted=stats.retransmitted,
+            requests_refused=stats.refused,
+        )
+
+    def _send_due(self, now: int) -> int:
+        due = _BATCH
+        if self._interval_ns:
+            due = int((now - self.started_mono_ns) / self._interval_ns) + 1 - self.sent
+            if due <= 0:
+                return 0
+        messages: list[bytes] = []
+        count = 0
+        for envelope in self._envelopes:
+            messages += to_messages(envelope, self.mold.max_message, self._fragment_id)
+            self._fragment_id = (self._fragment_id + 1) & (2**64 - 1)
+            count += 1
+            if count in (due, _BATCH):
+                break
+        if not count:
+            self.end()
+            return 0
+        datagrams = self.mold.pack(messages)
+        for i, faulty in enumerate(self._faulty):
+            self._send_line(i, faulty.carry(datagrams))
+        left = time.monotonic_ns()
+        self._endpoint.flush()
+        self._note(count, left)
+        self._last_ns = now
+        return count
+
+    def _note(self, count: int, left_ns: int) -> None:
+        if self._config.record:
+            self.sent_mono_ns.extend([left_ns] * count)
+        if self._interval_ns:
+            for transaction in range(self.sent, self.sent + count):
+                late = max(0, left_ns - self.intended_mono_ns(transaction))
+                self._lateness[min(late // 1000, _BUCKETS - 1)] += 1
+                self._lateness_max_ns = max(self._lateness_max_ns, late)
+        self.sent += count
+
+    def _beat(self, now: int) -> None:
+        ended = self._ended_ns is not None
+        beat = self.mold.end_of_session() if ended else self.mold.heartbeat()
+        for i, faulty in enumerate(self._faulty):
+            self._send_line(i, faulty.carry([beat]))
+        self._endpoint.flush()
+        self._heartbeats += 1
+        self._last_ns = now
+
+    def _send_line(self, line: int, datagrams: Iterable[bytes]) -> None:
+        peer, send = self._peers[line], self._endpoint.send
+        for datagram in datagrams:
+            if send(peer, datagram) or self._send_when_room(peer, datagram):
+                self._line_sent[line] += 1
+            else:
+                self._line_unsent[line] += 1
+
+    def _send_when_room(self, peer: int, datagram: bytes) -> bool:
+        """Waits for the queue below to drain: what is lost here is lost on every line."""
+        give_up_ns = time.monotonic_ns() + _ROOM_NS
+        while time.monotonic_ns() < give_up_ns:
+            self._endpoint.flush()
+            if self._endpoint.send(peer, datagram):
+                return True
+        return False
+
+    def _rest(self) -> None:
+        """Sleeps when there is time to; otherwise lets the caller spin."""
+        if self._ended_ns is None and not self._interval_ns:
+            return
+        if self.server and self.server.busy:
+            return
+        now = time.monotonic_ns()
+        left = _SLEEP_NS
+        if self._ended_ns is None:
+            left = min(left, self.intended_mono_ns(self.sent) - now - _SPIN_NS)
+        if left <= 0:
+            return
+        if self.server:
+            self.server.wait(left / 1e9)
+        else:
+            time.sleep(left / 1e9)
+
+    def _percentile(self, fraction: float) -> int:
+        """Lateness in whole microseconds, rounded down."""
+        rank, seen = fraction * sum(self._lateness), 0
+        for microseconds, count in enumerate(self._lateness):
+            seen += count
+            if count and seen >= rank:
+                return microseconds
+        return 0
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes endpoint and server. A session that was not ended just falls silent."""
+        if self.server:
+            self.server.close()
+        self._endpoint.close()
