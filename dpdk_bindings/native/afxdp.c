@@ -8,13 +8,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define HEADROOM ((uint32_t)sizeof(struct dpb_xdp_stamp)) /* stamp and headers share a line */
 #define ETHERNET_AND_VLAN 18
 #define LINEAR_BUFFERS 1024
 #define LINEAR (1u << 31) /* in a handle: a linearising buffer, not a chunk */
-#define ATTACH_PATIENCE_MS 2000
 #define KICKS_PER_FLUSH 256
 #define MAX_QUEUES DPB_XDP_MAX_QUEUES
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define HUGE_PAGE ((size_t)2 << 20)
-#define BUSY_PATIENCE_MS 2000
+#define BUSY_PATIENCE_MS 200 /* a few tens are usual */
 #define BUSY_POLL_US 20
 #define BUSY_POLL_BUDGET 64
 
@@ -162,8 +162,6 @@ int dpb_xsk_open(struct dpb_xsk *xsk, const struct dpb_umem *umem, const struct 
         dpb_fail(error, -result, "binding queue %u of interface \"%s\"", queue, nic->name);
         if (result == -EBUSY)
             dpb_hint(error, "another AF_XDP socket holds this queue; `ss --xdp -p` shows whose");
-        else if (result == -ENETDOWN)
-            dpb_hint(error, "ip link set %s up", nic->name);
         goto fail;
     }
     return 0;

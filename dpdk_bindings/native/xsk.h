@@ -50,8 +50,8 @@ int dpb_umem_map(struct dpb_umem *umem, uint32_t chunks, uint32_t chunk_shift,
                  struct dpb_error *error);
 void dpb_umem_unmap(struct dpb_umem *umem);
 
-/* Opens the socket and its rings and binds it to a queue; waits up to two seconds while the kernel
- * is still clearing away a predecessor (EBUSY). On error nothing is left open. -EOPNOTSUPP: the
+/* Opens the socket and its rings and binds it to a queue; waits a moment while the kernel is
+ * still clearing away a predecessor (EBUSY). On error nothing is left open. -EOPNOTSUPP: the
  * driver cannot do what was asked of it. */
 int dpb_xsk_open(struct dpb_xsk *xsk, const struct dpb_umem *umem, const struct dpb_nic *nic,
                  uint32_t queue, const struct dpb_xsk_bind *how, struct dpb_error *error);
