@@ -29,6 +29,7 @@ HEADERS = [
     ROOT / "native/calls.h",
     ROOT / "native/trigger.h",
     ROOT / "native/shot.h",
+    ROOT / "native/swap.h",
 ]
 
 ffibuilder = FFI()

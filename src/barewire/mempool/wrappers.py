@@ -51,6 +51,7 @@ class Wrapper:
             a component of the same tuples), or None: the contract itself.
         value: as `target`, for ether passed on; None: none; "same": as with the call itself.
         commands: the argument (``bytes``) that holds commands; then `data` are their inputs.
+        deadline: the argument that says until when the calls inside may be mined.
         command_set: what the commands mean.
     """
 
@@ -60,6 +61,7 @@ class Wrapper:
     value: str | None = "same"
     commands: str | None = None
     command_set: CommandSet | None = None
+    deadline: str | None = None
 
 
 UNIVERSAL_ROUTER = CommandSet(
@@ -119,25 +121,32 @@ _USER_OP_07 = (
 _CALL2 = "(address target, bytes callData)"
 
 
-def _commands(signature: str, commands: str, data: str, command_set: CommandSet) -> Wrapper:
-    return Wrapper(signature, data, commands=commands, command_set=command_set)
-
-
 STANDARD: tuple[Wrapper, ...] = (
     # Uniswap and its kin: a contract that calls itself
     Wrapper("multicall(bytes[] data)", "data"),
-    Wrapper("multicall(uint256 deadline, bytes[] data)", "data"),
+    Wrapper("multicall(uint256 deadline, bytes[] data)", "data", deadline="deadline"),
     Wrapper("multicall(bytes32 previousBlockhash, bytes[] data)", "data"),
     # Uniswap Universal Router
-    _commands(
+    Wrapper(
         "execute(bytes commands, bytes[] inputs, uint256 deadline)",
-        "commands",
         "inputs",
-        UNIVERSAL_ROUTER,
+        commands="commands",
+        command_set=UNIVERSAL_ROUTER,
+        deadline="deadline",
     ),
-    _commands("execute(bytes commands, bytes[] inputs)", "commands", "inputs", UNIVERSAL_ROUTER),
-    _commands(UNIVERSAL_ROUTER.commands[0x21], "commands", "inputs", UNIVERSAL_ROUTER),
-    _commands(UNIVERSAL_ROUTER.commands[0x10], "actions", "params", V4_ACTIONS),
+    Wrapper(
+        "execute(bytes commands, bytes[] inputs)",
+        "inputs",
+        commands="commands",
+        command_set=UNIVERSAL_ROUTER,
+    ),
+    Wrapper(
+        UNIVERSAL_ROUTER.commands[0x21],
+        "inputs",
+        commands="commands",
+        command_set=UNIVERSAL_ROUTER,
+    ),
+    Wrapper(UNIVERSAL_ROUTER.commands[0x10], "params", commands="actions", command_set=V4_ACTIONS),
     # Multicall3, and Multicall and Multicall2 before it
     Wrapper(f"aggregate({_CALL2}[] calls)", "calls.callData", "calls.target", None),
     Wrapper(f"blockAndAggregate({_CALL2}[] calls)", "calls.callData", "calls.target", None),
@@ -229,8 +238,9 @@ class _Packer:
     def __init__(self, wrapper: Wrapper, function: Function) -> None:
         self.wrapper = wrapper
         self.function = function
-        self.native: Any = ffi.new("struct bw_wrapper *")
-        self.native.selector = int.from_bytes(function.selector, "big")
+        native: Any = ffi.new("struct bw_wrapper *")
+        native.selector = int.from_bytes(function.selector, "big")
+        self.native = native
 
     def pack(self, sets: Sequence[CommandSet]) -> bytes:
         native, wrapper = self.native, self.wrapper
@@ -269,6 +279,10 @@ class _Packer:
             native.kind = lib.BW_WRAPPER_ONE
             native.data = data.word
             self._others(self._top, "")
+        if wrapper.deadline is not None:
+            found = self._top(wrapper.deadline)
+            self._expect(found, "uint256")
+            native.deadline = found.word + 1
         return bytes(ffi.buffer(native))
 
     def _top(self, path: str) -> Location:

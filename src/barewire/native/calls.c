@@ -36,7 +36,7 @@ const char *bw_wrappers_build(struct bw_wrappers *out, const uint8_t *wrappers, 
             wrong = "a wrapper's target or value is found in an unknown way";
         else if (wrapper.kind == BW_WRAPPER_COMMANDS && wrapper.command_set >= set_count)
             wrong = "a wrapper names a command set that is not there";
-        else if (wrapper.reserved || wrapper.reserved2)
+        else if (wrapper.reserved)
             wrong = "a wrapper's reserved bytes are not zero";
         else if (bw_wrapper_find(out, wrapper.selector))
             wrong = "two wrappers of one selector";
@@ -146,7 +146,13 @@ static bool open_wrapper(struct walk *walk, const struct bw_wrapper *wrapper, st
 {
     struct bw_region args = outer.args, part, list, data, commands = {0};
     uint32_t count;
-    struct bw_call call = {.target = outer.target, .value = outer.value, .depth = outer.depth + 1};
+    struct bw_call call = {.target = outer.target,
+                           .value = outer.value,
+                           .deadline = outer.deadline,
+                           .depth = outer.depth + 1};
+
+    if (wrapper->deadline && !(call.deadline = bw_abi_word(args, (wrapper->deadline - 1) * 32u)))
+        goto bad;
 
     if (wrapper->kind == BW_WRAPPER_ONE) {
         if (!address(wrapper, args, wrapper->target * 32u, wrapper->value * 32u, &call) ||

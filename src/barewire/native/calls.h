@@ -53,7 +53,7 @@ struct bw_wrapper {
     uint16_t target;
     uint16_t value;
     uint16_t data;        /* slot of the bytes, or of the bytes[] */
-    uint16_t reserved2;
+    uint16_t deadline;    /* slot + 1 of the second until which the calls are good; 0: none */
 };
 
 /* What the commands of one set stand for: a selector, or 0 where the command is not declared. */
@@ -66,6 +66,7 @@ _Static_assert(sizeof(struct bw_wrapper) == 20, "as serialised");
 struct bw_call {
     const uint8_t *target;  /* 20 bytes, or NULL: it creates a contract */
     const uint8_t *value;   /* 32 bytes big-endian, or NULL: the transaction's value */
+    const uint8_t *deadline;/* 32 bytes big-endian, of the innermost wrapper that has one, or NULL */
     struct bw_region args;  /* behind the selector */
     uint32_t selector;
     uint8_t has_selector;

@@ -1,0 +1,309 @@
+"""What transactions want to swap, read natively from tables that Python declares.
+
+A `SwapAbi` maps the named arguments of a function to the fields of one record; a `SwapTable` is
+made of such declarations (`STANDARD_SWAPS`, and a caller's own) and of wrappers, and native code
+reads calldata with it (native/swap.h). Nothing is executed: amounts and recipients are those that
+the calldata states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from barewire._native import ffi, lib
+from barewire.errors import ConfigError
+from barewire.mempool.abi import Function, Location, parse_function
+from barewire.mempool.record import Transaction
+from barewire.mempool.swap_abis import STANDARD_SWAPS, SwapAbi
+from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
+
+__all__ = ["STANDARD_SWAPS", "Swap", "SwapAbi", "SwapTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """One swap that a transaction asks for.
+
+    Attributes:
+        protocol: as its `SwapAbi` names it.
+        exact: which amount is exact; the other one is a limit.
+        amount_in: of the first token, in its smallest unit; the exact or the greatest one.
+        amount_out: of the last token; the exact or the least one.
+        tokens: from the one paid to the one received, the first seven and the last where there are
+            more. Empty where the calldata names pools only.
+        pools: addresses of pools, where the calldata names them.
+        fees: of the pools between tokens, in hundredths of a basis point.
+        hops: pools on the way; 0 where the calldata does not say.
+        price_limit: square root price, Q64.96, or None.
+        recipient: who is paid out; None: not stated. The Universal Router's 1 (the sender) and 2
+            (the router) are left as they are.
+        deadline_s: Unix time until which it is good, or None.
+        target: the contract that is called.
+        selector: of the call, or what stands for a command (see `CommandSet`).
+        native_in: paid in ether.
+        native_out: paid out in ether.
+        fee_on_transfer: meant for tokens that take a fee.
+        zero_for_one: a pool's token0 goes in; only where pools are called directly, and in V4.
+        both_out: a pair pays out both tokens; `amount_out` is that of token0.
+        inner: 0 where the transaction's own call swaps, n where the nth inner call does.
+        depth: of wrappers around it.
+    """
+
+    protocol: str
+    exact: Literal["in", "out"]
+    amount_in: int
+    amount_out: int
+    tokens: tuple[bytes, ...]
+    pools: tuple[bytes, ...]
+    fees: tuple[int, ...]
+    hops: int
+    price_limit: int | None
+    recipient: bytes | None
+    deadline_s: int | None
+    target: bytes
+    selector: bytes
+    native_in: bool
+    native_out: bool
+    fee_on_transfer: bool
+    zero_for_one: bool
+    both_out: bool
+    inner: int
+    depth: int
+
+
+class SwapTable:
+    """Compiled declarations.
+
+    Attributes:
+        native: the ``struct bw_swap_table *`` for native code.
+        protocols: names by the record's protocol number.
+        stats: ``struct bw_swap_stats *`` that `decode` counts in.
+    """
+
+    def __init__(
+        self,
+        abis: Sequence[SwapAbi] = STANDARD_SWAPS,
+        *,
+        wrappers: Sequence[Wrapper] = STANDARD,
+        limit: int = 64,
+    ) -> None:
+        """Compiles the declarations.
+
+        Args:
+            abis: at most one of each signature.
+            wrappers: what carries calls that may swap.
+            limit: swaps reported for one transaction.
+
+        Raises:
+            ConfigError: names the signature and the argument that does not fit.
+        """
+        self.protocols = tuple(dict.fromkeys(abi.protocol for abi in abis))
+        self.serialised = _serialise(abis, wrappers, self.protocols)
+        what = ffi.new("const char **")
+        table = lib.bw_swaps_load(ffi.from_buffer(self.serialised), len(self.serialised), what)
+        if table == ffi.NULL:
+            text: Any = ffi.string(what[0])
+            raise ConfigError(f"swap table: {text.decode()}")
+        self.native: Any = ffi.gc(table, lib.bw_swaps_free)
+        self.stats: Any = ffi.new("struct bw_swap_stats *")
+        self._limit = limit
+        self._out: Any = ffi.new("struct bw_swap[]", limit)
+        self._message: Any = ffi.new("struct bw_message *")
+
+    @classmethod
+    def extended(cls, *abis: SwapAbi) -> Self:
+        """The standard table and `abis`."""
+        return cls([*STANDARD_SWAPS, *abis])
+
+    def decode(self, transaction: Transaction) -> list[Swap]:
+        """The swaps of one transaction, in order of appearance."""
+        raw = ffi.from_buffer(transaction.raw)
+        self._message.data = raw
+        self._message.len = len(transaction.raw)
+        count = lib.bw_swaps_decode(
+            self.native, self._message, transaction.record, self._out, self._limit, self.stats
+        )
+        return [self.view(self._out[i]) for i in range(count)]
+
+    def view(self, swap: Any) -> Swap:
+        """A ``struct bw_swap`` as a `Swap`."""
+        flags = swap.flags
+        recipient = bytes(swap.recipient)
+        return Swap(
+            protocol=self.protocols[swap.protocol],
+            exact="out" if flags & lib.BW_SWAP_EXACT_OUT else "in",
+            amount_in=_integer(swap.amount_in),
+            amount_out=_integer(swap.amount_out),
+            tokens=tuple(bytes(swap.tokens[i]) for i in range(swap.token_count)),
+            pools=tuple(bytes(swap.pools[i]) for i in range(swap.pool_count)),
+            fees=tuple(swap.fees[0 : swap.fee_count]),
+            hops=swap.hops,
+            price_limit=_integer(swap.price_limit) or None,
+            recipient=recipient if any(recipient) else None,
+            deadline_s=swap.deadline_s or None,
+            target=bytes(swap.target),
+            selector=swap.selector.to_bytes(4, "big"),
+            native_in=bool(flags & lib.BW_SWAP_NATIVE_IN),
+            native_out=bool(flags & lib.BW_SWAP_NATIVE_OUT),
+            fee_on_transfer=bool(flags & lib.BW_SWAP_FEE_ON_TRANSFER),
+            zero_for_one=bool(flags & lib.BW_SWAP_ZERO_FOR_ONE),
+            both_out=bool(flags & lib.BW_SWAP_BOTH_OUT),
+            inner=swap.call,
+            depth=swap.depth,
+        )
+
+
+def _integer(limbs: Any) -> int:
+    low, second, third, high = limbs
+    return int(low | second << 64 | third << 128 | high << 192)
+
+
+def _serialise(
+    abis: Sequence[SwapAbi], wrappers: Sequence[Wrapper], protocols: Sequence[str]
+) -> bytes:
+    packed, wrapper_count, sets, set_count = serialise(wrappers)
+    entries: list[bytes] = []
+    ops: list[bytes] = []
+    for abi in abis:
+        try:
+            function = parse_function(abi.signature)
+            own = _Compiler(abi, function).ops
+        except ValueError as error:
+            raise ConfigError(f"swap {abi.signature}: {error}") from None
+        entry: Any = ffi.new(
+            "struct bw_swap_abi *",
+            {
+                "selector": int.from_bytes(function.selector, "big"),
+                "protocol": protocols.index(abi.protocol),
+                "flags": _flags(abi),
+                "first_op": len(ops),
+                "ops": len(own),
+            },
+        )
+        entries.append(bytes(ffi.buffer(entry)))
+        ops += own
+    body = b"".join([packed, sets, *entries, *ops])
+    header: Any = ffi.new(
+        "struct bw_swap_file *",
+        {
+            "magic": b"BWSWAPS\0",
+            "version": lib.BW_SWAP_VERSION,
+            "length": ffi.sizeof("struct bw_swap_file") + len(body),
+            "wrappers": wrapper_count,
+            "command_sets": set_count,
+            "abis": len(entries),
+            "ops": len(ops),
+        },
+    )
+    return bytes(ffi.buffer(header)) + body
+
+
+def _flags(abi: SwapAbi) -> int:
+    flags = lib.BW_SWAP_EXACT_OUT if abi.exact == "out" else 0
+    flags |= lib.BW_SWAP_NATIVE_IN if abi.native_in else 0
+    flags |= lib.BW_SWAP_NATIVE_OUT if abi.native_out else 0
+    flags |= lib.BW_SWAP_FEE_ON_TRANSFER if abi.fee_on_transfer else 0
+    return int(flags)
+
+
+class _Compiler:
+    """The operations of one declaration, in the order in which native code does them."""
+
+    def __init__(self, abi: SwapAbi, function: Function) -> None:
+        self.abi = abi
+        self.function = function
+        self.ops: list[bytes] = []
+        self._numbers()
+        for path in abi.route:
+            self._route(path)
+        for path in abi.fees:
+            self._read(lib.BW_OP_FEE, path, "uint24")
+        for path in abi.pools:
+            self._pool(path)
+        if abi.recipient:
+            self._read(lib.BW_OP_RECIPIENT, abi.recipient, "address")
+        if abi.zero_for_one:
+            turn = len(abi.route) == 2
+            self._read(lib.BW_OP_ZERO_FOR_ONE, abi.zero_for_one, "bool", a=int(turn))
+        if not 0 < len(self.ops) <= lib.BW_SWAP_OPS:
+            raise ValueError(f"needs 1 to {lib.BW_SWAP_OPS} mapped arguments")
+
+    def _numbers(self) -> None:
+        abi = self.abi
+        if abi.amount_in == "@value":
+            self._emit(lib.BW_OP_VALUE_IN, Location((), 0, self.function.inputs[0]))
+        elif abi.amount_in:
+            self._read(lib.BW_OP_AMOUNT_IN, abi.amount_in, "uint")
+        if abi.amount_out:
+            self._read(lib.BW_OP_AMOUNT_OUT, abi.amount_out, "uint")
+        if abi.price_limit:
+            self._read(lib.BW_OP_PRICE_LIMIT, abi.price_limit, "uint")
+        if abi.deadline:
+            self._read(lib.BW_OP_DEADLINE, abi.deadline, "uint")
+        if abi.signed_amount:
+            self._read(lib.BW_OP_SIGNED_AMOUNT, abi.signed_amount, "int")
+        if abi.pair_out:
+            self._read(lib.BW_OP_PAIR_OUT, abi.pair_out, "uint256")
+
+    def _route(self, path: str) -> None:
+        param = self.function.locate(path).param
+        if param.canonical in ("address", "uint256"):
+            self._read(lib.BW_OP_TOKEN, path, "")
+        elif param.canonical == "address[]":
+            self._read(lib.BW_OP_PATH, path, "address[]")
+        elif param.canonical == "bytes":
+            turned = self.abi.path_reversed
+            self._read(
+                lib.BW_OP_PATH_PACKED_REVERSED if turned else lib.BW_OP_PATH_PACKED, path, "bytes"
+            )
+        elif param.base == "tuple" and param.arrays == (None,) and param.element.dynamic:
+            inside = Function(self.function.name, param.components)
+            token, fee = self._first(inside, "address"), self._first(inside, "uint24")
+            self._read(lib.BW_OP_PATH_TUPLES, path, "", a=token, b=fee)
+        else:
+            raise ValueError(f"route: {path!r} is {param.canonical}, which is no token or path")
+
+    @staticmethod
+    def _first(inside: Function, kind: str) -> int:
+        for part in inside.inputs:
+            if part.canonical == kind:
+                return inside.locate(part.name).word
+        raise ValueError("route: the tuples of the path need an address and a uint24 fee")
+
+    def _pool(self, path: str) -> None:
+        if path == "@target":
+            self._emit(lib.BW_OP_SELF_POOL, Location((), 0, self.function.inputs[0]))
+            return
+        param = self.function.locate(path).param
+        if param.canonical in ("address", "uint256"):
+            self._read(lib.BW_OP_POOL, path, "")
+        elif param.canonical in ("address[]", "uint256[]"):
+            self._read(lib.BW_OP_POOLS, path, "")
+        else:
+            raise ValueError(f"pools: {path!r} is {param.canonical}, which is no pool")
+
+    def _read(self, kind: int, path: str, expected: str, *, a: int = 0, b: int = 0) -> None:
+        found = self.function.locate(path)
+        given = found.param.canonical
+        fits = given == expected or (expected in ("uint", "int") and given.startswith(expected))
+        if expected and (not fits or given.endswith("]")) and given != "address[]":
+            raise ValueError(f"{path!r} is {given}, not {expected}")
+        self._emit(kind, found, a=a, b=b)
+
+    def _emit(self, kind: int, found: Location, *, a: int = 0, b: int = 0) -> None:
+        if len(found.hops) > 2:
+            raise ValueError("arguments inside more than two dynamic tuples cannot be read")
+        op: Any = ffi.new(
+            "struct bw_swap_op *",
+            {
+                "kind": kind,
+                "hop_count": len(found.hops),
+                "hops": list(found.hops),
+                "word": found.word,
+                "a": a,
+                "b": b,
+            },
+        )
+        self.ops.append(bytes(ffi.buffer(op)))

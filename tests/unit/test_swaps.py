@@ -1,0 +1,650 @@
+"""Swap records against calldata that eth-abi encoded; what each means is written out by hand."""
+
+import random
+
+import eth_abi
+import pytest
+import sha3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from barewire import ConfigError
+from barewire._native import ffi, lib
+from barewire.mempool.abi import parse_function
+from barewire.mempool.record import Transaction
+from barewire.mempool.swaps import STANDARD_SWAPS, SwapAbi, SwapTable
+
+TABLE = SwapTable()
+ROUTER = bytes([0x11] * 20)
+ETHER = 10**18
+
+
+def selector(signature: str) -> bytes:
+    return sha3.keccak_256(signature.encode()).digest()[:4]
+
+
+def call(signature: str, *arguments) -> bytes:
+    types = signature[signature.index("(") :]
+    encoded = eth_abi.encode([types], [arguments])
+    dynamic = eth_abi.decode(["uint256"], encoded)[0] == 32 and _dynamic(types)
+    return selector(signature) + encoded[32 if dynamic else 0 :]
+
+
+def _dynamic(types: str) -> bool:
+    return "[]" in types or "bytes" in types.replace("bytes32", "")
+
+
+def transaction(data: bytes, *, to: bytes | None = ROUTER, value: int = 0) -> Transaction:
+    record = ffi.new("struct bw_tx *")
+    record.raw_len = record.data_len = len(data)
+    if len(data) >= 4:
+        record.flags |= lib.BW_TX_HAS_SELECTOR
+        record.selector = int.from_bytes(data[:4], "big")
+    if to is None:
+        record.flags |= lib.BW_TX_CREATE
+    else:
+        record.to = to
+    for i in range(4):
+        record.value_wei[i] = value >> 64 * i & (2**64 - 1)
+    return Transaction(record, data)
+
+
+class Material:
+    """Random arguments."""
+
+    def __init__(self, seed: int) -> None:
+        rng = random.Random(seed)
+        self.tokens = [rng.randbytes(20) for _ in range(rng.randint(2, 8))]
+        self.fees = [rng.choice([100, 500, 3000, 10000]) for _ in self.tokens[1:]]
+        self.amount, self.limit = (
+            rng.getrandbits(rng.choice([8, 64, 128, 256])),
+            rng.getrandbits(256),
+        )
+        self.value = rng.getrandbits(90)
+        self.who = rng.randbytes(20)
+        self.deadline = rng.getrandbits(40) + 1
+        self.price = rng.getrandbits(160) or 1
+        self.flag = rng.random() < 0.5
+        self.small, self.small_limit = rng.getrandbits(128), rng.getrandbits(128)
+
+    def packed(self, *, turned: bool = False) -> bytes:
+        tokens = self.tokens[::-1] if turned else self.tokens
+        fees = self.fees[::-1] if turned else self.fees
+        path = tokens[0]
+        for fee, token in zip(fees, tokens[1:], strict=True):
+            path += fee.to_bytes(3, "big") + token
+        return path
+
+
+def v2(name, *, amounts, exact="in", native=None, taxed=False, deadline=True):
+    def make(m):
+        given = {"in": [m.amount, m.limit], "limit": [m.limit]}[amounts]
+        types = "uint256," * len(given)
+        args = [*given, m.tokens, m.who, *([m.deadline] if deadline else [])]
+        data = call(f"{name}({types}address[],address{',uint256' if deadline else ''})", *args)
+        first, second = (m.amount, m.limit) if amounts == "in" else (m.value, m.limit)
+        return data, {
+            "protocol": "uniswap-v2",
+            "exact": exact,
+            "amount_in": first if exact == "in" or amounts == "limit" else second,
+            "amount_out": second if exact == "in" or amounts == "limit" else first,
+            "tokens": tuple(m.tokens),
+            "hops": len(m.tokens) - 1,
+            "recipient": m.who,
+            "deadline_s": m.deadline if deadline else None,
+            "native_in": native == "in",
+            "native_out": native == "out",
+            "fee_on_transfer": taxed,
+            "pools": (),
+            "fees": (),
+        }
+
+    return make
+
+
+def v3_single(exact, *, deadline):
+    def make(m):
+        name = "exactInputSingle" if exact == "in" else "exactOutputSingle"
+        until = "uint256," if deadline else ""
+        a, b, fee = m.tokens[0], m.tokens[-1], m.fees[0]
+        tail = [m.deadline] if deadline else []
+        data = call(
+            f"{name}((address,address,uint24,address,{until}uint256,uint256,uint160))",
+            (a, b, fee, m.who, *tail, m.amount, m.limit, m.price),
+        )
+        return data, {
+            "protocol": "uniswap-v3",
+            "exact": exact,
+            "amount_in": m.amount if exact == "in" else m.limit,
+            "amount_out": m.limit if exact == "in" else m.amount,
+            "tokens": (a, b),
+            "fees": (fee,),
+            "hops": 1,
+            "price_limit": m.price,
+            "recipient": m.who,
+            "deadline_s": m.deadline if deadline else None,
+        }
+
+    return make
+
+
+def v3_path(exact, *, deadline):
+    def make(m):
+        name = "exactInput" if exact == "in" else "exactOutput"
+        until = "uint256," if deadline else ""
+        tail = [m.deadline] if deadline else []
+        data = call(
+            f"{name}((bytes,address,{until}uint256,uint256))",
+            (m.packed(turned=exact == "out"), m.who, *tail, m.amount, m.limit),
+        )
+        return data, {
+            "protocol": "uniswap-v3",
+            "exact": exact,
+            "amount_in": m.amount if exact == "in" else m.limit,
+            "amount_out": m.limit if exact == "in" else m.amount,
+            "tokens": tuple(m.tokens),
+            "fees": tuple(m.fees),
+            "hops": len(m.fees),
+            "recipient": m.who,
+            "deadline_s": m.deadline if deadline else None,
+        }
+
+    return make
+
+
+def universal(command, inputs):
+    def make(m):
+        given, expected = inputs(m)
+        data = call("execute(bytes,bytes[],uint256)", bytes([command]), [given], m.deadline)
+        return data, expected | {"deadline_s": m.deadline, "target": ROUTER, "inner": 1, "depth": 1}
+
+    return make
+
+
+def universal_v3(exact):
+    def inputs(m):
+        given = eth_abi.encode(
+            ["address", "uint256", "uint256", "bytes", "bool"],
+            [m.who, m.amount, m.limit, m.packed(turned=exact == "out"), m.flag],
+        )
+        return given, {
+            "protocol": "uniswap-v3",
+            "exact": exact,
+            "amount_in": m.amount if exact == "in" else m.limit,
+            "amount_out": m.limit if exact == "in" else m.amount,
+            "tokens": tuple(m.tokens),
+            "fees": tuple(m.fees),
+            "recipient": m.who,
+        }
+
+    return inputs
+
+
+def universal_v2(exact):
+    def inputs(m):
+        given = eth_abi.encode(
+            ["address", "uint256", "uint256", "address[]", "bool"],
+            [m.who, m.amount, m.limit, m.tokens, m.flag],
+        )
+        return given, {
+            "protocol": "uniswap-v2",
+            "exact": exact,
+            "amount_in": m.amount if exact == "in" else m.limit,
+            "amount_out": m.limit if exact == "in" else m.amount,
+            "tokens": tuple(m.tokens),
+            "fees": (),
+            "recipient": m.who,
+        }
+
+    return inputs
+
+
+def v4(action, parameters):
+    """A V4_SWAP command with one swap between actions that are none."""
+
+    def make(m):
+        given, expected = parameters(m)
+        swap = eth_abi.encode(
+            ["bytes", "bytes[]"], [bytes([0x0B, action, 0x0E]), [b"", given, b""]]
+        )
+        data = call("execute(bytes,bytes[],uint256)", b"\x10", [swap], m.deadline)
+        return data, expected | {
+            "protocol": "uniswap-v4",
+            "deadline_s": m.deadline,
+            "inner": 2,
+            "depth": 2,
+            "recipient": None,
+        }
+
+    return make
+
+
+HOOKS = bytes(20)
+
+
+def v4_single(exact):
+    def parameters(m):
+        low, high = m.tokens[0], m.tokens[-1]
+        given = eth_abi.encode(
+            ["((address,address,uint24,int24,address),bool,uint128,uint128,bytes)"],
+            [((low, high, m.fees[0], 60, HOOKS), m.flag, m.small, m.small_limit, b"hook")],
+        )
+        return given, {
+            "exact": exact,
+            "amount_in": m.small if exact == "in" else m.small_limit,
+            "amount_out": m.small_limit if exact == "in" else m.small,
+            "tokens": (low, high) if m.flag else (high, low),
+            "fees": (m.fees[0],),
+            "zero_for_one": m.flag,
+            "hops": 1,
+        }
+
+    return parameters
+
+
+def v4_path(exact):
+    def parameters(m):
+        others = m.tokens[1:] if exact == "in" else m.tokens[:-1]
+        path = [(t, fee, -60, HOOKS, b"") for t, fee in zip(others, m.fees, strict=True)]
+        given = eth_abi.encode(
+            ["(address,(address,uint24,int24,address,bytes)[],uint128,uint128)"],
+            [(m.tokens[0 if exact == "in" else -1], path, m.small, m.small_limit)],
+        )
+        return given, {
+            "exact": exact,
+            "amount_in": m.small if exact == "in" else m.small_limit,
+            "amount_out": m.small_limit if exact == "in" else m.small,
+            "tokens": tuple(m.tokens),
+            "fees": tuple(m.fees),
+            "hops": len(m.fees),
+        }
+
+    return parameters
+
+
+def pair(m):
+    one = m.amount or 1
+    outs = (0, one) if m.flag else (one, 0)
+    return call("swap(uint256,uint256,address,bytes)", *outs, m.who, b""), {
+        "protocol": "uniswap-v2-pair",
+        "exact": "out",
+        "amount_out": one,
+        "zero_for_one": m.flag,
+        "both_out": False,
+        "pools": (ROUTER,),
+        "recipient": m.who,
+        "hops": 1,
+    }
+
+
+def pair_flash(m):
+    return call("swap(uint256,uint256,address,bytes)", 5, 6, m.who, b"borrow"), {
+        "amount_out": 5,
+        "both_out": True,
+    }
+
+
+def pool(m):
+    amount = m.amount % 2**255
+    signed = -amount if m.flag else amount
+    return call("swap(address,bool,int256,uint160,bytes)", m.who, m.flag, signed, m.price, b""), {
+        "protocol": "uniswap-v3-pool",
+        "exact": "out" if signed < 0 else "in",
+        "amount_in": max(signed, 0),
+        "amount_out": max(-signed, 0),
+        "price_limit": m.price,
+        "zero_for_one": m.flag,
+        "pools": (ROUTER,),
+        "recipient": m.who,
+    }
+
+
+def zero_ex_uniswap(m):
+    return call(
+        "sellToUniswap(address[],uint256,uint256,bool)", m.tokens, m.amount, m.limit, m.flag
+    ), {
+        "protocol": "0x",
+        "amount_in": m.amount,
+        "amount_out": m.limit,
+        "tokens": tuple(m.tokens),
+        "recipient": None,
+    }
+
+
+def zero_ex_v3(m):
+    signature = "sellTokenForTokenToUniswapV3(bytes,uint256,uint256,address)"
+    return call(signature, m.packed(), m.amount, m.limit, m.who), {
+        "tokens": tuple(m.tokens),
+        "fees": tuple(m.fees),
+        "amount_in": m.amount,
+        "recipient": m.who,
+    }
+
+
+def zero_ex_v3_ether(m):
+    return call("sellEthForTokenToUniswapV3(bytes,uint256,address)", m.packed(), m.limit, m.who), {
+        "amount_in": m.value,
+        "native_in": True,
+        "amount_out": m.limit,
+    }
+
+
+def zero_ex_transform(m):
+    signature = "transformERC20(address,address,uint256,uint256,(uint32,bytes)[])"
+    a, b = m.tokens[:2]
+    return call(signature, a, b, m.amount, m.limit, [(1, b"x")]), {
+        "tokens": (a, b),
+        "amount_in": m.amount,
+        "amount_out": m.limit,
+    }
+
+
+def processor(m):
+    a, b = m.tokens[:2]
+    signature = "processRoute(address,uint256,address,uint256,address,bytes)"
+    return call(signature, a, m.amount, b, m.limit, m.who, b"route"), {
+        "protocol": "sushi-route-processor",
+        "tokens": (a, b),
+        "amount_in": m.amount,
+        "amount_out": m.limit,
+        "recipient": m.who,
+    }
+
+
+def one_inch(version):
+    description = "address,address,address,address,uint256,uint256,uint256"
+
+    def make(m):
+        a, b = m.tokens[:2]
+        desc = (a, b, ROUTER, m.who, m.amount, m.limit, 4)
+        data = {
+            4: lambda: call(
+                f"swap(address,({description},bytes),bytes)", m.who, (*desc, b"p"), b"d"
+            ),
+            5: lambda: call(f"swap(address,({description}),bytes,bytes)", m.who, desc, b"p", b"d"),
+            6: lambda: call(f"swap(address,({description}),bytes)", m.who, desc, b"d"),
+        }[version]()
+        return data, {
+            "protocol": "1inch",
+            "tokens": (a, b),
+            "amount_in": m.amount,
+            "amount_out": m.limit,
+            "recipient": m.who,
+        }
+
+    return make
+
+
+def one_inch_pools(m):
+    flagged = [int.from_bytes(t, "big") | 1 << 255 for t in m.tokens]
+    data = call(
+        "unoswap(address,uint256,uint256,uint256[])", m.tokens[0], m.amount, m.limit, flagged
+    )
+    return data, {
+        "tokens": (m.tokens[0],),
+        "pools": tuple(m.tokens[:7]),
+        "hops": len(m.tokens),
+        "amount_in": m.amount,
+    }
+
+
+def one_inch_two(m):
+    a, b, c = (int.from_bytes(t, "big") for t in (m.who, *m.tokens[:2]))
+    signature = "unoswap2(uint256,uint256,uint256,uint256,uint256)"
+    return call(signature, a, m.amount, m.limit, b | 1 << 200, c), {
+        "tokens": (m.who,),
+        "pools": tuple(m.tokens[:2]),
+        "hops": 2,
+    }
+
+
+def ether_pool(m):
+    return call("ethUnoswap(uint256,uint256)", m.limit, int.from_bytes(m.who, "big")), {
+        "tokens": (),
+        "pools": (m.who,),
+        "native_in": True,
+        "amount_in": m.value,
+        "amount_out": m.limit,
+    }
+
+
+def multicall(inner):
+    def make(m):
+        data, expected = inner(m)
+        return call("multicall(uint256,bytes[])", m.deadline, [b"skip", data]), expected | {
+            "deadline_s": expected.get("deadline_s") or m.deadline,
+            "inner": 2,
+            "depth": 1,
+        }
+
+    return make
+
+
+FEE = "SupportingFeeOnTransferTokens"
+KINDS = {
+    "v2 exact tokens for tokens": v2("swapExactTokensForTokens", amounts="in"),
+    "v2 exact tokens for ether": v2("swapExactTokensForETH", amounts="in", native="out"),
+    "v2 exact ether": v2("swapExactETHForTokens", amounts="limit", native="in"),
+    "v2 tokens for exact tokens": v2("swapTokensForExactTokens", amounts="in", exact="out"),
+    "v2 tokens for exact ether": v2(
+        "swapTokensForExactETH", amounts="in", exact="out", native="out"
+    ),
+    "v2 ether for exact": v2("swapETHForExactTokens", amounts="limit", exact="out", native="in"),
+    "v2 taxed": v2("swapExactTokensForTokens" + FEE, amounts="in", taxed=True),
+    "v2 taxed ether in": v2(
+        "swapExactETHForTokens" + FEE, amounts="limit", native="in", taxed=True
+    ),
+    "v2 taxed ether out": v2("swapExactTokensForETH" + FEE, amounts="in", native="out", taxed=True),
+    "v2 in SwapRouter02": v2("swapExactTokensForTokens", amounts="in", deadline=False),
+    "v2 exact out in SwapRouter02": v2(
+        "swapTokensForExactTokens", amounts="in", exact="out", deadline=False
+    ),
+    "v2 pair": pair,
+    "v2 pair flash": pair_flash,
+    **{
+        f"v3 {name} {exact}{' 02' * (not deadline)}": make(exact, deadline=deadline)
+        for name, make in (("single", v3_single), ("path", v3_path))
+        for exact in ("in", "out")
+        for deadline in (True, False)
+    },
+    "v3 in a multicall": multicall(v3_path("in", deadline=False)),
+    "v3 with its own deadline in a multicall": multicall(v3_single("out", deadline=True)),
+    "v3 pool": pool,
+    "universal v3 in": universal(0x00, universal_v3("in")),
+    "universal v3 out, may revert": universal(0x81, universal_v3("out")),
+    "universal v2 in": universal(0x08, universal_v2("in")),
+    "universal v2 out": universal(0x09, universal_v2("out")),
+    "v4 single in": v4(0x06, v4_single("in")),
+    "v4 single out": v4(0x08, v4_single("out")),
+    "v4 path in": v4(0x07, v4_path("in")),
+    "v4 path out": v4(0x09, v4_path("out")),
+    "0x uniswap": zero_ex_uniswap,
+    "0x v3": zero_ex_v3,
+    "0x v3 ether": zero_ex_v3_ether,
+    "0x transform": zero_ex_transform,
+    "sushi route processor": processor,
+    "1inch v4": one_inch(4),
+    "1inch v5": one_inch(5),
+    "1inch v6": one_inch(6),
+    "1inch pools": one_inch_pools,
+    "1inch two pools": one_inch_two,
+    "1inch ether": ether_pool,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_field_by_field(kind):
+    for seed in range(30):
+        m = Material(seed)
+        data, expected = KINDS[kind](m)
+        (swap,) = TABLE.decode(transaction(data, value=m.value))
+        assert {name: getattr(swap, name) for name in expected} == expected
+        assert swap.target == ROUTER
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cut_anywhere_it_is_whole_or_nothing(kind):
+    m = Material(3)
+    data, _ = KINDS[kind](m)
+    whole = TABLE.decode(transaction(data, value=m.value))
+    for length in range(len(data)):
+        found = TABLE.decode(transaction(data[:length], value=m.value))
+        assert found in ([], whole)
+    assert not TABLE.decode(transaction(data[:36], value=m.value))
+
+
+def test_every_standard_declaration_was_tried():
+    seen = set()
+    for make in KINDS.values():
+        m = Material(1)
+        data, _ = make(m)
+        seen |= {swap.selector for swap in TABLE.decode(transaction(data))}
+    missing = {
+        abi.signature.split("(")[0]
+        for abi in STANDARD_SWAPS
+        if parse_function(abi.signature).selector not in seen
+    }
+    assert missing == {
+        "sellTokenForEthToUniswapV3",
+        "sellToLiquidityProvider",
+        "unoswapTo",
+        "uniswapV3Swap",
+        "uniswapV3SwapTo",
+        "unoswap",
+    }
+
+
+def test_several_swaps_in_nested_plans():
+    m = Material(5)
+    v3, _ = universal_v3("in")(m)
+    v2_input, _ = universal_v2("out")(m)
+    plan = eth_abi.encode(["bytes", "bytes[]"], [b"\x09\x0b\x09", [v2_input, b"", v2_input]])
+    data = call("execute(bytes,bytes[])", b"\x00\x21\x04", [v3, plan, b""])
+    found = TABLE.decode(transaction(data))
+    assert [(s.protocol, s.exact, s.depth) for s in found] == [
+        ("uniswap-v3", "in", 1),
+        ("uniswap-v2", "out", 2),
+        ("uniswap-v2", "out", 2),
+    ]
+    assert [s.deadline_s for s in found] == [None] * 3
+
+
+@pytest.mark.parametrize("length", [8, 9, 40])
+def test_long_paths_keep_their_ends(length):
+    tokens = [bytes([i + 1] * 20) for i in range(length)]
+    m = Material(1)
+    m.tokens, m.fees = tokens, list(range(1, length))
+    kept = (*tokens[:7], tokens[-1])
+    for exact in ("in", "out"):
+        for make in (
+            v2("swapExactTokensForTokens", amounts="in"),
+            v3_path(exact, deadline=True),
+            v4(7 if exact == "in" else 9, v4_path(exact)),
+        ):
+            (swap,) = TABLE.decode(transaction(make(m)[0]))
+            assert (swap.tokens, swap.hops) == (kept, length - 1)
+            assert swap.fees in ((), tuple(m.fees[:7]))
+
+
+def test_extremes():
+    far = call(
+        "multicall(uint256,bytes[])", 2**256 - 1, [v3_single("in", deadline=False)(Material(1))[0]]
+    )
+    (swap,) = TABLE.decode(transaction(far))
+    assert swap.deadline_s == 2**64 - 1
+    least = call("swap(address,bool,int256,uint160,bytes)", ROUTER, True, -(2**255), 1, b"")
+    (swap,) = TABLE.decode(transaction(least))
+    assert (swap.exact, swap.amount_out) == ("out", 2**255)
+    assert TABLE.decode(transaction(least, to=None)) == []
+    assert TABLE.decode(transaction(b"")) == []
+
+
+def test_a_path_that_is_none_is_refused():
+    bad = SwapTable()
+    empty = call("swapExactTokensForTokens(uint256,uint256,address[],address)", 1, 2, [], ROUTER)
+    torn = call("exactInput((bytes,address,uint256,uint256))", (b"\1" * 42, ROUTER, 1, 2))
+    assert not bad.decode(transaction(empty))
+    assert not bad.decode(transaction(torn))
+    assert bad.stats.bad == 2
+
+
+def test_more_swaps_than_there_is_room_for_are_counted():
+    table = SwapTable(limit=2)
+    one = v3_single("in", deadline=False)(Material(1))[0]
+    assert len(table.decode(transaction(call("multicall(bytes[])", [one] * 5)))) == 2
+    assert (table.stats.swaps, table.stats.overflow) == (2, 3)
+
+
+def test_a_function_of_the_users_own():
+    table = SwapTable.extended(
+        SwapAbi(
+            "trade((address give, (uint256 least, uint256 most) amounts, address[] via) order,"
+            " address payer)",
+            "house",
+            route=("order.via",),
+            amount_in="order.amounts.most",
+            amount_out="order.amounts.least",
+            recipient="payer",
+        )
+    )
+    a, b = b"\1" * 20, b"\2" * 20
+    data = call("trade((address,(uint256,uint256),address[]),address)", (a, (3, 4), [a, b]), b)
+    (swap,) = table.decode(transaction(data))
+    assert (swap.protocol, swap.amount_in, swap.amount_out) == ("house", 4, 3)
+    assert (swap.tokens, swap.recipient) == ((a, b), b)
+
+
+@pytest.mark.parametrize(
+    ("abi", "words"),
+    [
+        (SwapAbi("f(uint256 a)", "p", amount_in="b"), "'b' is not an argument of f; there are: a"),
+        (SwapAbi("f(address a)", "p", amount_in="a"), "'a' is address, not uint"),
+        (SwapAbi("f(uint256[] a)", "p", amount_in="a"), "'a' is uint256[], not uint"),
+        (SwapAbi("f(bool a)", "p", route=("a",)), "'a' is bool, which is no token or path"),
+        (SwapAbi("f(bytes a)", "p", pools=("a",)), "'a' is bytes, which is no pool"),
+        (SwapAbi("f((address t, bytes d)[] a)", "p", route=("a",)), "need an address and a uint24"),
+        (SwapAbi("f(uint256 a)", "p"), "needs 1 to 16 mapped arguments"),
+        (SwapAbi("f(uint256 a", "p", amount_in="a"), "ends too early"),
+        (
+            SwapAbi(
+                "f(((( uint256 x, bytes b) d, bytes c) e, bytes g) h)", "p", amount_in="h.e.d.x"
+            ),
+            "more than two dynamic tuples",
+        ),
+    ],
+)
+def test_a_function_declared_wrongly(abi, words):
+    with pytest.raises(ConfigError) as caught:
+        SwapTable([abi])
+    assert words in caught.value.message
+    assert caught.value.message.startswith(f"swap {abi.signature}")
+
+
+def test_two_of_one_selector():
+    with pytest.raises(ConfigError, match="two functions of one selector"):
+        SwapTable.extended(STANDARD_SWAPS[0])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(KINDS)), st.integers(0, 50), st.data())
+def test_mangled_calldata_never_crashes(kind, seed, data):
+    calldata = bytearray(KINDS[kind](Material(seed))[0])
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(4, len(calldata) - 1))
+        calldata[at] = data.draw(st.integers(0, 255))
+    TABLE.decode(transaction(bytes(calldata)))
+
+
+def test_a_blob_that_is_not_a_table_is_refused():
+    blob = TABLE.serialised
+    what = ffi.new("const char **")
+    for length in [*range(200), len(blob) - 1]:
+        assert lib.bw_swaps_load(blob[:length], length, what) == ffi.NULL
+        assert ffi.string(what[0])
+    rng = random.Random(3)
+    for _ in range(2000):
+        mangled = bytearray(blob)
+        mangled[rng.choice([rng.randrange(32), rng.randrange(len(blob))])] ^= 1 << rng.randrange(8)
+        table = lib.bw_swaps_load(bytes(mangled), len(mangled), what)
+        if table != ffi.NULL:
+            lib.bw_swaps_free(table)
