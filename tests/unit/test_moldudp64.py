@@ -291,10 +291,11 @@ def test_the_end_of_numbers():
     assert r.stats()["refused"]["sequence"] == 2
     r.receive(0, heartbeat(last), 0)
     assert r.stats()["next_sequence"] == last
-    r = MoldReceiver(MoldConfig(window=128))
+    r = MoldReceiver(MoldConfig(window=128, grace_ns=0))
     r.receive(0, datagram(last - 50, b"x"), 0)
     r.receive(0, heartbeat(last), 0)
     assert r.stats()["missing"] == 49
+    assert [(q.sequence, q.wanted) for q in r.requests(0)] == [(last - 49, 49)]
     for n in range(last - 49, last):
         assert numbers(r.receive(1, datagram(n, b"x"), 0)) == [n]
     assert r.stats()["watermark"] == last

@@ -5,6 +5,7 @@
 
 #define GAPS 256    /* open at once; more share the youngest entry */
 #define REPORTS 256 /* a power of two */
+#define REQUEST_MAX 0xfffe /* numbers asked for at once; 0xffff has a meaning of its own */
 #define WORD 64
 #define BACK_OFF_MAX 5 /* 2^5: pauses grow 32-fold at most */
 #define WINDOW_MAX (1u << 26)
@@ -408,7 +409,7 @@ static int ask(struct bw_mold *m, struct gap *gap, struct bw_mold_request *out, 
             gap->cursor = n;
             return written;
         }
-        uint64_t end = find(m, n, min64(gap->g.end, n + 0xfffe), 1);
+        uint64_t end = find(m, n, n + min64(gap->g.end - n, REQUEST_MAX), 1);
         write_request(m, gap, n, end, &out[written++]);
         n = end;
     }
