@@ -89,7 +89,8 @@ class World:
         call = Call(lookup(method), [], **how)  # type: ignore[arg-type]
         call.waiter = self.now
         attempt = self.pool.start(call, self.now)
-        self.send(attempt)
+        if attempt:
+            self.send(attempt)
         mirror = self.pool.mirror(call, self.now)
         if mirror:
             self.send(mirror)

@@ -177,9 +177,15 @@ def test_at_least_asks_only_who_knows_the_block():
     world.call(at_least=102)
     world.run(10)
     assert world.chosen == ["p2"]
-    with pytest.raises(AllProvidersFailed, match="no provider") as caught:
-        world.call(at_least=103)
-    assert "103 was asked for" in caught.value.hint
+    world.call(at_least=103)
+    world.run(700)
+    assert len([a for a in world.sent if not a.mirror]) == 1  # nobody is there yet: the call waits
+    world.pool.heads.saw(world.providers[1], 103, world.now)
+    world.run(700)
+    assert world.chosen == ["p2", "p1"]
+    world.call(at_least=110)
+    world.run(11_000)
+    assert len(world.failures) == 1
 
 
 def test_rate_limits_are_kept():

@@ -33,6 +33,7 @@ class Call:
     Attributes:
         method: what is known about its method.
         params: JSON-encodable parameters.
+        wire: the parameters as JSON, filled in by the shell.
         route: "" for the public providers, or the name of the only private set it may reach.
         bulk: it goes in the bulk lane.
         at_least: the provider asked must know this block, -1 for any.
@@ -58,6 +59,7 @@ class Call:
         "route",
         "tried",
         "waiter",
+        "wire",
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class Call:
         self.archive = archive
         self.only = only
         self.waiter: Any = None
+        self.wire = b"[]"
         self.tried: list[Provider] = []
         self.attempts: list[Attempt] = []  # those still open
         self.causes: list[tuple[str, Trouble]] = []
@@ -97,17 +100,20 @@ class Attempt:
         provider: who was asked.
         sent_ns: when.
         due_ns: when something has to be done about it.
+        closed: it is over, whatever still comes for it.
+        late: it was overdue, and another provider was asked.
         mirror: a copy for learning; nobody waits for it.
         waiter: the shell's own (the exchange that carries it).
     """
 
-    __slots__ = ("call", "due_ns", "late", "mirror", "provider", "sent_ns", "waiter")
+    __slots__ = ("call", "closed", "due_ns", "late", "mirror", "provider", "sent_ns", "waiter")
 
     def __init__(self, call: Call, provider: Provider, sent_ns: int, due_ns: int) -> None:
         self.call = call
         self.provider = provider
         self.sent_ns = sent_ns
         self.due_ns = due_ns
+        self.closed = False
         self.late = False
         self.mirror = False
         self.waiter: Any = None
@@ -156,8 +162,8 @@ class Pool:
 
     # Beginning
 
-    def start(self, call: Call, now_ns: int, timeout_ms: int = 0) -> Attempt:
-        """The first attempt of `call`.
+    def start(self, call: Call, now_ns: int, timeout_ms: int = 0) -> Attempt | None:
+        """The first attempt of `call`; None while it waits for a provider to reach its block.
 
         Raises:
             AllProvidersFailed: no provider of its route may be asked at all.
@@ -166,9 +172,12 @@ class Pool:
         self._allowance = min(self._allowance + self.policy.hedge_share, 10.0)
         call.deadline_ns = now_ns + (timeout_ms or self.policy.timeout_ms) * _MS
         provider = self._pick(call, now_ns)
-        if provider is None:
-            raise AllProvidersFailed(call.method.name, [], hint=self._why_none(call))
-        return self._attempt(call, provider, now_ns)
+        if provider is not None:
+            return self._attempt(call, provider, now_ns)
+        if call.at_least >= 0 and any(self._allowed(call, p, at_least=-1) for p in self.providers):
+            self._pause(call, now_ns)
+            return None
+        raise AllProvidersFailed(call.method.name, [], hint=self._why_none(call))
 
     def mirror(self, call: Call, now_ns: int) -> Attempt | None:
         """A copy of `call` to learn how another provider does, where that is allowed and wanted."""
@@ -184,6 +193,7 @@ class Pool:
             if not self.ejection.wants_mirror(provider, now_ns):
                 continue
             copy = Call(call.method, call.params, only=provider)
+            copy.wire = call.wire
             copy.deadline_ns = now_ns + int(4 * self.policy.hedge_ceiling_ms * _MS)
             copy.done = True  # nobody waits for it
             attempt = self._attempt(copy, provider, now_ns)
@@ -252,12 +262,7 @@ class Pool:
         allowed = [
             p
             for p in self.providers
-            if not p.refused
-            and p.terms.private == call.route
-            and p not in call.tried
-            and p.serves(call.method)
-            and (call.at_least < 0 or p.head >= call.at_least)
-            and (p.terms.archive or not call.archive)
+            if p not in call.tried and self._allowed(call, p, at_least=call.at_least)
         ]
         if not allowed:
             return None
@@ -273,6 +278,17 @@ class Pool:
             ),
         )
 
+    @staticmethod
+    def _allowed(call: Call, p: Provider, *, at_least: int) -> bool:
+        """What holds however badly things stand: route, chain, configured methods, block."""
+        return (
+            not p.refused
+            and p.terms.private == call.route
+            and p.may_serve(call.method)
+            and (at_least < 0 or p.head >= at_least)
+            and (p.terms.archive or not call.archive)
+        )
+
     def _why_none(self, call: Call) -> str:
         if call.route and not any(p.terms.private == call.route for p in self.providers):
             return f"no provider belongs to the private route {call.route!r}"
@@ -282,7 +298,7 @@ class Pool:
                 continue
             if p.refused:
                 reasons.append(f"{p.name}: {p.refused}")
-            elif not p.serves(call.method):
+            elif not p.may_serve(call.method):
                 reasons.append(f"{p.name} does not serve {call.method.name}")
             elif call.at_least >= 0 and p.head < call.at_least:
                 reasons.append(f"{p.name} is at block {p.head}, {call.at_least} was asked for")
@@ -294,8 +310,9 @@ class Pool:
 
     def _close(self, attempt: Attempt) -> bool:
         """Forgets an open attempt; False when it was closed before."""
-        if attempt not in self._open:
+        if attempt.closed:
             return False
+        attempt.closed = True
         del self._open[attempt]
         attempt.call.attempts.remove(attempt)
         attempt.provider.in_flight -= 1
@@ -368,15 +385,20 @@ class Pool:
                 return
             if call.attempts:
                 return
-            call.rounds += 1
-            if call.rounds < self.policy.rounds:
-                pause_ns = (self.policy.backoff_ms << (call.rounds - 1)) * _MS
-                call.resume_ns = min(now_ns + pause_ns, call.deadline_ns)
-                self._paused[call] = None
+            hopeless = all(t.fault is Fault.UNSUPPORTED for _, t in call.causes)
+            if call.at_least >= 0 or (call.rounds + 1 < self.policy.rounds and not hopeless):
+                self._pause(call, now_ns)
                 return
         if not call.attempts:
             call.done = True
             step.failed.append((call, AllProvidersFailed(call.method.name, call.causes)))
+
+    def _pause(self, call: Call, now_ns: int) -> None:
+        """Another round, after a breath; a call that waits for a block has as many as it needs."""
+        pause_ms = min(self.policy.backoff_ms << min(call.rounds, 4), 500)
+        call.rounds += 1
+        call.resume_ns = min(now_ns + pause_ms * _MS, call.deadline_ns)
+        self._paused[call] = None
 
     # Time
 
@@ -389,7 +411,7 @@ class Pool:
         """Hedges, fails over and gives up whatever is overdue at `now_ns`."""
         step = Step()
         for attempt in [a for a in self._open if a.due_ns <= now_ns]:
-            if attempt in self._open:
+            if not attempt.closed:
                 self._overdue(attempt, now_ns, step)
         for call in [c for c in self._paused if c.resume_ns <= now_ns]:
             del self._paused[call]

@@ -102,8 +102,8 @@ class Provider:
 
     __slots__ = (
         "_requests",
-        "_served",
         "_units",
+        "_unserved",
         "connected",
         "doubtful",
         "ejections",
@@ -153,7 +153,7 @@ class Provider:
         self.tally = Tally()
         self._requests = Allowance(terms.requests_per_s) if terms.requests_per_s else None
         self._units = Allowance(terms.units_per_s) if terms.units_per_s else None
-        self._served: dict[str, bool] = {}
+        self._unserved: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -161,18 +161,18 @@ class Provider:
         return self.terms.name
 
     def serves(self, method: Method) -> bool:
-        """Whether it is configured to serve `method` and has not said otherwise."""
-        if not self.terms.methods and not self._served:
+        """Whether it is configured to serve `method`, and has not said otherwise."""
+        if not self._unserved and not self.terms.methods:
             return True
-        known = self._served.get(method.name)
-        if known is None:
-            known = not self.terms.methods or method.name.startswith(self.terms.methods)
-            self._served[method.name] = known
-        return known
+        return method.name not in self._unserved and self.may_serve(method)
+
+    def may_serve(self, method: Method) -> bool:
+        """Whether the configuration says that it serves `method`."""
+        return not self.terms.methods or method.name.startswith(self.terms.methods)
 
     def does_not_serve(self, method: Method) -> None:
         """Remembers that the provider answered "method not found"."""
-        self._served[method.name] = False
+        self._unserved.add(method.name)
 
     def can_afford(self, method: Method, now_ns: int) -> bool:
         """Whether its rate limits leave room for `method`."""

@@ -1,0 +1,109 @@
+"""Where a provider is, with its secrets filled in at the last moment and never shown.
+
+An address or a header may hold ``${env:NAME}`` or ``${file:PATH}``; the file must be readable by
+its owner alone (or be a systemd credential). What people see is the scheme and the host.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from barewire.errors import ConfigError
+
+__all__ = ["Address", "redact", "resolve_secrets"]
+
+_SECRET = re.compile(r"\$\{(env|file):([^}]+)\}")
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+
+def resolve_secrets(text: str, what: str) -> str:
+    """`text` with its ``${...}`` replaced.
+
+    Raises:
+        ConfigError: a variable is not set, or a file is missing or readable by others.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        kind, name = match.groups()
+        if kind == "env":
+            value = os.environ.get(name)
+            if value is None:
+                raise ConfigError(
+                    f"{what}: the environment variable {name} is not set",
+                    hint=f"export {name}=... before starting, or use ${{file:PATH}}",
+                )
+            return value
+        return _read_secret(Path(name), what)
+
+    return _SECRET.sub(fill, text)
+
+
+def _read_secret(path: Path, what: str) -> str:
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    try:
+        mode = path.stat().st_mode
+        within = credentials is not None and path.is_relative_to(credentials)
+        if mode & (stat.S_IRWXG | stat.S_IRWXO) and not within:
+            raise ConfigError(
+                f"{what}: {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
+                hint=f"chmod 0600 {path}",
+            )
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{what}: cannot read {path}: {error.strerror}") from error
+
+
+def redact(url: str) -> str:
+    """`url` without user, password, path and query: what may be logged."""
+    parts = urlsplit(url)
+    if not parts.scheme or parts.scheme == "ipc":
+        return url
+    port = f":{parts.port}" if parts.port else ""
+    hidden = "/..." if parts.path.strip("/") or parts.query else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{hidden}"
+
+
+class Address:
+    """An URL with its secrets; its `str` and `repr` are redacted.
+
+    Attributes:
+        url: the whole URL. Never log it.
+        scheme: http, https, ws or wss.
+        host: host name or IP address.
+        port: port.
+        target: path and query as a request line has them.
+        secure: whether TLS is used.
+    """
+
+    __slots__ = ("host", "port", "scheme", "secure", "target", "url", "userinfo")
+
+    def __init__(self, url: str) -> None:
+        parts: SplitResult = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ConfigError(
+                f"not an http, https, ws or wss URL: {redact(url)!r}",
+                hint="write it as https://host/path or wss://host/path",
+            )
+        self.url = url
+        self.scheme = parts.scheme
+        self.host = parts.hostname
+        self.port = parts.port or _PORTS[parts.scheme]
+        self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self.secure = parts.scheme in ("https", "wss")
+        self.userinfo = f"{parts.username}:{parts.password or ''}" if parts.username else ""
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the Host header has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return redact(self.url)
+
+    def __repr__(self) -> str:
+        return f"Address({redact(self.url)!r})"

@@ -1,0 +1,118 @@
+"""A signed transaction goes to everybody on its route, for one acceptance is not a promise.
+
+A provider may take a transaction and never gossip it; so all get it. Sending the same bytes twice
+is harmless, hence "already known" is success. "Nonce too low" may mean that these very bytes have
+landed already: that is looked up, on the same route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from barewire.errors import BarewireError
+from barewire.keccak import keccak256
+from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.rpc.provider import Provider
+
+if TYPE_CHECKING:
+    from barewire.rpc.client import RpcClient
+
+__all__ = ["Broadcast", "broadcast"]
+
+# What nodes say when they have the transaction: geth, erigon, besu, nethermind, reth, anvil.
+_KNOWN = (
+    "already known",
+    "alreadyknown",
+    "known transaction",
+    "already imported",
+    "already in",
+    "already exists",
+)
+_USED = ("nonce too low", "nonce is too low", "noncetoolow", "old nonce")
+
+
+@dataclass(slots=True)
+class Broadcast:
+    """What became of one transaction.
+
+    Attributes:
+        hash: its hash, worked out from the bytes.
+        accepted: names of the providers that took it (or had it).
+        refused: name of a provider to what it said instead.
+        landed: it was found on chain or in a pool after "nonce too low".
+    """
+
+    hash: str
+    accepted: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    landed: bool = False
+
+
+def _has_it(error: RpcAnswerError) -> bool:
+    low = error.message.lower()
+    return any(word in low for word in _KNOWN)
+
+
+async def broadcast(
+    client: RpcClient, raw: str, *, route: str = "", settle: bool = False, timeout_ms: int = 5_000
+) -> Broadcast:
+    """Sends `raw` (0x-prefixed hex) to every provider of `route`.
+
+    Returns as soon as one took it; the others go on being sent to. With `settle` it waits for all,
+    so that `accepted` and `refused` are complete.
+
+    Raises:
+        RpcAnswerError: all refused, and this is what the first said.
+        AllProvidersFailed: nobody could be reached.
+        BarewireError: `raw` is not hex.
+    """
+    try:
+        sent = Broadcast("0x" + keccak256(bytes.fromhex(raw.removeprefix("0x"))).hex())
+    except (ValueError, AttributeError):
+        raise BarewireError(f"a raw transaction is 0x and hex digits, not {raw!r:.40}") from None
+    targets = [p for p in client.pool.providers if p.terms.private == route and not p.refused]
+    if not targets:
+        raise AllProvidersFailed(
+            "eth_sendRawTransaction", [], hint=f"no provider belongs to the route {route!r}"
+        )
+    errors: list[Exception] = []
+
+    async def one(provider: Provider) -> bool:
+        try:
+            await client.ask(provider, "eth_sendRawTransaction", [raw], timeout_ms=timeout_ms)
+        except RpcAnswerError as error:
+            if not _has_it(error):
+                sent.refused[provider.name] = error.message
+                errors.append(error)
+                return False
+        except AllProvidersFailed as error:
+            sent.refused[provider.name] = error.message
+            errors.append(error)
+            return False
+        sent.accepted.append(provider.name)
+        return True
+
+    tasks = [asyncio.create_task(one(p)) for p in targets]
+    _background.update(tasks)
+    for task in tasks:
+        task.add_done_callback(_background.discard)
+    for done in asyncio.as_completed(tasks):
+        if await done and not settle:
+            return sent
+    if sent.accepted:
+        return sent
+    answers = [e for e in errors if isinstance(e, RpcAnswerError)]
+    if any(word in e.message.lower() for e in answers for word in _USED):
+        found = await client.request(
+            "eth_getTransactionByHash", [sent.hash], route=route, fresh=True
+        )
+        if found is not None:
+            sent.landed = True
+            return sent
+    raise answers[0] if answers else errors[0]
+
+
+_background: set[asyncio.Task[bool]] = set()
+"""Sends that go on after the first success; asyncio itself holds tasks only weakly."""

@@ -1,0 +1,100 @@
+"""Results that are still true, and until when.
+
+What lies in a final block stays true for ever (bounded by the cache's size). What depends on the
+newest block is true until the next head is known, and never longer than a part of a block time, for
+a head may have come that nobody has told us of.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from barewire.rpc.heads import Heads
+from barewire.rpc.methods import Life, Method
+
+__all__ = ["Cache", "Key"]
+
+Key = tuple[str, bytes, str, int]
+"""Method, parameters as JSON, route, and the least block."""
+
+_FOREVER = -2
+
+
+class Cache:
+    """Least recently used results.
+
+    Attributes:
+        hits: how often it had the answer.
+        misses: how often it did not.
+        moving: also keeps what depends on the newest block.
+    """
+
+    def __init__(
+        self, heads: Heads, *, size: int = 20_000, moving: bool = False, block_time_ms: int = 12_000
+    ) -> None:
+        self._heads = heads
+        self._size = size
+        self.moving = moving
+        self._moving_ns = min(block_time_ms // 4, 1_000) * 1_000_000
+        self._entries: OrderedDict[Key, tuple[int, int, Any]] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
+
+    def get(self, key: Key, now_ns: int) -> tuple[Any] | None:
+        """The result in a tuple, or None."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            head, until_ns, result = entry
+            if head == _FOREVER or (head == self._heads.newest and now_ns < until_ns):
+                self.hits += 1
+                self._entries.move_to_end(key)
+                return (result,)
+            del self._entries[key]
+        self.misses += 1
+        return None
+
+    def put(self, key: Key, method: Method, params: Any, result: Any, now_ns: int) -> None:
+        """Keeps `result` for as long as it stays true, if at all."""
+        if result is None:
+            return  # not there yet
+        life = self._life(method, params, result)
+        if life is Life.FOREVER:
+            entry = (_FOREVER, 0, result)
+        elif life is Life.HEAD and self.moving and self._heads.newest >= 0:
+            entry = (self._heads.newest, now_ns + self._moving_ns, result)
+        else:
+            return
+        self._entries[key] = entry
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def _life(self, method: Method, params: Any, result: Any) -> Life:
+        if method.life is Life.RESULT:
+            number = (
+                result.get("blockNumber", result.get("number"))
+                if isinstance(result, dict)
+                else None
+            )
+            return self._at(number)
+        if method.life is Life.BLOCK:
+            given = isinstance(params, list | tuple) and len(params) > method.block
+            return self._at(params[method.block] if given else "latest")
+        return method.life
+
+    def _at(self, block: Any) -> Life:
+        if isinstance(block, dict):
+            return Life.FOREVER if "blockHash" in block else self._at(block.get("blockNumber"))
+        if not isinstance(block, str) or block == "pending":
+            return Life.NEVER
+        if block == "earliest":
+            return Life.FOREVER
+        if not block.startswith("0x"):
+            return Life.HEAD
+        if len(block) == 66:
+            return Life.FOREVER  # a block hash
+        return Life.FOREVER if int(block, 16) <= self._heads.final else Life.HEAD
+
+    def clear(self) -> None:
+        """Forgets everything, as after a chain was reset."""
+        self._entries.clear()

@@ -1,0 +1,424 @@
+"""The client: many providers as one.
+
+It joins the decisions of `pool` with the transports of `link`: starts calls, hands answers to who
+waits for them, carries out hedges when their time comes. One client belongs to one event loop.
+
+    async with RpcClient.from_urls(["wss://one.example", "https://two.example"]) as client:
+        block = await client.request("eth_blockNumber")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from barewire.errors import BarewireError
+from barewire.rpc.broadcast import Broadcast, broadcast
+from barewire.rpc.cache import Cache, Key
+from barewire.rpc.config import ProviderConfig, RpcConfig
+from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble, from_error
+from barewire.rpc.filters import Filters
+from barewire.rpc.health import Health
+from barewire.rpc.jsonrpc import Reply, encode_params
+from barewire.rpc.link import Link
+from barewire.rpc.methods import Life, lookup
+from barewire.rpc.pool import Attempt, Call, Pool, Step
+from barewire.rpc.provider import Provider
+from barewire.rpc.transports.base import Channel
+from barewire.rpc.transports.dial import Resolver, resolve
+
+__all__ = ["RpcClient"]
+
+log = logging.getLogger("barewire.rpc")
+
+_STALLED_NS = 5_000_000
+"""An alarm later than this says that we were held up, not the providers."""
+
+Listener = Callable[[Link, Any], None]
+
+
+class RpcClient:
+    """Many providers of one chain as one.
+
+    Attributes:
+        config: what it was made from.
+        pool: the decisions: providers, heads, ranking.
+        links: the transports, in the order of the pool's providers.
+        cache: results that are still true, or None when switched off.
+        sharing: whether identical reads in flight are shared.
+    """
+
+    def __init__(
+        self,
+        config: RpcConfig,
+        *,
+        resolver: Resolver = resolve,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = config
+        self._rng = rng or random.Random()  # noqa: S311  (spreads load; protects nothing)
+        providers = [Provider(p.terms()) for p in config.providers]
+        self.pool = Pool(providers, config.policy(), self._rng)
+        self.links = [
+            p.link(provider, self, resolver)
+            for p, provider in zip(config.providers, providers, strict=True)
+        ]
+        self._link_of = {link.provider: link for link in self.links}
+        self.cache: Cache | None = None
+        if config.cache != "off":
+            self.cache = Cache(
+                self.pool.heads,
+                moving=config.cache == "head",
+                block_time_ms=config.chain_facts().block_time_ms,
+            )
+        self.sharing = config.sharing
+        self._shared: dict[Key, Call] = {}
+        self._filters = Filters()
+        self._number = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_ns = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: list[Listener] = []
+        self._outages: list[Callable[[Link], None]] = []
+        self._health = Health(self)
+
+    @classmethod
+    def from_urls(cls, urls: Iterable[str], *, chain_id: int = 0, **config: Any) -> Self:
+        """A client for `urls` (http, https, ws, wss, or the path of an IPC socket)."""
+        providers = [ProviderConfig.from_url(url, i) for i, url in enumerate(urls)]
+        return cls(RpcConfig(providers=providers, chain_id=chain_id, **config))
+
+    # Up and down
+
+    async def connect(self) -> None:
+        """Connects to all providers and makes sure that each serves the right chain.
+
+        Raises:
+            BarewireError: every provider was refused (wrong chain), or none can be reached.
+        """
+        self._loop = asyncio.get_running_loop()
+        await asyncio.gather(*(link.open() for link in self.links))
+        await self._health.first()
+        if not any(p.connected for p in self.pool.providers):
+            said = "; ".join(
+                f"{p.name}: {p.refused or p.last_trouble}" for p in self.pool.providers
+            )
+            await self.close()
+            raise BarewireError(
+                f"no provider can be used ({said})",
+                hint="check addresses, credentials and chain ids: `barewire rpc status`",
+            )
+        self._health.start()
+
+    async def close(self) -> None:
+        """Closes all connections; calls in flight fail."""
+        self._health.stop()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        for link in self.links:
+            await link.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # Calls
+
+    async def request(
+        self,
+        method: str,
+        params: Sequence[Any] = (),
+        *,
+        wire: bytes | None = None,
+        route: str = "",
+        bulk: bool = False,
+        at_least: int = -1,
+        archive: bool = False,
+        timeout_ms: int = 0,
+        fresh: bool = False,
+    ) -> Any:
+        """Asks the best provider, and the next where that one is in trouble.
+
+        Args:
+            method: JSON-RPC method.
+            params: JSON-ready parameters.
+            wire: the same parameters as JSON, where the caller has them already.
+            route: the private route it belongs to, or "" for the public providers.
+            bulk: gather for up to 10 ms instead of 1, and spread over the providers.
+            at_least: the answer must know this block; "latest" is pinned to it or a later one.
+            archive: only providers that keep old states.
+            timeout_ms: when to give up, 0 for the policy's.
+            fresh: neither from the cache nor shared with another caller.
+
+        Returns:
+            The decoded result.
+
+        Raises:
+            RpcAnswerError: the node's honest error (a revert, a bad parameter).
+            AllProvidersFailed: nobody could answer.
+        """
+        info = lookup(method)
+        if method == "eth_sendRawTransaction":
+            return (await broadcast(self, params[0], route=route)).hash
+        if at_least >= 0 and info.block >= 0:
+            params, at_least = self._pin(params, info.block, at_least)
+            wire = None
+        if wire is None:
+            wire = encode_params(params)
+        key: Key | None = None
+        if info.repeat and not fresh and (self.sharing or self.cache):
+            key = (method, wire, route, at_least)
+            if self.cache and info.life is not Life.NEVER:
+                hit = self.cache.get(key, time.monotonic_ns())
+                if hit is not None:
+                    return hit[0]
+            shared = self._shared.get(key)
+            if shared is not None:
+                return await self._wait(shared)
+        call = Call(info, params, route=route, bulk=bulk, at_least=at_least, archive=archive)
+        call.wire = wire
+        if info.name in Filters.METHODS:
+            call.only = self._filters.owner(params)
+        if key is not None and self.sharing:
+            self._shared[key] = call
+        try:
+            self._begin(call, timeout_ms)
+            result = await self._wait(call)
+        finally:
+            if key is not None and self.sharing:
+                self._shared.pop(key, None)
+        if key is not None and self.cache:
+            self.cache.put(key, info, params, result, time.monotonic_ns())
+        return result
+
+    async def batch(
+        self, calls: Iterable[tuple[str, Sequence[Any]]], **how: Any
+    ) -> list[Any | BaseException]:
+        """Many calls at once; each item is its result or its own exception."""
+        asked = [self.request(method, params, **how) for method, params in calls]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    async def ask(
+        self,
+        provider: Provider,
+        method: str,
+        params: Sequence[Any] = (),
+        *,
+        timeout_ms: int = 0,
+    ) -> Any:
+        """Asks `provider` and nobody else, once.
+
+        Raises:
+            RpcAnswerError, AllProvidersFailed: as `request`.
+        """
+        call = Call(lookup(method), params, route=provider.terms.private, only=provider)
+        call.wire = encode_params(params)
+        self._begin(call, timeout_ms)
+        return await self._wait(call)
+
+    async def send_raw(self, raw: str, *, route: str = "") -> Broadcast:
+        """Sends a signed transaction to every provider of its route; see `broadcast`."""
+        return await broadcast(self, raw, route=route)
+
+    def _pin(self, params: Sequence[Any], index: int, at_least: int) -> tuple[list[Any], int]:
+        pinned = list(params)
+        if len(pinned) == index:
+            pinned.append("latest")
+        if len(pinned) > index and pinned[index] == "latest":
+            at_least = max(at_least, self.pool.heads.newest)
+            pinned[index] = hex(at_least)
+        return pinned, at_least
+
+    def _begin(self, call: Call, timeout_ms: int) -> None:
+        call.waiter = []
+        now_ns = time.monotonic_ns()
+        attempt = self.pool.start(call, now_ns, timeout_ms)
+        if attempt is not None:
+            self._send(attempt)
+            copy = self.pool.mirror(call, now_ns)
+            if copy is not None:
+                copy.call.waiter = []
+                self._send(copy)
+        self._set_alarm(attempt.due_ns if attempt else call.resume_ns)
+
+    async def _wait(self, call: Call) -> Any:
+        loop = self._loop or asyncio.get_running_loop()
+        waiter = loop.create_future()
+        call.waiter.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            call.waiter.remove(waiter)
+            if not call.waiter and not call.done:
+                for attempt in self.pool.abandon(call):
+                    self._link_of[attempt.provider].cancel(attempt)
+            raise
+
+    def _send(self, attempt: Attempt) -> None:
+        self._link_of[attempt.provider].submit(attempt)
+
+    # What the links report (see `link.Judge`)
+
+    def next_number(self, many: int) -> int:
+        """See `Judge.next_number`."""
+        number = self._number + 1
+        self._number += many
+        return number
+
+    def took(self, attempt: Attempt, reply: Reply) -> None:
+        """See `Judge.took`."""
+        now_ns = time.monotonic_ns()
+        if reply.error is not None:
+            trouble = from_error(reply.error)
+            if trouble.fault is not Fault.ANSWER:
+                self._apply(self.pool.failed(attempt, trouble, now_ns))
+                return
+        else:
+            doubt = self._doubt(attempt, reply.result)
+            if doubt is not None:
+                self._apply(self.pool.failed(attempt, doubt, now_ns))
+                return
+        if attempt.closed:
+            return
+        losers = self.pool.answered(attempt, now_ns)
+        for loser in losers:
+            self._link_of[loser.provider].cancel(loser)
+        call = attempt.call
+        if reply.error is not None:
+            self._fail(call, RpcAnswerError(reply.error, attempt.provider.name))
+            return
+        if call.method.name in Filters.MAKERS:
+            self._filters.made(reply.result, attempt.provider)
+        for waiter in call.waiter:
+            if not waiter.done():
+                waiter.set_result(reply.result)
+
+    def _doubt(self, attempt: Attempt, result: Any) -> Trouble | None:
+        """Why an answer without an error is none after all."""
+        if result is msgspec.UNSET:
+            return Trouble(Fault.PROVIDER, "neither a result nor an error")
+        call = attempt.call
+        if call.method.name == "eth_blockNumber":
+            try:
+                number = int(result, 16)
+            except (TypeError, ValueError):
+                return Trouble(Fault.PROVIDER, f"eth_blockNumber said {result!r:.40}")
+            self.pool.heads.saw(attempt.provider, number, time.monotonic_ns())
+            if number < call.at_least:
+                return Trouble(Fault.STALE, f"is at block {number}, not {call.at_least}")
+        elif result is None and call.method.name == "eth_getBlockByNumber":
+            block = call.params[0] if call.params else None
+            if isinstance(block, str) and block.startswith("0x"):
+                newest = max(self.pool.heads.newest, call.at_least)
+                if int(block, 16) <= newest:
+                    return Trouble(Fault.STALE, f"does not have block {int(block, 16)}")
+        return None
+
+    def lost(self, attempt: Attempt, trouble: Trouble) -> None:
+        """See `Judge.lost`."""
+        self._apply(self.pool.failed(attempt, trouble, time.monotonic_ns()))
+
+    def notified(self, link: Link, reply: Reply) -> None:
+        """See `Judge.notified`."""
+        for listener in self._listeners:
+            listener(link, reply.params)
+
+    def link_up(self, link: Link, channel: Channel) -> None:
+        """See `Judge.link_up`."""
+        self._health.arrived(link, channel)
+
+    def link_down(self, link: Link, channel: Channel, why: str) -> None:
+        """See `Judge.link_down`."""
+        link.provider.last_trouble = f"transport: {why}"
+        if not link.is_up:
+            link.provider.connected = False
+        if channel.pushes:
+            for outage in self._outages:
+                outage(link)
+
+    def listen(self, listener: Listener, outage: Callable[[Link], None]) -> Callable[[], None]:
+        """Hears all notifications, and when a link that pushes goes down; returns how to stop."""
+        self._listeners.append(listener)
+        self._outages.append(outage)
+
+        def stop() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+                self._outages.remove(outage)
+
+        return stop
+
+    # Time
+
+    def _apply(self, step: Step) -> None:
+        for attempt in step.cancel:
+            self._link_of[attempt.provider].cancel(attempt)
+        for attempt in step.send:
+            self._set_alarm(attempt.due_ns)
+            self._send(attempt)
+        for call, error in step.failed:
+            self._fail(call, self._plain(error))
+        if not step.send and not step.failed:
+            self._set_alarm(self.pool.next_due_ns())
+
+    @staticmethod
+    def _plain(error: Exception) -> Exception:
+        """Where every provider said the same in JSON-RPC, that is the answer."""
+        if isinstance(error, AllProvidersFailed) and error.causes:
+            name, first = error.causes[0]
+            if all(t.error is not None and t.fault is first.fault for _, t in error.causes):
+                return RpcAnswerError(first.error, name)
+        return error
+
+    @staticmethod
+    def _fail(call: Call, error: Exception) -> None:
+        for waiter in call.waiter:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _set_alarm(self, due_ns: int) -> None:
+        if self._alarm is not None:
+            if self._alarm_ns <= due_ns:
+                return
+            self._alarm.cancel()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        self._alarm_ns = due_ns
+        delay_s = max((due_ns - time.monotonic_ns()) / 1e9, 0.0)
+        self._alarm = self._loop.call_later(min(delay_s, 60.0), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        now_ns = time.monotonic_ns()
+        if now_ns - self._alarm_ns > _STALLED_NS and self._loop is not None:
+            # This process was held up (a long computation, a paging storm): answers may lie unread.
+            # Read them first, so that the providers are not blamed.
+            self._alarm_ns = now_ns
+            self._alarm = self._loop.call_later(0.001, self._ring)
+            return
+        step = self.pool.due(now_ns)
+        due_ns = self.pool.next_due_ns()
+        if due_ns < now_ns + 60_000_000_000:
+            self._set_alarm(due_ns)
+        self._apply(step)
+
+    # For others
+
+    def link_of(self, provider: Provider) -> Link:
+        """The transports of `provider`."""
+        return self._link_of[provider]
+
+    def after_head(self, callback: Callable[[int], None]) -> None:
+        """Calls `callback` with each newest head as it becomes known."""
+        self._health.on_head.append(callback)

@@ -1,0 +1,164 @@
+"""Looking after the providers: the right chain, the newest head, a quiet probe.
+
+Every few seconds each is asked for its newest block, which tells its head and its latency at once
+and is the probe by which an ejected one comes back when there is no traffic to mirror. A provider
+that pushes also tells of each new head as it comes. The 500 ms bound of fail-over does not come
+from here: hedging gives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.rpc.link import Link
+from barewire.rpc.transports.base import Channel
+
+if TYPE_CHECKING:
+    from barewire.rpc.client import RpcClient
+
+__all__ = ["Health"]
+
+log = logging.getLogger("barewire.rpc")
+
+_PROBE_MS = 2_000
+
+
+class Health:
+    """The background work of one client.
+
+    Attributes:
+        on_head: called with each newest head.
+    """
+
+    def __init__(self, client: RpcClient) -> None:
+        self._client = client
+        self._task: asyncio.Task[None] | None = None
+        self._vetting: dict[Link, asyncio.Task[None]] = {}
+        self._head_subs: dict[Link, str] = {}
+        self.on_head: list[Callable[[int], None]] = []
+        client.listen(self._notified, self._outage)
+
+    # Chain
+
+    def arrived(self, link: Link, channel: Channel) -> None:
+        """A way to a provider came up: it is vetted before it is used."""
+        running = self._vetting.get(link)
+        if running is None or running.done():
+            self._vetting[link] = asyncio.create_task(self._vet(link))
+        elif channel.pushes:
+            running.add_done_callback(lambda _: self._follow_soon(link))
+
+    async def first(self) -> None:
+        """Waits for the vetting of every link that came up."""
+        await asyncio.gather(*self._vetting.values())
+
+    async def _vet(self, link: Link) -> None:
+        provider = link.provider
+        want = self._client.config.chain_facts().chain_id
+        try:
+            said = await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
+            chain_id = int(said, 16)
+        except (RpcAnswerError, AllProvidersFailed, ValueError, TypeError) as error:
+            log.info("%s: eth_chainId: %s", provider.name, error)
+            if self._client.config.vet:
+                return  # the next check asks again
+        else:
+            if want and chain_id != want:
+                provider.refused = f"serves chain {chain_id}, but the pool is for chain {want}"
+                provider.connected = False
+                log.warning("%s: %s", provider.name, provider.refused)
+                return
+        provider.refused = ""
+        provider.connected = link.is_up
+        await self._check(link)
+        await self._follow(link)
+
+    # Heads
+
+    def _follow_soon(self, link: Link) -> None:
+        self._vetting[link] = asyncio.create_task(self._follow(link))
+
+    async def _follow(self, link: Link) -> None:
+        if link.stream is None or not link.stream.is_up or not self._client.config.follow_heads:
+            return
+        try:
+            self._head_subs[link] = await self._client.ask(
+                link.provider, "eth_subscribe", ["newHeads"], timeout_ms=_PROBE_MS
+            )
+        except (RpcAnswerError, AllProvidersFailed) as error:
+            log.info("%s: no newHeads: %s", link.provider.name, error)
+
+    def _notified(self, link: Link, params: Any) -> None:
+        if isinstance(params, dict) and params.get("subscription") == self._head_subs.get(link):
+            self._saw(link, params.get("result"))
+
+    def _outage(self, link: Link) -> None:
+        self._head_subs.pop(link, None)
+
+    def _saw(self, link: Link, block: Any) -> None:
+        try:
+            number = int(block["number"], 16)
+        except (TypeError, KeyError, ValueError):
+            return
+        heads = self._client.pool.heads
+        if heads.saw(link.provider, number, time.monotonic_ns()):
+            for callback in self.on_head:
+                callback(heads.newest)
+
+    # Checks
+
+    def start(self) -> None:
+        """Checks all providers at the policy's interval until stopped."""
+        self._task = asyncio.create_task(self._run())
+
+    def stop(self) -> None:
+        """Stops checking."""
+        if self._task is not None:
+            self._task.cancel()
+        for task in self._vetting.values():
+            task.cancel()
+
+    async def _run(self) -> None:
+        interval_s = self._client.pool.policy.check_ms / 1000
+        while True:
+            await asyncio.sleep(interval_s)
+            await asyncio.gather(*(self._look_after(link) for link in self._client.links))
+            await self._final()
+
+    async def _look_after(self, link: Link) -> None:
+        provider, now_ns = link.provider, time.monotonic_ns()
+        await link.refresh(silent_ms=_PROBE_MS)
+        self._client.pool.ejection.calm(provider, now_ns)
+        if not link.is_up:
+            return
+        if provider.connected:
+            await self._check(link)
+        else:
+            await self._vet(link)
+
+    async def _check(self, link: Link) -> None:
+        provider = link.provider
+        if provider.terms.methods and not provider.terms.methods[0].startswith("eth_"):
+            return
+        try:
+            block = await self._client.ask(
+                provider, "eth_getBlockByNumber", ["latest", False], timeout_ms=_PROBE_MS
+            )
+        except (RpcAnswerError, AllProvidersFailed):
+            return  # the pool has counted it
+        self._saw(link, block)
+        if provider.probation and time.monotonic_ns() >= provider.out_until_ns:
+            self._client.pool.ejection.mirrored_well(provider)
+
+    async def _final(self) -> None:
+        try:
+            block = await self._client.request("eth_getBlockByNumber", ["finalized", False])
+        except (RpcAnswerError, AllProvidersFailed):
+            return  # a chain without the tag: nothing counts as final
+        if isinstance(block, dict):
+            self._client.pool.heads.final = int(block["number"], 16)

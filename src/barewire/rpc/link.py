@@ -1,0 +1,259 @@
+"""One provider's ways: the stream first (IPC, else WebSocket), HTTP behind it, lanes in front.
+
+The link knows which way is up, keeps the stream connected, splits refused batches, and tells the
+client what became of each attempt. It chooses nothing between providers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from barewire.rpc.faults import Fault, Trouble, from_error
+from barewire.rpc.jsonrpc import Reply, encode_batch, encode_single
+from barewire.rpc.lanes import Lane
+from barewire.rpc.pool import Attempt
+from barewire.rpc.provider import Provider
+from barewire.rpc.transports.base import Channel, Exchange, StreamChannel
+from barewire.rpc.transports.http1 import Http1Channel
+from barewire.rpc.transports.http2 import Http2Channel
+from barewire.rpc.transports.websocket import WebSocketChannel
+
+__all__ = ["Judge", "Link"]
+
+log = logging.getLogger("barewire.rpc")
+
+
+class Judge(Protocol):
+    """The client, as the link sees it."""
+
+    def took(self, attempt: Attempt, reply: Reply) -> None:
+        """An item of an answer: a result or an error."""
+
+    def lost(self, attempt: Attempt, trouble: Trouble) -> None:
+        """An attempt came to nothing."""
+
+    def next_number(self, many: int) -> int:
+        """The first of `many` fresh request ids."""
+
+    def notified(self, link: Link, reply: Reply) -> None:
+        """A notification came from `link`."""
+
+    def link_up(self, link: Link, channel: Channel) -> None:
+        """`channel` of `link` can be used."""
+
+    def link_down(self, link: Link, channel: Channel, why: str) -> None:
+        """`channel` of `link` is gone."""
+
+
+class Link:
+    """The transports of one provider.
+
+    Attributes:
+        provider: whose they are.
+        stream: IPC or WebSocket, or None.
+        http: HTTP, or None.
+        priority: the lane that gathers for a millisecond.
+        bulk: the lane that gathers for ten.
+    """
+
+    def __init__(
+        self, provider: Provider, judge: Judge, *, priority_ms: float = 1.0, bulk_ms: float = 10.0
+    ) -> None:
+        self.provider = provider
+        self.stream: StreamChannel | None = None
+        self.http: Http1Channel | Http2Channel | None = None
+        items = provider.terms.batch_items
+        self.priority = Lane(priority_ms, items, self._fly)
+        self.bulk = Lane(bulk_ms, items, self._fly)
+        self._judge = judge
+        self._keepers: list[asyncio.Task[None]] = []
+        self._down = {True: asyncio.Event(), False: asyncio.Event()}  # by whether it is the stream
+
+    @property
+    def is_up(self) -> bool:
+        """Whether any way is up."""
+        return any(channel.is_up for channel in self._channels())
+
+    def _channels(self) -> list[StreamChannel | Http1Channel | Http2Channel]:
+        return [c for c in (self.stream, self.http) if c is not None]
+
+    # Up and down
+
+    async def open(self) -> None:
+        """Tries every way once, and goes on keeping all of them up in the background."""
+        channels = self._channels()
+        await asyncio.gather(*(self._try(channel) for channel in channels))
+        self._keepers = [asyncio.create_task(self._keep(channel)) for channel in channels]
+
+    async def _try(self, channel: Channel) -> None:
+        try:
+            await channel.open()
+        except Trouble as trouble:
+            self.provider.last_trouble = f"{trouble.fault.value}: {trouble.message}"
+            log.info("%s: %s", self.provider.name, trouble.message)
+
+    async def _keep(self, channel: Channel) -> None:
+        wait_s = 0.05
+        down = self._down[channel is self.stream]
+        while True:
+            if channel.is_up:
+                wait_s = 0.05
+                down.clear()
+                await down.wait()
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  (spreads load)
+            wait_s = min(wait_s * 2, 5.0)
+            await self._try(channel)
+
+    def up(self, channel: Channel) -> None:
+        """See `Sink.up`."""
+        self._judge.link_up(self, channel)
+
+    def down(self, channel: Channel, why: str) -> None:
+        """See `Sink.down`."""
+        self._down[channel is self.stream].set()
+        self._judge.link_down(self, channel, why)
+
+    def notified(self, channel: Channel, reply: Reply) -> None:
+        """See `Sink.notified`."""
+        self._judge.notified(self, reply)
+
+    async def refresh(self, silent_ms: int) -> None:
+        """Health-check time: moved names are followed, a stream that has gone silent is cut.
+
+        Args:
+            silent_ms: how long a stream with open exchanges may say nothing.
+        """
+        stream, http = self.stream, self.http
+        if stream is not None and stream.is_up and stream.silent(time.monotonic_ns(), silent_ms):
+            stream.drop(f"silent for {silent_ms} ms with requests open")
+        if isinstance(stream, WebSocketChannel):
+            await stream.refresh()
+        if http is not None:
+            await http.refresh()
+
+    async def close(self) -> None:
+        """Closes every way."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        for channel in self._channels():
+            await channel.close()
+
+    # Out
+
+    def submit(self, attempt: Attempt) -> None:
+        """Sends `attempt` in its lane."""
+        (self.bulk if attempt.call.bulk else self.priority).add(attempt)
+
+    def _fly(self, attempts: list[Attempt], lane: Lane) -> None:
+        exchange = self._exchange(attempts)
+        exchange.lane = lane
+        self._way(attempts[0]).submit(exchange)
+
+    def _exchange(self, attempts: Sequence[Attempt]) -> Exchange:
+        number = self._judge.next_number(len(attempts))
+        if len(attempts) == 1:
+            call = attempts[0].call
+            payload = encode_single(number, call.method.name, call.wire)
+        else:
+            items = [(a.call.method.name, a.call.wire) for a in attempts]
+            payload = encode_batch(number, items)
+        exchange = Exchange(number, payload, attempts, self)
+        for attempt in attempts:
+            attempt.waiter = exchange
+        return exchange
+
+    def _way(self, attempt: Attempt) -> Channel:
+        if self.stream is not None and (self.stream.is_up or self.http is None):
+            return self.stream
+        assert self.http is not None
+        return self.http
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Nobody waits for `attempt` any more."""
+        exchange: Exchange | None = attempt.waiter
+        if exchange is None:
+            self.priority.withdraw(attempt)
+            self.bulk.withdraw(attempt)
+            return
+        if all(a.call.done or a.closed for a in exchange.attempts) and exchange.channel:
+            channel, exchange.channel = exchange.channel, None
+            channel.cancel(exchange)
+            exchange.lane.landed()
+
+    # Back
+
+    def replied(self, exchange: Exchange, reply: Reply | list[Reply]) -> None:
+        """See `Sink.replied`."""
+        exchange.channel = None
+        exchange.lane.landed()
+        attempts = exchange.attempts
+        if isinstance(reply, Reply):
+            if len(attempts) == 1:
+                self._item(exchange, attempts[0], reply)
+            else:
+                self._refused(exchange, from_error(reply.error))
+            return
+        if len(attempts) == 1:
+            self._judge.lost(attempts[0], Trouble(Fault.PROVIDER, "a batch for a single request"))
+            return
+        missing = dict(enumerate(attempts))
+        for item in reply:
+            index = item.id - exchange.number if isinstance(item.id, int) else -1
+            attempt = missing.pop(index, None)
+            if attempt is not None:
+                self._judge.took(attempt, item)
+        for attempt in missing.values():
+            self._judge.lost(attempt, Trouble(Fault.PROVIDER, "missing in the answer to a batch"))
+
+    def _item(self, exchange: Exchange, attempt: Attempt, reply: Reply) -> None:
+        if reply.id != exchange.number and reply.error is None:
+            trouble = Trouble(Fault.PROVIDER, f"answered id {reply.id!r}, not {exchange.number}")
+            self._judge.lost(attempt, trouble)
+            return
+        self._judge.took(attempt, reply)
+
+    def broke(self, exchange: Exchange, trouble: Trouble) -> None:
+        """See `Sink.broke`."""
+        on_stream = exchange.channel is self.stream
+        exchange.channel = None
+        attempts = exchange.attempts
+        if len(attempts) > 1 and trouble.fault is Fault.BATCH:
+            exchange.lane.landed()
+            self._refused(exchange, trouble)
+            return
+        if on_stream and self.http is not None and trouble.fault is Fault.TRANSPORT:
+            # WebSocket first, HTTP behind it: what may be repeated goes to the same provider again.
+            again = [a for a in attempts if a.call.method.repeat and not a.closed]
+            if again:
+                retry = self._exchange(again)
+                retry.lane = exchange.lane
+                self.http.submit(retry)
+            else:
+                exchange.lane.landed()
+            attempts = [a for a in attempts if not a.call.method.repeat]
+        else:
+            exchange.lane.landed()
+        for attempt in attempts:
+            self._judge.lost(attempt, trouble)
+
+    def _refused(self, exchange: Exchange, trouble: Trouble) -> None:
+        """The provider refused a batch: smaller ones from now on, and this one in halves."""
+        attempts = [a for a in exchange.attempts if not a.closed]
+        if trouble.fault is Fault.RATE_LIMIT or len(exchange.attempts) == 1:
+            for attempt in attempts:
+                self._judge.lost(attempt, trouble)
+            return
+        half = max(len(exchange.attempts) // 2, 1)
+        for lane in (self.priority, self.bulk):
+            lane.items = min(lane.items, half)
+        log.info("%s: batch refused (%s); now %d", self.provider.name, trouble.message, half)
+        for start in range(0, len(attempts), half):
+            part = self._exchange(attempts[start : start + half])
+            part.lane = exchange.lane
+            part.lane.took_off()
+            self._way(attempts[start]).submit(part)

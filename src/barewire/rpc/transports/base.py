@@ -1,0 +1,196 @@
+"""What every transport is to the rest: something that carries exchanges.
+
+An exchange is one message to a provider (a request or a batch) and what becomes of it: exactly one
+of `Sink.replied` and `Sink.broke` is called for it, unless it was cancelled first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from barewire.rpc.faults import Fault, Trouble
+from barewire.rpc.jsonrpc import Reply, decode
+
+__all__ = ["Channel", "Exchange", "Sink", "StreamChannel"]
+
+log = logging.getLogger("barewire.rpc")
+
+
+class Sink(Protocol):
+    """Who is told what became of exchanges, and of the connection."""
+
+    def replied(self, exchange: Exchange, reply: Reply | list[Reply]) -> None:
+        """The provider answered."""
+
+    def broke(self, exchange: Exchange, trouble: Trouble) -> None:
+        """The exchange failed."""
+
+    def notified(self, channel: Channel, reply: Reply) -> None:
+        """A notification came."""
+
+    def up(self, channel: Channel) -> None:
+        """The channel can carry exchanges."""
+
+    def down(self, channel: Channel, why: str) -> None:
+        """It no longer can; its open exchanges have been reported broken."""
+
+
+class Exchange:
+    """One message and its answer.
+
+    Attributes:
+        number: the id of its first item; items are numbered upwards.
+        payload: the message.
+        attempts: what it carries, one for each item.
+        sink: who is told.
+        carrier: the channel's own (a connection, a stream number).
+    """
+
+    __slots__ = ("attempts", "carrier", "channel", "lane", "number", "payload", "sink")
+
+    def __init__(self, number: int, payload: bytes, attempts: Sequence[Any], sink: Sink) -> None:
+        self.number = number
+        self.payload = payload
+        self.attempts = attempts
+        self.sink = sink
+        self.carrier: Any = None
+        self.channel: Channel | None = None
+        self.lane: Any = None
+
+
+class Channel(ABC):
+    """One way to a provider."""
+
+    is_up = False
+    pushes = False
+    """Whether notifications can come over it."""
+
+    @abstractmethod
+    def submit(self, exchange: Exchange) -> None:
+        """Sends; may queue while connections are opened. Never raises for network trouble."""
+
+    @abstractmethod
+    def cancel(self, exchange: Exchange) -> None:
+        """Nobody waits for `exchange` any more; nothing further is reported about it."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connects.
+
+        Raises:
+            OSError, Trouble: it cannot be reached.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Closes everything; open exchanges are reported broken."""
+
+
+class StreamChannel(Channel, asyncio.Protocol):
+    """WebSocket and IPC: one connection, many exchanges, and notifications.
+
+    Attributes:
+        heard_ns: when bytes last came, monotonic.
+    """
+
+    pushes = True
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._pending: dict[int, Exchange] = {}
+        self._transport: asyncio.Transport | None = None
+        self.heard_ns = 0
+
+    def submit(self, exchange: Exchange) -> None:
+        """See `Channel.submit`."""
+        if not self.is_up:
+            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, "not connected"))
+            return
+        exchange.channel = self
+        self._pending[exchange.number] = exchange
+        self._write(exchange.payload)
+
+    def silent(self, now_ns: int, silent_ms: int) -> bool:
+        """Whether exchanges are open and nothing has come for `silent_ms`."""
+        return bool(self._pending) and now_ns - self.heard_ns > silent_ms * 1_000_000
+
+    def cancel(self, exchange: Exchange) -> None:
+        """See `Channel.cancel`: a late answer finds no one and is dropped."""
+        self._pending.pop(exchange.number, None)
+
+    @abstractmethod
+    def _write(self, payload: bytes) -> None:
+        """Frames and sends one message."""
+
+    def _became_up(self) -> None:
+        self.is_up = True
+        self.heard_ns = time.monotonic_ns()
+        self._sink.up(self)
+
+    def _message(self, data: bytes | bytearray) -> None:
+        try:
+            reply = decode(data)
+        except Trouble as trouble:
+            self._garbled(trouble)
+            return
+        self._dispatch(reply)
+
+    def _dispatch(self, reply: Reply | list[Reply]) -> None:
+        if isinstance(reply, list):
+            number = min((r.id for r in reply if isinstance(r.id, int)), default=None)
+        elif reply.method:
+            self._sink.notified(self, reply)
+            return
+        else:
+            number = reply.id if isinstance(reply.id, int) else None
+        exchange = self._pending.pop(number, None) if number is not None else None
+        if exchange is None and number is not None and isinstance(reply, list):
+            # The first item of the batch is missing in the answer: its numbers still tell whose.
+            exchange = next(
+                (e for n, e in self._pending.items() if n <= number < n + len(e.attempts)), None
+            )
+            if exchange:
+                del self._pending[exchange.number]
+        if exchange is not None:
+            exchange.sink.replied(exchange, reply)
+        elif number is None and not isinstance(reply, list) and len(self._pending) == 1:
+            # A refusal bears no id; with one exchange open it is clear what was refused.
+            _, exchange = self._pending.popitem()
+            exchange.sink.replied(exchange, reply)
+
+    def _garbled(self, trouble: Trouble) -> None:
+        """Nonsense on a stream: whose answer it was is unknown, so all that wait are failed."""
+        self._fail_all(trouble)
+
+    def _fail_all(self, trouble: Trouble) -> None:
+        pending, self._pending = self._pending, {}
+        for exchange in pending.values():
+            exchange.sink.broke(exchange, trouble)
+
+    def drop(self, why: str) -> None:
+        """Cuts the connection, as for one that has gone silent."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._lost(why)
+
+    def _lost(self, why: str) -> None:
+        was_up, self.is_up = self.is_up, False
+        self._transport = None
+        self._fail_all(Trouble(Fault.TRANSPORT, why))
+        if was_up:
+            self._sink.down(self, why)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport says the connection is gone (asyncio.Protocol)."""
+        self._lost(f"the connection was lost: {exc}" if exc else "the other side closed")
+
+    async def close(self) -> None:
+        """See `Channel.close`."""
+        if self._transport is not None:
+            self._transport.close()
+        self._lost("closed")

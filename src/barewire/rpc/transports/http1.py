@@ -1,0 +1,296 @@
+"""HTTP/1.1: a pool of warm connections, one exchange on each.
+
+httptools (the parser of llhttp) does the parsing. It was chosen by measurement: 0.5 us a response,
+against 39 us in h11, and 270 us and 830 us for a whole exchange with aiohttp and httpx where a bare
+asyncio protocol takes 150 us (anvil on loopback, uvloop).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import cast
+
+import httptools
+
+from barewire.rpc.addresses import Address
+from barewire.rpc.faults import Fault, Trouble, from_status
+from barewire.rpc.jsonrpc import decode
+from barewire.rpc.transports.base import Channel, Exchange, Sink
+from barewire.rpc.transports.dial import Dialer
+
+__all__ = ["Http1Channel", "request_headers"]
+
+_DISCARD_S = 1.0  # how long a connection may take to finish an answer that nobody waits for
+_IDLE_NS = 45 * 1_000_000_000  # many servers close after 60 s; be first
+
+
+def request_headers(address: Address, headers: Mapping[str, str]) -> dict[str, str]:
+    """What each request says beside its length."""
+    fixed = {
+        "host": address.authority,
+        "content-type": "application/json",
+        "accept": "application/json",
+        "user-agent": "barewire",
+    }
+    if address.userinfo:
+        token = base64.b64encode(address.userinfo.encode()).decode()
+        fixed["authorization"] = f"Basic {token}"
+    return fixed | {name.lower(): value for name, value in headers.items()}
+
+
+class _Connection(asyncio.Protocol):
+    """One connection and the exchange that is on it."""
+
+    __slots__ = (
+        "body",
+        "channel",
+        "exchange",
+        "idle_since_ns",
+        "ip",
+        "parser",
+        "reaper",
+        "retry_after",
+        "transport",
+    )
+
+    def __init__(self, channel: Http1Channel) -> None:
+        self.channel = channel
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.parser = httptools.HttpResponseParser(self)
+        self.body: list[bytes] = []
+        self.retry_after = ""
+        self.reaper: asyncio.TimerHandle | None = None
+        self.idle_since_ns = 0
+        self.ip = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._end(Trouble(Fault.PROVIDER, f"not HTTP: {error}"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(name) == 11 and name.lower() == b"retry-after":
+            self.retry_after = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self.body.append(body)
+
+    def on_message_complete(self) -> None:
+        status = self.parser.get_status_code()
+        if status < 200:  # 100 Continue and the like: the answer is still to come
+            return
+        body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
+        self.body = []
+        retry_after, self.retry_after = self.retry_after, ""
+        exchange, self.exchange = self.exchange, None
+        keep = self.parser.should_keep_alive()
+        if self.reaper is not None:
+            self.reaper.cancel()
+            self.reaper = None
+        self.channel.freed(self, keep)
+        if exchange is None:
+            return
+        exchange.carrier = None
+        try:
+            if status != 200 and not body.lstrip().startswith((b"{", b"[")):
+                raise from_status(status, retry_after)
+            reply = decode(body)
+            if status == 429 or (
+                status != 200 and (isinstance(reply, list) or reply.error is None)
+            ):
+                raise from_status(status, retry_after)
+        except Trouble as trouble:
+            exchange.sink.broke(exchange, trouble)
+            return
+        exchange.sink.replied(exchange, reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.exchange is not None and exc is None:
+            why = "the other side closed before it answered"
+        else:
+            why = f"the connection was lost: {exc}"
+        self._end(Trouble(Fault.TRANSPORT, why))
+
+    def _end(self, trouble: Trouble) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.abort()
+        if self.reaper is not None:
+            self.reaper.cancel()
+            self.reaper = None
+        exchange, self.exchange = self.exchange, None
+        self.channel.gone(self)
+        if exchange is not None:
+            exchange.carrier = None
+            exchange.sink.broke(exchange, trouble)
+
+
+class Http1Channel(Channel):
+    """All HTTP/1.1 connections to one address.
+
+    Attributes:
+        address: where.
+        size: the most connections, 100 by default.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        sink: Sink,
+        dialer: Dialer,
+        *,
+        headers: Mapping[str, str] | None = None,
+        size: int = 100,
+        warm: int = 2,
+    ) -> None:
+        self.address = address
+        self.size = size
+        self._warm = warm
+        self._sink = sink
+        self._dialer = dialer
+        fixed = request_headers(address, headers or {})
+        lines = [f"POST {address.target} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in fixed.items()]
+        self._head = ("\r\n".join(lines) + "\r\ncontent-length: ").encode("latin-1")
+        self._idle: list[_Connection] = []
+        self._all: set[_Connection] = set()
+        self._queue: deque[Exchange] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def submit(self, exchange: Exchange) -> None:
+        """See `Channel.submit`."""
+        exchange.channel = self
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.transport is not None and not connection.transport.is_closing():
+                self._carry(connection, exchange)
+                return
+        self._queue.append(exchange)
+        if len(self._all) + len(self._opening) < self.size:
+            self._start_opening()
+
+    def _carry(self, connection: _Connection, exchange: Exchange) -> None:
+        connection.exchange = exchange
+        exchange.carrier = connection
+        payload = exchange.payload
+        assert connection.transport is not None
+        connection.transport.write(b"%b%d\r\n\r\n%b" % (self._head, len(payload), payload))
+
+    def _start_opening(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._open_one())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open_one(self) -> None:
+        try:
+            _, connection, ip = await self._dialer.tcp(lambda: _Connection(self), self.address)
+        except Trouble as trouble:
+            if len(self._opening) == 1:  # nobody else is trying for those who wait
+                self._refused(trouble)
+            return
+        connection.ip = ip
+        self._all.add(connection)
+        if not self.is_up:
+            self.is_up = True
+            self._sink.up(self)
+        self.freed(connection, True)
+
+    def _refused(self, trouble: Trouble) -> None:
+        if self.is_up and not self._all:
+            self.is_up = False
+            self._sink.down(self, trouble.message)
+        waiting, self._queue = self._queue, deque()
+        for exchange in waiting:
+            exchange.sink.broke(exchange, trouble)
+
+    def freed(self, connection: _Connection, keep: bool) -> None:
+        """`connection` has nothing on it now."""
+        if not keep or self._closed or connection not in self._all:
+            if connection.transport is not None:
+                self._dialer.keep_session(connection.transport, self.address.host, "http/1.1")
+                connection.transport.close()
+            self._all.discard(connection)
+            if self._queue and not self._closed:
+                self._start_opening()
+            return
+        if self._queue:
+            self._carry(connection, self._queue.popleft())
+            return
+        connection.idle_since_ns = time.monotonic_ns()
+        self._idle.append(connection)
+
+    def gone(self, connection: _Connection) -> None:
+        """`connection` was lost."""
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._queue and not self._closed and len(self._all) + len(self._opening) < self.size:
+            self._start_opening()
+
+    def cancel(self, exchange: Exchange) -> None:
+        """See `Channel.cancel`.
+
+        The answer is read and thrown away if it comes soon, which keeps the connection warm; a
+        connection that stays silent is cut.
+        """
+        connection = exchange.carrier
+        if connection is None:
+            if exchange in self._queue:
+                self._queue.remove(exchange)
+            return
+        exchange.carrier = None
+        connection.exchange = None
+        loop = asyncio.get_running_loop()
+        connection.reaper = loop.call_later(_DISCARD_S, connection.transport.abort)
+
+    async def open(self) -> None:
+        """See `Channel.open`: one connection is made at once, the rest as they are needed."""
+        _, connection, ip = await self._dialer.tcp(lambda: _Connection(self), self.address)
+        connection.ip = ip
+        self._all.add(connection)
+        self.is_up = True
+        self._sink.up(self)
+        self.freed(connection, True)
+        for _ in range(self._warm - 1):
+            self._start_opening()
+
+    async def refresh(self) -> None:
+        """Retires idle connections that are old, or whose address the name no longer has."""
+        try:
+            valid = set(await self._dialer.resolver(self.address.host, self.address.port))
+        except OSError:
+            valid = set()  # the resolver is away: what works, works
+        now = time.monotonic_ns()
+        for connection in list(self._all):
+            moved = bool(valid) and connection.ip not in valid
+            if moved:
+                self._all.discard(connection)  # one in use is closed when it is freed
+            old = now - connection.idle_since_ns > _IDLE_NS
+            if connection in self._idle and (moved or (old and len(self._all) > self._warm)):
+                self._idle.remove(connection)
+                self._all.discard(connection)
+                if connection.transport is not None:
+                    self._dialer.keep_session(connection.transport, self.address.host, "http/1.1")
+                    connection.transport.close()
+
+    async def close(self) -> None:
+        """See `Channel.close`."""
+        self._closed = True
+        for task in list(self._opening):
+            task.cancel()
+        for connection in list(self._all):
+            if connection.transport is not None:
+                connection.transport.close()
+        waiting, self._queue = self._queue, deque()
+        for exchange in waiting:
+            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, "closed"))
+        self.is_up = False
