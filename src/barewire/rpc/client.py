@@ -31,6 +31,7 @@ from barewire.rpc.link import Link
 from barewire.rpc.methods import Life, lookup
 from barewire.rpc.pool import Attempt, Call, Pool, Step
 from barewire.rpc.provider import Provider
+from barewire.rpc.subscriptions import Subscription, subscribe
 from barewire.rpc.transports.base import Channel
 from barewire.rpc.transports.dial import Resolver, resolve
 
@@ -230,6 +231,10 @@ class RpcClient:
     async def send_raw(self, raw: str, *, route: str = "") -> Broadcast:
         """Sends a signed transaction to every provider of its route; see `broadcast`."""
         return await broadcast(self, raw, route=route)
+
+    async def subscribe(self, kind: str, *args: Any) -> Subscription:
+        """A stream of `kind` that outlives its provider; see `subscriptions`."""
+        return await subscribe(self, kind, *args)
 
     def _pin(self, params: Sequence[Any], index: int, at_least: int) -> tuple[list[Any], int]:
         pinned = list(params)

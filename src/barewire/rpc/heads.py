@@ -18,6 +18,7 @@ class Heads:
 
     Attributes:
         newest: block number, -1 while unknown.
+        newest_ns: when that was learnt, monotonic.
         final: the newest block known to be final, -1 while unknown.
     """
 
@@ -27,7 +28,7 @@ class Heads:
         self._max_lag = max_lag
         self.newest = -1
         self.final = -1
-        self._newest_ns = 0
+        self.newest_ns = 0
 
     def saw(self, provider: Provider, number: int, now_ns: int) -> bool:
         """Takes `provider`'s word that `number` exists; True when the newest head moved."""
@@ -50,7 +51,7 @@ class Heads:
                 provider.doubtful = ""
                 believed = max(believed, provider.head)
                 continue
-            quiet_ns = now_ns - self._newest_ns if self._newest_ns else 0
+            quiet_ns = now_ns - self.newest_ns if self.newest_ns else 0
             slack = 3 + self._max_lag + 2 * quiet_ns // self._block_ns
             if provider.head > max(witness, self.newest) + slack:
                 ahead = provider.head - max(witness, self.newest)
@@ -65,7 +66,7 @@ class Heads:
             self.newest = believed
             return False
         self.newest = believed
-        self._newest_ns = now_ns
+        self.newest_ns = now_ns
         return True
 
     def behind(self, provider: Provider) -> bool:

@@ -1,0 +1,348 @@
+"""Subscriptions that outlive their provider.
+
+    async for header in await client.subscribe("newHeads"):
+        ...
+
+One provider pushes. When it dies, falls silent while others go on, or is put out, the next one is
+subscribed to, and what happened in between is fetched: every block once, every log once. What no
+provider can give back (pending transactions) is reported in `Subscription.losses`, never passed
+over. Where no provider pushes, blocks and logs are polled; the log says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.rpc.link import Link
+from barewire.rpc.methods import Kind
+from barewire.rpc.stitch import HeadStitch, LogStitch, Loss, OnceStitch
+
+if TYPE_CHECKING:
+    from barewire.rpc.client import RpcClient
+
+__all__ = ["Subscription", "subscribe"]
+
+log = logging.getLogger("barewire.rpc")
+
+_QUEUE = 10_000
+_WATCH_S = 1.0
+_SILENT_HEADS_S = 2.0
+_MARGIN = 8
+"""Blocks behind the newest head up to which a live log stream counts as complete."""
+_WIDE = 500
+"""Blocks asked for in one getLogs."""
+_DEEPEST = 128
+"""A reorganisation deeper than this is not walked back."""
+
+_ids = itertools.count(1)
+
+
+async def subscribe(client: RpcClient, kind: str, *args: Any) -> Subscription:
+    """Subscribes to `kind` (``newHeads``, ``logs``, ``newPendingTransactions``, or any other).
+
+    Raises:
+        RpcAnswerError: the provider refuses the subscription itself.
+    """
+    subscription = Subscription(client, kind, args)
+    await subscription.begin()
+    return subscription
+
+
+class Subscription(AsyncIterator[Any]):
+    """One stream of items.
+
+    Attributes:
+        id: its own id; the ids that providers give change with them.
+        kind: what is subscribed to.
+        losses: what could not be recovered, in order.
+        moves: how often the provider changed.
+        provider: name of the one that pushes now, or "" while polling or between two.
+        on_loss: called with each loss.
+    """
+
+    def __init__(self, client: RpcClient, kind: str, args: tuple[Any, ...]) -> None:
+        self.id = f"0xb0{next(_ids):030x}"
+        self.kind = kind
+        self.losses: list[Loss] = []
+        self.moves = 0
+        self.provider = ""
+        self.on_loss: Callable[[Loss], None] | None = None
+        self._client = client
+        self._args = args
+        self._heads = HeadStitch()
+        self._logs = LogStitch()
+        self._once = OnceStitch()
+        self._link: Link | None = None
+        self._their_id: str | None = None
+        self._early: list[tuple[str, Any]] = []
+        self._live: deque[Any] = deque()
+        self._wake = asyncio.Event()
+        self._out: deque[Any] = deque()
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stop_listening = client.listen(self._notified, self._outage)
+        self._refused: Exception | None = None
+
+    # The reader's side
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._out:
+            if self._task is None or self._task.done():
+                if self._task is not None and not self._task.cancelled():
+                    self._task.result()
+                raise StopAsyncIteration
+            self._ready.clear()
+            await self._ready.wait()
+        return self._out.popleft()
+
+    def _emit(self, item: Any) -> None:
+        if len(self._out) >= _QUEUE:
+            self._out.popleft()
+            self._lose(Loss("overrun", 1, 1, "the reader is slower than the stream"))
+        self._out.append(item)
+        self._ready.set()
+
+    def _lose(self, loss: Loss) -> None:
+        self.losses.append(loss)
+        log.warning("%s: lost %s %d-%d: %s", self.kind, loss.what, loss.first, loss.last, loss.why)
+        if self.on_loss is not None:
+            self.on_loss(loss)
+
+    async def close(self) -> None:
+        """Unsubscribes and ends the stream."""
+        self._stop_listening()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._ready.set()
+        await self._leave()
+
+    # The providers' side
+
+    def _notified(self, link: Link, params: Any) -> None:
+        if link is not self._link or not isinstance(params, dict):
+            return
+        if self._their_id is None:  # pushed before the answer to eth_subscribe was taken
+            self._early.append((params.get("subscription", ""), params.get("result")))
+        elif params.get("subscription") == self._their_id:
+            self._live.append(params.get("result"))
+            self._wake.set()
+
+    def _outage(self, link: Link) -> None:
+        if link is self._link:
+            self._link = None
+            self._wake.set()
+
+    def _candidates(self) -> list[Link]:
+        pool, now_ns = self._client.pool, time.monotonic_ns()
+        links = [
+            link
+            for link in self._client.links
+            if link.stream is not None
+            and link.stream.is_up
+            and link.provider.connected
+            and not link.provider.terms.private
+        ]
+        return sorted(
+            links,
+            key=lambda link: (
+                pool.ejection.is_out(link.provider, now_ns) or bool(link.provider.doubtful),
+                pool.heads.behind(link.provider),
+                pool.ranking.unloaded(link.provider, Kind.LIGHT),
+            ),
+        )
+
+    async def begin(self) -> None:
+        """Subscribes for the first time."""
+        if self.kind in ("newHeads", "logs"):
+            newest = await self._newest()
+            self._heads.last = self._logs.covered = newest
+        if not await self._join() and self._refused is not None:
+            self._stop_listening()
+            raise self._refused
+        self._task = asyncio.create_task(self._run())
+
+    async def _join(self) -> bool:
+        """Subscribes at the best provider that will have us."""
+        self._refused = None
+        for link in self._candidates():
+            self._link, self._their_id, self._early = link, None, []
+            try:
+                their_id = await self._client.ask(
+                    link.provider, "eth_subscribe", [self.kind, *self._args], timeout_ms=1_000
+                )
+            except (RpcAnswerError, AllProvidersFailed) as error:
+                self._refused = error if isinstance(error, RpcAnswerError) else None
+                self._link = None
+                continue
+            if self._link is not link:
+                continue  # it died while it answered
+            self._their_id = their_id
+            self._live.extend(item for early_id, item in self._early if early_id == their_id)
+            self.provider = link.provider.name
+            return True
+        self._link, self.provider = None, ""
+        return False
+
+    async def _leave(self) -> None:
+        link, self._link = self._link, None
+        if link is not None and self._their_id is not None and link.is_up:
+            with contextlib.suppress(RpcAnswerError, AllProvidersFailed):
+                await self._client.ask(
+                    link.provider, "eth_unsubscribe", [self._their_id], timeout_ms=500
+                )
+
+    async def _run(self) -> None:
+        while True:
+            await self._drain()
+            if self._link is None:
+                await self._move()
+                continue
+            self._wake.clear()
+            if not self._live:
+                try:
+                    async with asyncio.timeout(_WATCH_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    if self._is_silent():
+                        log.info("%s: %s is silent", self.kind, self.provider)
+                        await self._leave()
+            if self.kind == "logs":
+                covered = self._client.pool.heads.newest - _MARGIN
+                self._logs.covered = max(self._logs.covered, covered)
+
+    def _is_silent(self) -> bool:
+        """Whether the others have gone on without the one that should push."""
+        link = self._link
+        if link is None:
+            return False
+        pool, now_ns = self._client.pool, time.monotonic_ns()
+        if pool.ejection.is_out(link.provider, now_ns) and len(self._candidates()) > 1:
+            return True
+        behind = self.kind == "newHeads" and self._heads.last < pool.heads.newest
+        return behind and now_ns - pool.heads.newest_ns > _SILENT_HEADS_S * 1e9
+
+    async def _move(self) -> None:
+        """From a provider that is gone to the next one, and over the gap."""
+        gone_ns = time.monotonic_ns()
+        self.moves += 1
+        joined = await self._join()
+        if not joined:
+            if not self._candidates() and any(k.is_up for k in self._client.links):
+                await self._fill(gone_ns, polled=True)
+            await asyncio.sleep(0.02 if self.moves < 50 else 0.2)
+            self.moves -= 1
+            return
+        await self._fill(gone_ns, polled=False)
+
+    # Over the gap
+
+    async def _newest(self) -> int:
+        return int(await self._client.request("eth_blockNumber", fresh=True), 16)
+
+    async def _fill(self, gone_ns: int, *, polled: bool) -> None:
+        for wait_s in (0.05, 0.2, 0.5, 1.0, 2.0, None):
+            try:
+                if self.kind == "newHeads":
+                    await self._fill_heads(await self._newest())
+                elif self.kind == "logs":
+                    await self._fill_logs(await self._newest())
+                elif not polled:
+                    why = "the provider changed; what was pending meanwhile nobody can tell"
+                    self._lose(Loss("pending", gone_ns, time.monotonic_ns(), why))
+            except (RpcAnswerError, AllProvidersFailed) as error:
+                if wait_s is None:
+                    self._give_up(error)
+                else:
+                    await asyncio.sleep(wait_s)
+            else:
+                return
+
+    def _give_up(self, error: Exception) -> None:
+        newest = self._client.pool.heads.newest
+        if self.kind == "newHeads":
+            self._lose(Loss("blocks", self._heads.last + 1, newest, str(error)))
+            self._heads.last = max(self._heads.last, newest)
+        else:
+            self._lose(Loss("logs", self._logs.covered + 1, newest, str(error)))
+            self._logs.covered = max(self._logs.covered, newest)
+
+    async def _fill_heads(self, newest: int) -> None:
+        while True:
+            missing = self._heads.missing(newest + 1)[:100]
+            if not missing:
+                return
+            for block in await asyncio.gather(*(self._block(n) for n in missing)):
+                await self._let_through(block)
+
+    async def _block(self, number: int) -> dict[str, Any]:
+        block: dict[str, Any] | None = await self._client.request(
+            "eth_getBlockByNumber", [hex(number), False], at_least=number, fresh=True
+        )
+        if block is None:
+            raise AllProvidersFailed("eth_getBlockByNumber", [], hint=f"block {number} is gone")
+        return block
+
+    async def _let_through(self, block: dict[str, Any]) -> None:
+        """Lets `block` through, after those of its ancestors that a reorganisation replaced."""
+        branch = [block]
+        while not self._heads.has_parent(branch[-1]) and len(branch) < _DEEPEST:
+            number = int(branch[-1]["number"], 16) - 1
+            if number < 0 or not self._heads.knows(number):
+                break
+            branch.append(await self._block(number))
+        for one in reversed(branch):
+            header = self._heads.take(one)
+            if header is not None:
+                self._emit(header)
+
+    async def _fill_logs(self, newest: int) -> None:
+        where = dict(self._args[0]) if self._args and isinstance(self._args[0], dict) else {}
+        first = self._logs.covered + 1
+        while first <= newest:
+            last = min(first + _WIDE - 1, newest)
+            span = where | {"fromBlock": hex(first), "toBlock": hex(last)}
+            for one in await self._client.request("eth_getLogs", [span], at_least=last, fresh=True):
+                self._take_log(one)
+            self._logs.covered = max(self._logs.covered, last)
+            first = last + 1
+
+    def _take_log(self, one: dict[str, Any]) -> None:
+        item = self._logs.take(one)
+        if item is not None:
+            self._emit(item)
+
+    async def _drain(self) -> None:
+        while self._live:
+            item = self._live.popleft()
+            if self.kind == "newHeads":
+                missing = self._heads.missing(int(item["number"], 16))
+                if missing:
+                    await self._fill(time.monotonic_ns(), polled=False)
+                await self._let_through_live(item)
+            elif self.kind == "logs":
+                self._take_log(item)
+            elif (fresh := self._once.take(item)) is not None:
+                self._emit(fresh)
+
+    async def _let_through_live(self, item: dict[str, Any]) -> None:
+        try:
+            await self._let_through(item)
+        except (RpcAnswerError, AllProvidersFailed) as error:
+            number = int(item["number"], 16)
+            self._lose(Loss("blocks", number - 1, number - 1, f"a reorganised branch: {error}"))
+            header = self._heads.take(item)
+            if header is not None:
+                self._emit(header)

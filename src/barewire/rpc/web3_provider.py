@@ -1,0 +1,300 @@
+"""Barewire under web3.py, in one line.
+
+    w3 = await AsyncWeb3(BarewireProvider(["wss://one.example", "https://two.example"]))
+    w3 = Web3(BarewireSyncProvider(["https://one.example", "https://two.example"]))
+
+Middleware, batches and subscriptions work as with web3.py's own providers; which node answers, and
+that another one does when it fails, is Barewire's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from web3._utils.caching.caching_utils import (
+    async_handle_recv_caching,
+    async_handle_request_caching,
+    async_handle_send_caching,
+    generate_cache_key,
+    handle_request_caching,
+)
+from web3.providers.base import JSONBaseProvider
+from web3.providers.persistent import PersistentConnectionProvider
+from web3.types import RPCEndpoint, RPCRequest, RPCResponse
+
+from barewire.rpc.client import RpcClient
+from barewire.rpc.config import RpcConfig
+from barewire.rpc.faults import RpcAnswerError
+from barewire.rpc.subscriptions import Subscription
+
+__all__ = ["BarewireProvider", "BarewireSyncProvider"]
+
+Source = RpcClient | RpcConfig | Sequence[str]
+T = TypeVar("T")
+
+
+def _client(source: Source) -> RpcClient:
+    if isinstance(source, RpcClient):
+        return source
+    if isinstance(source, RpcConfig):
+        return RpcClient(source)
+    return RpcClient.from_urls([source] if isinstance(source, str) else source)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with web3's bytes and attribute dictionaries made JSON-ready."""
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, bytes | bytearray):
+        return "0x" + value.hex()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item) for item in value]
+    return value
+
+
+class BarewireProvider(PersistentConnectionProvider):
+    """Many providers as one for `AsyncWeb3`.
+
+    Attributes:
+        client: the `RpcClient` underneath.
+        endpoint_uri: the redacted addresses, for people.
+    """
+
+    def __init__(self, source: Source, **kwargs: Any) -> None:
+        """Takes URLs, an `RpcConfig`, or an `RpcClient`; `kwargs` are web3's own."""
+        super().__init__(**kwargs)
+        self.client = _client(source)
+        self.endpoint_uri = ", ".join(p.name for p in self.client.pool.providers)
+        self._connecting: asyncio.Lock | None = None
+        self._flying: dict[Any, asyncio.Task[Any]] = {}
+        self._pushed: asyncio.Queue[RPCResponse] = asyncio.Queue()
+        self._streams: dict[str, tuple[Subscription, asyncio.Task[None]]] = {}
+        self._is_up = False
+
+    def __str__(self) -> str:
+        return f"Barewire: {self.endpoint_uri}"
+
+    # Connecting
+
+    async def _provider_specific_connect(self) -> None:
+        if not self._is_up:
+            await self.client.connect()
+            self._is_up = True
+
+    async def _provider_specific_disconnect(self) -> None:
+        for subscription, pump in list(self._streams.values()):
+            pump.cancel()
+            await subscription.close()
+        self._streams.clear()
+        for task in list(self._flying.values()):
+            task.cancel()
+        self._flying.clear()
+        if self._is_up:
+            self._is_up = False
+            await self.client.close()
+
+    async def is_connected(self, show_traceback: bool = False) -> bool:
+        """Whether at least one provider can be asked."""
+        return self._is_up and any(p.connected for p in self.client.pool.providers)
+
+    async def _provider_specific_socket_reader(self) -> RPCResponse:
+        return await self._pushed.get()
+
+    async def socket_send(self, request_data: bytes) -> None:
+        """Not a thing here: requests are calls, not bytes on one socket."""
+        raise NotImplementedError("BarewireProvider has many sockets; use make_request")
+
+    async def socket_recv(self) -> RPCResponse:
+        """The next subscription message."""
+        return await self._pushed.get()
+
+    # Requests
+
+    async def _perform(self, request: RPCRequest) -> RPCResponse:
+        if not self._is_up:
+            if self._connecting is None:
+                self._connecting = asyncio.Lock()
+            async with self._connecting:
+                await self._provider_specific_connect()
+        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": request["id"]}
+        method, params = request["method"], _plain(request["params"])
+        try:
+            if method == "eth_subscribe":
+                answer["result"] = await self._subscribe(params)
+            elif method == "eth_unsubscribe":
+                answer["result"] = await self._unsubscribe(params[0])
+            else:
+                answer["result"] = await self.client.request(method, params)
+        except RpcAnswerError as error:
+            answer["error"] = error.error
+        return cast(RPCResponse, answer)
+
+    @async_handle_request_caching
+    async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """Asks, and waits for the answer."""
+        return await self._perform(self.form_request(method, params))
+
+    @async_handle_send_caching
+    async def send_request(self, method: RPCEndpoint, params: Any) -> RPCRequest:
+        """Begins a request; `recv_for_request` waits for its answer."""
+        request = self.form_request(method, params)
+        self._begin(request["id"], self._perform(request))
+        return request
+
+    def _begin(self, number: Any, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._flying[number] = task
+        task.add_done_callback(lambda done: self._landed(number, done))
+
+    def _landed(self, number: Any, task: asyncio.Task[Any]) -> None:
+        # web3's public `recv` takes answers from this cache, in the order in which they came.
+        if not task.cancelled() and task.exception() is None and number in self._flying:
+            key = generate_cache_key(number)
+            self._request_processor._request_response_cache.cache(key, task.result())  # noqa: SLF001
+            del self._flying[number]
+
+    @async_handle_recv_caching  # type: ignore[arg-type]  # web3 types self as its base class
+    async def recv_for_request(self, rpc_request: RPCRequest) -> RPCResponse:
+        """The answer to a request that was begun."""
+        number = rpc_request["id"]
+        task = self._flying.get(number)
+        if task is None:
+            return await self._get_response_for_request_id(number)
+        try:
+            answer = await task
+        finally:
+            self._flying.pop(number, None)
+        self._request_processor._request_response_cache.pop(generate_cache_key(number))  # noqa: SLF001
+        return cast(RPCResponse, answer)
+
+    # Batches
+
+    async def send_batch_request(self, requests: list[tuple[RPCEndpoint, Any]]) -> list[RPCRequest]:
+        """Begins many requests; they are gathered into batches where the providers take them."""
+        formed = [self.form_request(method, params) for method, params in requests]
+        for request in formed:
+            self._begin(request["id"], self._perform(request))
+        return formed
+
+    async def recv_for_batch_request(self, _request_dicts: list[RPCRequest]) -> list[RPCResponse]:
+        """The answers to a batch, in its order."""
+        return [await self.recv_for_request(request) for request in _request_dicts]
+
+    async def make_batch_request(
+        self, requests: list[tuple[RPCEndpoint, Any]]
+    ) -> list[RPCResponse]:
+        """Asks many at once."""
+        return await self.recv_for_batch_request(await self.send_batch_request(requests))
+
+    # Subscriptions
+
+    async def _subscribe(self, params: Sequence[Any]) -> str:
+        subscription = await self.client.subscribe(params[0], *params[1:])
+        pump = asyncio.create_task(self._pump(subscription))
+        self._streams[subscription.id] = (subscription, pump)
+        return subscription.id
+
+    async def _unsubscribe(self, number: str) -> bool:
+        subscription, pump = self._streams.pop(number, (None, None))
+        if subscription is None or pump is None:
+            return False
+        pump.cancel()
+        await subscription.close()
+        return True
+
+    async def _pump(self, subscription: Subscription) -> None:
+        for _ in range(4):
+            await asyncio.sleep(0)  # web3 registers the subscription once it has the answer
+        async for item in subscription:
+            message = {
+                "jsonrpc": "2.0",
+                "method": "eth_subscription",
+                "params": {"subscription": subscription.id, "result": item},
+            }
+            self._pushed.put_nowait(cast(RPCResponse, message))
+
+
+class BarewireSyncProvider(JSONBaseProvider):
+    """Many providers as one for the blocking `Web3`: the same client on a thread of its own.
+
+    Attributes:
+        client: the `RpcClient` underneath, which lives on that thread's loop.
+    """
+
+    def __init__(self, source: Source, **kwargs: Any) -> None:
+        """Takes URLs, an `RpcConfig`, or a fresh `RpcClient`; `kwargs` are web3's own."""
+        super().__init__(**kwargs)
+        self.client = _client(source)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        with self._starting:
+            if self._loop is None:
+                loop = _new_loop()
+                self._thread = threading.Thread(
+                    target=loop.run_forever, name="barewire-rpc", daemon=True
+                )
+                self._thread.start()
+                try:
+                    asyncio.run_coroutine_threadsafe(self.client.connect(), loop).result()
+                except BaseException:
+                    loop.call_soon_threadsafe(loop.stop)
+                    raise
+                self._loop = loop
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+
+    def close(self) -> None:
+        """Closes all connections and ends the thread."""
+        loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self.client.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+
+    async def _answer(self, number: int, method: str, params: Any) -> RPCResponse:
+        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
+        try:
+            answer["result"] = await self.client.request(method, _plain(params or []))
+        except RpcAnswerError as error:
+            answer["error"] = error.error
+        return cast(RPCResponse, answer)
+
+    @handle_request_caching
+    def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """Asks, and waits for the answer."""
+        number = next(self.request_counter)
+        return self._run(lambda: self._answer(number, method, params))
+
+    def make_batch_request(self, requests: list[tuple[RPCEndpoint, Any]]) -> list[RPCResponse]:
+        """Asks many at once."""
+
+        async def work() -> list[RPCResponse]:
+            numbered = [(next(self.request_counter), *request) for request in requests]
+            return list(await asyncio.gather(*(self._answer(*one) for one in numbered)))
+
+        return self._run(work)
+
+    def is_connected(self, show_traceback: bool = False) -> bool:
+        """Whether at least one provider can be asked."""
+        with contextlib.suppress(Exception):
+            self._run(lambda: self._answer(0, "web3_clientVersion", []))
+            return True
+        return False
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
