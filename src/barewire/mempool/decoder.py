@@ -7,7 +7,7 @@ are kept. Nothing that the bytes hold raises.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from barewire._native import ffi, lib
@@ -39,6 +39,8 @@ class Rules:
         max_blob_size: bytes of an EIP-4844 envelope, its wrapper included.
         max_blobs: blobs of one transaction.
         max_initcode: bytes of init code, from Shanghai on (EIP-3860).
+        pool: refuse what geth's pool refuses; False for blocks and history, where only the shape
+            of the bytes counts.
     """
 
     fork: str
@@ -48,9 +50,12 @@ class Rules:
     max_blob_size: int
     max_blobs: int
     max_initcode: int
+    pool: bool = True
 
     @classmethod
-    def preset(cls, fork: str = "osaka", chain_id: int = 0, **limits: int) -> Rules:
+    def preset(
+        cls, fork: str = "osaka", chain_id: int = 0, *, pool: bool = True, **limits: int
+    ) -> Rules:
         """Mainnet's limits at `fork`; `limits` replaces some of them by name.
 
         Raises:
@@ -64,8 +69,8 @@ class Rules:
         native = ffi.new("struct bw_rules *")
         lib.bw_rules_preset(FORKS.index(fork), chain_id, native)
         names = ("max_gas", "max_size", "max_blob_size", "max_blobs", "max_initcode")
-        rules = cls(fork, chain_id, *(int(getattr(native, name)) for name in names))
-        return replace(rules, **limits)  # type: ignore[arg-type]
+        values = {name: int(getattr(native, name)) for name in names} | limits
+        return cls(fork, chain_id, pool=pool, **values)
 
     def native(self) -> Any:
         """A new ``struct bw_rules *`` with these values."""

@@ -65,18 +65,22 @@ static uint32_t count_zeros(const uint8_t *data, uint32_t len) {
 
 /* ---------------------------------------------------------------- parts of an envelope */
 
+static inline enum bw_verdict protected_by(struct decoding *d, uint64_t chain) {
+    d->tx->chain_id = chain;
+    d->tx->flags |= BW_TX_PROTECTED;
+    return d->rules->chain_id && d->rules->chain_id != chain ? BW_CHAIN_ID : BW_OK;
+}
+
 static inline enum bw_verdict chain_id(struct decoding *d, struct bw_cursor *c) {
     uint64_t wide[4];
     BW_TRY(bw_rlp_u256(c, wide));
     if (wide[1] | wide[2] | wide[3]) return BW_CHAIN_ID; /* the record holds 64 bits (EIP-2294) */
-    d->tx->chain_id = wide[0];
-    d->tx->flags |= BW_TX_PROTECTED;
-    return d->rules->chain_id && d->rules->chain_id != wide[0] ? BW_CHAIN_ID : BW_OK;
+    return protected_by(d, wide[0]);
 }
 
 static inline enum bw_verdict nonce(struct decoding *d, struct bw_cursor *c) {
     BW_TRY(bw_rlp_u64(c, &d->tx->nonce));
-    return d->tx->nonce == UINT64_MAX ? BW_NONCE_MAX : BW_OK;
+    return d->rules->pool && d->tx->nonce == UINT64_MAX ? BW_NONCE_MAX : BW_OK;
 }
 
 static inline enum bw_verdict one_price(struct decoding *d, struct bw_cursor *c) {
@@ -88,7 +92,7 @@ static inline enum bw_verdict one_price(struct decoding *d, struct bw_cursor *c)
 static inline enum bw_verdict two_prices(struct decoding *d, struct bw_cursor *c) {
     BW_TRY(bw_rlp_u256(c, d->tx->tip_wei));
     BW_TRY(bw_rlp_u256(c, d->tx->fee_cap_wei));
-    return above(d->tx->tip_wei, d->tx->fee_cap_wei) ? BW_TIP_ABOVE_CAP : BW_OK;
+    return d->rules->pool && above(d->tx->tip_wei, d->tx->fee_cap_wei) ? BW_TIP_ABOVE_CAP : BW_OK;
 }
 
 /* Gas limit, to, value and calldata: the same in every type. */
@@ -97,7 +101,7 @@ static inline enum bw_verdict call(struct decoding *d, struct bw_cursor *c, int 
     const uint8_t *data;
     uint32_t len;
     BW_TRY(bw_rlp_u64(c, &tx->gas));
-    if (tx->gas > d->rules->max_gas) return BW_GAS_MAX;
+    if (d->rules->pool && tx->gas > d->rules->max_gas) return BW_GAS_MAX;
     BW_TRY(bw_rlp_string(c, &data, &len));
     d->gas = GAS_TRANSACTION;
     if (len == 20) {
@@ -120,7 +124,7 @@ static inline enum bw_verdict call(struct decoding *d, struct bw_cursor *c, int 
         tx->flags |= BW_TX_HAS_SELECTOR;
     }
     if (tx->flags & BW_TX_CREATE && d->rules->fork >= BW_FORK_SHANGHAI) {
-        if (len > d->rules->max_initcode) return BW_INITCODE_SIZE;
+        if (d->rules->pool && len > d->rules->max_initcode) return BW_INITCODE_SIZE;
         d->gas += (uint64_t)GAS_INITCODE_WORD * ((len + 31) / 32);
     }
     return BW_OK;
@@ -154,7 +158,7 @@ static enum bw_verdict authorizations(struct decoding *d, struct bw_cursor *c) {
     BW_TRY(bw_rlp_list(c, &entries));
     d->tx->auths_off = offset(d, entries.at);
     d->tx->auths_len = (uint32_t)bw_left(&entries);
-    if (entries.at == entries.end) return BW_AUTH_EMPTY;
+    if (d->rules->pool && entries.at == entries.end) return BW_AUTH_EMPTY;
     while (entries.at < entries.end) {
         BW_TRY(bw_rlp_list(&entries, &entry));
         for (int field = 0; field < 6; field++) {
@@ -179,12 +183,13 @@ static enum bw_verdict blob_hashes(struct decoding *d, struct bw_cursor *c) {
     struct bw_cursor hashes;
     uint32_t count;
     BW_TRY(bw_rlp_u256(c, d->tx->blob_fee_cap_wei));
-    if (is_zero(d->tx->blob_fee_cap_wei)) return BW_BLOB_FEE;
     BW_TRY(bw_rlp_fixed_list(c, 32, BW_BLOB_HASH, &hashes, &count));
-    if (count == 0) return BW_BLOB_NONE;
-    if (count > d->rules->max_blobs) return BW_BLOB_COUNT;
     d->tx->blobs_off = offset(d, hashes.at);
     d->tx->blobs_len = (uint32_t)bw_left(&hashes);
+    if (!d->rules->pool) return BW_OK;
+    if (is_zero(d->tx->blob_fee_cap_wei)) return BW_BLOB_FEE;
+    if (count == 0) return BW_BLOB_NONE;
+    if (count > d->rules->max_blobs) return BW_BLOB_COUNT;
     for (const uint8_t *hash = hashes.at + 1; hash < hashes.end; hash += 33)
         if (*hash != 0x01) return BW_BLOB_HASH;
     return BW_OK;
@@ -193,10 +198,12 @@ static enum bw_verdict blob_hashes(struct decoding *d, struct bw_cursor *c) {
 static inline enum bw_verdict r_and_s(struct decoding *d, struct bw_cursor *c) {
     uint64_t r[4], s[4];
     BW_TRY(bw_rlp_u256(c, r));
-    if (is_zero(r) || !above(ORDER, r)) return BW_SIG_R;
     BW_TRY(bw_rlp_u256(c, s));
-    if (is_zero(s) || !above(ORDER, s)) return BW_SIG_S;
-    if (above(s, HALF_ORDER)) return BW_SIG_HIGH_S;
+    if (d->rules->pool) {
+        if (is_zero(r) || !above(ORDER, r)) return BW_SIG_R;
+        if (is_zero(s) || !above(ORDER, s)) return BW_SIG_S;
+        if (above(s, HALF_ORDER)) return BW_SIG_HIGH_S;
+    }
     for (int i = 0; i < 4; i++) {
         uint64_t word = __builtin_bswap64(r[3 - i]);
         memcpy(d->tx->r + 8 * i, &word, 8);
@@ -209,7 +216,7 @@ static inline enum bw_verdict r_and_s(struct decoding *d, struct bw_cursor *c) {
 static inline enum bw_verdict y_parity(struct decoding *d, struct bw_cursor *c) {
     uint64_t v[4];
     BW_TRY(bw_rlp_u256(c, v));
-    if (v[0] > 1 || v[1] | v[2] | v[3]) return BW_SIG_V;
+    if (v[0] > (d->rules->pool ? 1 : UINT8_MAX) || v[1] | v[2] | v[3]) return BW_SIG_V;
     d->tx->y_parity = (uint8_t)v[0];
     return BW_OK;
 }
@@ -221,16 +228,16 @@ static inline enum bw_verdict legacy_v(struct decoding *d, struct bw_cursor *c) 
     if (v[1] | v[2] | v[3]) {
         /* 65 bits can still name a chain of 64 */
         if (v[1] != 1 || v[2] | v[3] || v[0] > 34) return BW_CHAIN_ID;
-    } else if (v[0] < 35) {
-        if (v[0] != 27 && v[0] != 28) return BW_SIG_V;
+    } else if (v[0] == 27 || v[0] == 28) {
         d->tx->y_parity = (uint8_t)(v[0] - 27);
         return BW_OK;
+    } else if (v[0] < 35) {
+        d->tx->y_parity = (uint8_t)v[0];
+        return d->rules->pool ? BW_SIG_V : BW_OK;
     }
     unsigned __int128 rest = (((unsigned __int128)v[1] << 64) | v[0]) - 35;
-    d->tx->chain_id = (uint64_t)(rest >> 1);
     d->tx->y_parity = (uint8_t)(rest & 1);
-    d->tx->flags |= BW_TX_PROTECTED;
-    return d->rules->chain_id && d->rules->chain_id != d->tx->chain_id ? BW_CHAIN_ID : BW_OK;
+    return protected_by(d, (uint64_t)(rest >> 1));
 }
 
 /* The gas that the bytes cost before anything runs, and from Prague on the floor (EIP-7623).
@@ -238,7 +245,7 @@ static inline enum bw_verdict legacy_v(struct decoding *d, struct bw_cursor *c) 
 static inline enum bw_verdict gas_covers(const struct decoding *d) {
     const struct bw_tx *tx = d->tx;
     const uint64_t len = tx->data_len, dearest = 4 * GAS_FLOOR_TOKEN * len;
-    if (tx->gas >= d->gas && tx->gas - d->gas >= dearest) return BW_OK;
+    if (!d->rules->pool || (tx->gas >= d->gas && tx->gas - d->gas >= dearest)) return BW_OK;
     uint64_t zeros = count_zeros(d->raw + tx->data_off, tx->data_len);
     if (tx->gas < d->gas + GAS_DATA_ZERO * zeros + GAS_DATA_NONZERO * (len - zeros))
         return BW_GAS_INTRINSIC;
@@ -303,13 +310,14 @@ static enum bw_verdict wrapped(struct decoding *d, struct bw_cursor *c) {
         BW_TRY(bw_rlp_u64(c, &version));
         if (version != 1) return BW_WRAPPER_VERSION;
     }
-    if (version != (d->rules->fork >= BW_FORK_OSAKA)) return BW_WRAPPER_VERSION;
     tx->wrapper_version = (uint8_t)version;
+    if (d->rules->pool && version != (d->rules->fork >= BW_FORK_OSAKA)) return BW_WRAPPER_VERSION;
     BW_TRY(bw_rlp_fixed_list(c, BLOB_BYTES, BW_WRAPPER_SHAPE, &blobs, &blob_count));
     BW_TRY(bw_rlp_fixed_list(c, COMMITMENT_BYTES, BW_WRAPPER_SHAPE, &commitments,
                              &commitment_count));
     BW_TRY(bw_rlp_fixed_list(c, COMMITMENT_BYTES, BW_WRAPPER_SHAPE, &proofs, &proof_count));
     BW_TRY(ended(c));
+    if (!d->rules->pool) return BW_OK;
     const uint32_t hashes = tx->blobs_len / 33;
     if (blob_count != hashes || commitment_count != hashes ||
         proof_count != hashes * (version ? CELL_PROOFS_PER_BLOB : 1))
@@ -341,15 +349,15 @@ enum bw_verdict bw_decode_one(const uint8_t *raw, uint32_t len, const struct bw_
     if (len == 0) return BW_EMPTY;
     out->raw_len = out->hashed_len = len;
     if (raw[0] > 0x7f) {
-        if (len > rules->max_size) return BW_OVERSIZED;
+        if (rules->pool && len > rules->max_size) return BW_OVERSIZED;
         BW_TRY(outermost(&c, &fields));
         return legacy(&d, &fields);
     }
     const uint8_t type = raw[0];
     if (len == 1) return BW_EMPTY;
     if (type < 1 || type > 4) return BW_TYPE_UNKNOWN;
-    if (rules->fork < SINCE[type]) return BW_TYPE_EARLY;
-    if (len > (type == 3 ? rules->max_blob_size : rules->max_size)) return BW_OVERSIZED;
+    if (rules->pool && rules->fork < SINCE[type]) return BW_TYPE_EARLY;
+    if (rules->pool && len > (type == 3 ? rules->max_blob_size : rules->max_size)) return BW_OVERSIZED;
     out->type = type;
     c.at++;
     BW_TRY(outermost(&c, &fields));
@@ -467,6 +475,7 @@ int bw_rules_preset(uint32_t fork, uint64_t chain_id, struct bw_rules *out) {
         /* a block's limit in Cancun (EIP-4844) and Prague (EIP-7691), one's own (EIP-7594) */
         .max_blobs = fork == BW_FORK_PRAGUE ? 9 : 6,
         .max_initcode = 2 * 24576, /* EIP-3860 */
+        .pool = 1,
     };
     return 0;
 }

@@ -35,7 +35,7 @@ struct bw_rules {
     uint32_t max_blob_size; /* bytes of an EIP-4844 envelope, its wrapper included */
     uint32_t max_blobs;     /* of one transaction */
     uint32_t max_initcode;  /* bytes (EIP-3860); from Shanghai on */
-    uint32_t reserved;
+    uint32_t pool;          /* 0: refuse only what geth's decoder refuses, not what its pool does */
 };
 
 /* Why a message was refused. Each value is one rule of docs/transaction-validity.md and one
@@ -66,7 +66,7 @@ enum bw_verdict {
     BW_INITCODE_SIZE,     /* EIP-3860 */
     BW_ACCESS_SHAPE,      /* an entry that is not [20 bytes, [32 bytes, ...]] */
     BW_AUTH_EMPTY,        /* EIP-7702 without an authorization */
-    BW_AUTH_SHAPE,        /* an authorization that is not of six fields in their widths */
+    BW_AUTH_SHAPE,        /* an authorization that is not of six fields, or no address in it */
     BW_BLOB_NONE,         /* EIP-4844 without a blob */
     BW_BLOB_COUNT,        /* more blobs than the limit */
     BW_BLOB_HASH,         /* a versioned hash that is not 32 bytes beginning with 0x01 */

@@ -53,7 +53,7 @@ struct bw_tx {
     uint32_t auths_len;
     uint16_t source;             /* which source delivered it */
     uint8_t type;                /* EIP-2718 type; 0 is legacy */
-    uint8_t y_parity;
+    uint8_t y_parity;            /* 0 or 1; under rules without `pool` as it came, below 256 */
     uint8_t arrival_clock;       /* enum dpb_clock */
     uint8_t wrapper_version;     /* where BW_TX_WRAPPED: 0, or 1 (EIP-7594 cell proofs) */
     uint8_t reserved[22];
