@@ -32,6 +32,7 @@ _BATCH = 64  # transactions a turn at most: what a late publisher sends in one p
 _SPIN_NS = 150_000  # closer to the next transaction than this, sleeping would be late
 _SLEEP_NS = 1_000_000  # never sleeps longer: heartbeats, and a stop, are looked at so often
 _ROOM_NS = 10_000_000  # how long a full queue below is waited for
+_GREETING_NS = 500_000_000  # how long a next hop's address is waited for, before the start
 _HOUSEKEEPING_NS = 100_000_000
 _BUCKETS = 100_000  # of lateness, a microsecond each; the last holds all that is longer
 
@@ -190,9 +191,10 @@ class Publisher:
 
     def poll(self) -> int:
         """One turn: sends what is due, beats, answers. Returns how much there was to do."""
-        now = time.monotonic_ns()
         if not self.started_mono_ns:
-            self.started_mono_ns = self._last_ns = now
+            self._greet()
+            self.started_mono_ns = time.monotonic_ns()
+        now = time.monotonic_ns()
         work = self._send_due(now) if self._ended_ns is None else 0
         if now - self._last_ns >= self._config.heartbeat_ns:
             self._beat(now)
@@ -282,6 +284,18 @@ class Publisher:
                 self._lateness_max_ns = max(self._lateness_max_ns, late)
         self.sent += count
 
+    def _greet(self) -> None:
+        """Begins the session with a heartbeat on every line, before the clock starts.
+
+        Receivers learn the session and its first number by it, and the endpoint learns the next
+        hop's address, without which its first datagram would be late or lost.
+        """
+        for peer in self._peers:
+            self._send_when_room(peer, self.mold.heartbeat(), _GREETING_NS)
+        self._endpoint.flush()
+        self._heartbeats += 1
+        self._last_ns = time.monotonic_ns()
+
     def _beat(self, now: int) -> None:
         ended = self._ended_ns is not None
         beat = self.mold.end_of_session() if ended else self.mold.heartbeat()
@@ -294,19 +308,20 @@ class Publisher:
     def _send_line(self, line: int, datagrams: Iterable[bytes]) -> None:
         peer, send = self._peers[line], self._endpoint.send
         for datagram in datagrams:
-            if send(peer, datagram) or self._send_when_room(peer, datagram):
+            if send(peer, datagram) or self._send_when_room(peer, datagram, _ROOM_NS):
                 self._line_sent[line] += 1
             else:
                 self._line_unsent[line] += 1
 
-    def _send_when_room(self, peer: int, datagram: bytes) -> bool:
-        """Waits for the queue below to drain: what is lost here is lost on every line."""
-        give_up_ns = time.monotonic_ns() + _ROOM_NS
-        while time.monotonic_ns() < give_up_ns:
+    def _send_when_room(self, peer: int, datagram: bytes, patience_ns: int) -> bool:
+        """Waits for the queue below to drain, or for the next hop to tell its address."""
+        give_up_ns = time.monotonic_ns() + patience_ns
+        while not self._endpoint.send(peer, datagram):
+            if time.monotonic_ns() >= give_up_ns:
+                return False
             self._endpoint.flush()
-            if self._endpoint.send(peer, datagram):
-                return True
-        return False
+            self._endpoint.housekeeping()
+        return True
 
     def _rest(self) -> None:
         """Sleeps when there is time to; otherwise lets the caller spin."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import signal
 import socket
+import subprocess
+import sys
 import time
 
 import msgspec
@@ -16,6 +19,8 @@ from appliance.publisher import Publisher, PublisherConfig
 from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from dpdk_bindings.datagram import Channel, open_datagram
+from tests.requires import requires_root
+from tests.wire.netns import INTERFACE, Pair
 
 RETRANSMIT = Place("127.0.0.1", 0)
 CHANNELS = {0: RETRANSMISSION, 1: 0, 2: 1}
@@ -171,6 +176,53 @@ def test_multicast():
     got, stats, _ = exchange(sent, a=a, b=b)
     assert sorted(got) == sorted(sent)
     assert stats["lines"]["A"]["messages"] == stats["lines"]["B"]["messages"]
+
+
+def test_over_af_xdp_into_the_kernel():
+    requires_root()
+    sent = transactions(300)
+    with Pair() as pair:
+        with pair.b:
+            group = Channel("239.1.1.1", 9000, INTERFACE)
+            receiver = open_datagram("kernel", channels=[group, Channel(pair.b.ip4, 9001)])
+        lines = (Place("239.1.1.1", 9000, INTERFACE), Place(pair.b.ip4, 9001))
+        config = PublisherConfig(lines=lines, via=f"afxdp:{INTERFACE}", rate=3000)
+        mold, reassembler, got = MoldReceiver(), Reassembler(), []
+
+        def turn():
+            now = time.monotonic_ns()
+            with receiver.recv() as burst:
+                for i in range(len(burst)):
+                    for message in mold.receive(burst.channel(i), burst[i], now):
+                        got.append(reassembler.push(message.data, now))
+
+        with receiver, pair.a, Publisher(config, sent) as publisher:
+            summary = publisher.run(each_turn=turn)
+            for _ in range(50):
+                turn()
+    assert [envelope for envelope in got if envelope] == sent
+    assert [line.unsent for line in summary.lines] == [0, 0]
+    lines_heard = mold.stats()["lines"]
+    assert lines_heard["A"]["messages"] == lines_heard["B"]["messages"] == summary.messages
+
+
+def test_interrupting_the_command(tmp_path):
+    path = tmp_path / "txs.hex"
+    path.write_text("02ab\n")
+    words = ["publish", str(path), "--line-a", "127.0.0.1:9", "--count", "10000000", "-o", "json"]
+    command = [sys.executable, "-m", "appliance", *words, "--retransmit", "127.0.0.1:0"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert b"retransmission server on 127.0.0.1:" in child.stderr.readline()
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=10)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 1, err
+    summary = msgspec.json.decode(out)
+    assert 0 < summary["transactions"] < 10_000_000
 
 
 def test_the_command(tmp_path, capsys):
