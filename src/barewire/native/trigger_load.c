@@ -481,13 +481,15 @@ static bool file_all(struct loader *loader)
                 (loader->places[i].index != NO_INDEX && !file_place(loader, i)))
                 return false;
     }
-    qsort(loader->filed, loader->filed_count, sizeof *loader->filed, by_hash);
+    if (loader->filed_count)
+        qsort(loader->filed, loader->filed_count, sizeof *loader->filed, by_hash);
     return true;
 }
 
 static bool build_indexes(struct loader *loader)
 {
-    qsort(loader->places, loader->place_count, sizeof *loader->places, by_bucket);
+    if (loader->place_count)
+        qsort(loader->places, loader->place_count, sizeof *loader->places, by_bucket);
     if (!file_all(loader))
         return false;
     bool again = false;
