@@ -30,6 +30,9 @@ HEADERS = [
     ROOT / "native/trigger.h",
     ROOT / "native/shot.h",
     ROOT / "native/swap.h",
+    ROOT / "native/signer.h",
+    ROOT / "native/template.h",
+    ROOT / "native/request.h",
 ]
 
 ffibuilder = FFI()
