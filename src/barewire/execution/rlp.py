@@ -1,0 +1,82 @@
+"""Recursive length prefix (yellow paper, appendix B), for what is encoded ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+__all__ = ["Item", "decode", "encode", "header", "integer"]
+
+Item: TypeAlias = "int | bytes | Sequence[Item]"
+Decoded: TypeAlias = "bytes | list[Decoded]"
+
+
+def integer(value: int) -> bytes:
+    """`value` without leading zeros, the form in which RLP carries numbers."""
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+def header(base: int, length: int) -> bytes:
+    """What stands before a string (`base` 0x80) or list (0xc0) of `length` bytes."""
+    if length < 56:
+        return bytes([base + length])
+    size = integer(length)
+    return bytes([base + 55 + len(size)]) + size
+
+
+def encode(item: Item) -> bytes:
+    """Encodes numbers, strings of bytes and lists of such."""
+    if isinstance(item, int):
+        item = integer(item)
+    if isinstance(item, bytes):
+        return item if len(item) == 1 and item[0] < 0x80 else header(0x80, len(item)) + item
+    payload = b"".join(encode(part) for part in item)
+    return header(0xC0, len(payload)) + payload
+
+
+def _split(data: bytes, at: int) -> tuple[bool, int, int]:
+    """Whether a list starts at `at`, and where its content begins and ends."""
+    first = data[at]
+    if first < 0x80:
+        return False, at, at + 1
+    base = 0xC0 if first >= 0xC0 else 0x80
+    begin, length = at + 1, first - base
+    if length > 55:
+        size = length - 55
+        raw = data[begin : begin + size]
+        begin, length = begin + size, int.from_bytes(raw, "big")
+        if len(raw) < size or raw[0] == 0 or length < 56:
+            raise ValueError(f"length at {at} is cut off or not in its shortest form")
+    end = begin + length
+    if end > len(data):
+        raise ValueError(f"item at {at} ends at {end}, beyond {len(data)} bytes")
+    if base == 0x80 and length == 1 and data[begin] < 0x80:
+        raise ValueError(f"byte at {at} is not in its shortest form")
+    return base == 0xC0, begin, end
+
+
+def _read(data: bytes, at: int) -> tuple[Decoded, int]:
+    if at >= len(data):
+        raise ValueError(f"nothing at {at}")
+    is_list, begin, end = _split(data, at)
+    if not is_list:
+        return data[begin:end], end
+    items: list[Decoded] = []
+    inner = data[:end]
+    while begin < end:
+        item, begin = _read(inner, begin)
+        items.append(item)
+    return items, end
+
+
+def decode(data: bytes) -> Decoded:
+    """Decodes one item that is all of `data`; only the shortest forms are accepted.
+
+    Raises:
+        ValueError: anything else.
+        RecursionError: lists nested a thousand deep.
+    """
+    item, end = _read(data, 0)
+    if end != len(data):
+        raise ValueError(f"{len(data) - end} bytes after the item")
+    return item
