@@ -235,7 +235,7 @@ def test_a_forked_child_may_clean_up_and_sign_with_a_key_of_its_own(key):
 
 
 def test_a_virtual_machine_must_be_asked_for(key):
-    with pytest.raises(BarewireError, match="virtual machine.*no generation id") as caught:
+    with pytest.raises(BarewireError, match=r"virtual machine.*no generation id") as caught:
         PresignedSigner(key, platform=Platform(virtual=True, generation_id=False))
     assert "accept_snapshot_risk" in caught.value.hint
     with pytest.raises(BarewireError, match="virtual machine"):
