@@ -57,6 +57,11 @@ def test_fields_are_known_before_the_hash():
     assert tx.nonce == int(BLOCK[0]["nonce"], 16)
 
 
+def test_a_transaction_outlives_its_burst():
+    txs = [decoder().decode(raw) for raw in RAW]
+    assert [tx.hash.hex() for tx in txs] == [fields["hash"][2:] for fields in BLOCK]
+
+
 def test_refusals_are_counted_and_the_last_bytes_kept():
     d = decoder()
     burst = d.decode_burst([RAW[0], RAW[0][:-1], b"", RAW[1] + b"!", b"\x05\xc0", b"\x06" * 600])

@@ -132,8 +132,7 @@ class DecodedBurst:
             raise IndexError(index)
         if verdict := self.verdicts[index]:
             return Refusal(VERDICTS[verdict])
-        # addressof keeps the array alive
-        return Transaction(ffi.addressof(self.records, index), self._messages[index])
+        return Transaction(self.records + index, self._messages[index], self.records)
 
     def __iter__(self) -> Iterator[Transaction | Refusal]:
         return (self[index] for index in range(len(self)))

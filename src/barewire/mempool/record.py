@@ -35,15 +35,17 @@ class Transaction:
     """One decoded transaction.
 
     Attributes:
-        record: the ``struct bw_tx *`` (cffi), which must stay alive as long as this view.
+        record: the ``struct bw_tx *`` (cffi).
         raw: the bytes of the envelope, as received.
     """
 
-    __slots__ = ("raw", "record")
+    __slots__ = ("_owner", "raw", "record")
 
-    def __init__(self, record: Any, raw: bytes) -> None:
+    def __init__(self, record: Any, raw: bytes, owner: Any = None) -> None:
+        """Views `record`; `owner` is what holds its memory, kept alive as long as this view."""
         self.record = record
         self.raw = raw
+        self._owner = owner
 
     @property
     def hash(self) -> bytes | None:
