@@ -160,7 +160,7 @@ class PortAddress:
 def open_port(address: str) -> Port:
     """Opens a port by its address.
 
-    - ``afxdp:INTERFACE?queues=0-3,7&mode=auto&ring=2048&busy_poll=off&burst=64``, see
+    - ``afxdp:INTERFACE?queues=0-3,7&mode=auto&ring=1024&busy_poll=off&burst=64``, see
       :class:`~dpdk_bindings.afxdp.AfXdpPort`
     - ``pcap:IN?out=OUT``, see :class:`~dpdk_bindings.pcap.PcapPort`
 

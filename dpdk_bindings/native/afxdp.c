@@ -596,7 +596,7 @@ void dpb_afxdp_info(const struct dpb_afxdp *p, struct dpb_afxdp_info *info)
     info->chunks = p->umem.chunks;
     info->longest_tx = p->slot_bytes;
     info->program_id = p->xdp.program_id;
-    info->huge_pages = p->umem.huge;
+    strcpy(info->pages, p->umem.pages);
     info->several_buffers = p->linear != NULL;
     info->asks_driver_time = p->xdp.asks_driver;
     info->busy_poll = p->busy_poll;

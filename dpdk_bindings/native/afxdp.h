@@ -45,6 +45,7 @@ struct dpb_afxdp_info {
     char why[256];         /* why this mode and none better */
     char interface[16];
     char driver[32];
+    char pages[16];        /* of the frames' memory: "reserved 2M", "transparent 2M" or "4K" */
     uint32_t mtu;
     uint32_t interface_queues;
     uint32_t queues;       /* served by this port */
@@ -52,7 +53,6 @@ struct dpb_afxdp_info {
     uint32_t chunks;
     uint32_t longest_tx;   /* bytes of the longest frame that can be sent */
     uint32_t program_id;
-    int huge_pages;        /* 1: the memory is on reserved huge pages */
     int several_buffers;   /* 1: frames longer than a chunk are taken and sent */
     int asks_driver_time;  /* 1: the driver is asked for hardware time stamps */
     int busy_poll;

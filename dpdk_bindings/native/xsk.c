@@ -1,6 +1,7 @@
 #include "xsk.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -11,22 +12,61 @@
 #define BUSY_POLL_US 20
 #define BUSY_POLL_BUDGET 64
 
+/* Bytes of [base, base + size) that transparent huge pages cover: said by /proc only. */
+static size_t transparent(const void *base)
+{
+    FILE *maps = fopen("/proc/self/smaps", "re");
+    char line[256];
+    bool ours = false;
+    size_t kib = 0;
+    while (maps && fgets(line, sizeof line, maps)) {
+        unsigned long start;
+        char dash;
+        if (sscanf(line, "%lx%c", &start, &dash) == 2 && dash == '-')
+            ours = start == (uintptr_t)base;
+        else if (ours && sscanf(line, "AnonHugePages: %zu", &kib) == 1)
+            break;
+    }
+    if (maps)
+        fclose(maps);
+    return kib << 10;
+}
+
+/* Ordinary memory, aligned so that the kernel can make it of huge pages if it wants to. */
+static void *map_aligned(size_t size)
+{
+    char *room = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                      -1, 0);
+    if (room == MAP_FAILED)
+        return room;
+    char *base = (char *)(((uintptr_t)room + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+    if (base > room)
+        munmap(room, base - room);
+    munmap(base + size, room + HUGE_PAGE - base);
+    madvise(base, size, MADV_HUGEPAGE); /* a wish: a kernel without them goes on with small ones */
+    for (size_t at = 0; at < size; at += 4096)
+        ((volatile char *)base)[at] = 0;
+    return base;
+}
+
 int dpb_umem_map(struct dpb_umem *umem, uint32_t chunks, uint32_t chunk_shift,
                  struct dpb_error *error)
 {
     size_t size = (size_t)chunks << chunk_shift;
     size = (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
-    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_HUGETLB, -1, 0);
-    bool huge = base != MAP_FAILED;
-    if (!huge)
-        base = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | MAP_HUGETLB, -1, 0);
+    const char *pages = "reserved 2M";
+    if (base == MAP_FAILED) {
+        base = map_aligned(size);
+        pages = base != MAP_FAILED && transparent(base) == size ? "transparent 2M" : "4K";
+    }
     if (base == MAP_FAILED) {
         dpb_fail(error, errno, "mapping %zu MiB for frames", size >> 20);
         dpb_hint(error, "free memory, or ask for smaller rings (ring=512)");
         return -error->code;
     }
-    *umem = (struct dpb_umem){base, size, chunks, chunk_shift, huge};
+    *umem = (struct dpb_umem){base, size, chunks, chunk_shift, pages};
     return 0;
 }
 

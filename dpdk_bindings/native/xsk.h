@@ -19,7 +19,7 @@ struct dpb_umem {
     size_t size;          /* mapped */
     uint32_t chunks;
     uint32_t chunk_shift; /* log2 of bytes a chunk */
-    bool huge;            /* backed by reserved huge pages */
+    const char *pages;    /* "reserved 2M", "transparent 2M" or "4K" */
 };
 
 struct dpb_xsk_ring {
