@@ -39,12 +39,12 @@ static void decode(const struct bw_swap_table *table, const uint8_t *data, uint3
     struct bw_swap out[8];
     struct bw_swap_stats stats = {0};
     struct bw_message message = {.data = data, .len = len};
-    struct bw_tx tx = {.raw_len = len, .data_len = len};
+    struct bw_tx tx = {.raw_len = len ? len : 1, .data_len = len};
     if (len >= 4) {
         tx.flags = BW_TX_HAS_SELECTOR;
         tx.selector = (uint32_t)data[0] << 24 | data[1] << 16 | data[2] << 8 | data[3];
     }
-    uint32_t n = bw_swaps_decode(table, &message, &tx, out, 8, &stats);
+    uint32_t n = bw_swaps_decode(table, &message, &tx, 1, out, 8, &stats);
     insist(n <= 8 && n == stats.swaps && stats.swaps + stats.bad <= BW_CALLS + 1);
     for (uint32_t i = 0; i < n; i++) {
         insist(out[i].token_count <= BW_SWAP_TOKENS && out[i].pool_count <= BW_SWAP_HOPS &&

@@ -8,9 +8,11 @@ import sha3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.mainnet_block import encode_transaction, load_block
 from barewire import ConfigError
 from barewire._native import ffi, lib
 from barewire.mempool.abi import parse_function
+from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.record import Transaction
 from barewire.mempool.swaps import STANDARD_SWAPS, SwapAbi, SwapTable
 
@@ -573,6 +575,14 @@ def test_more_swaps_than_there_is_room_for_are_counted():
     one = v3_single("in", deadline=False)(Material(1))[0]
     assert len(table.decode(transaction(call("multicall(bytes[])", [one] * 5)))) == 2
     assert (table.stats.swaps, table.stats.overflow) == (2, 3)
+
+
+def test_a_block_of_mainnet_in_one_call():
+    raw = [encode_transaction(fields) for fields in load_block()["transactions"]]
+    burst = Decoder(Rules.preset("london", 1)).decode_burst(raw)
+    one_by_one = [(i, swap) for i, tx in enumerate(burst) for swap in TABLE.decode(tx)]
+    assert len(one_by_one) == 17
+    assert TABLE.decode_burst(burst) == one_by_one
 
 
 def test_a_function_of_the_users_own():

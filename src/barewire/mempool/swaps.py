@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from barewire._native import ffi, lib
 from barewire.errors import ConfigError
 from barewire.mempool.abi import Function, Location, parse_function
+from barewire.mempool.decoder import DecodedBurst
 from barewire.mempool.record import Transaction
 from barewire.mempool.swap_abis import STANDARD_SWAPS, SwapAbi
 from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
@@ -87,14 +88,14 @@ class SwapTable:
         abis: Sequence[SwapAbi] = STANDARD_SWAPS,
         *,
         wrappers: Sequence[Wrapper] = STANDARD,
-        limit: int = 64,
+        limit: int = 256,
     ) -> None:
         """Compiles the declarations.
 
         Args:
             abis: at most one of each signature.
             wrappers: what carries calls that may swap.
-            limit: swaps reported for one transaction.
+            limit: swaps reported by one call.
 
         Raises:
             ConfigError: names the signature and the argument that does not fit.
@@ -123,9 +124,25 @@ class SwapTable:
         self._message.data = raw
         self._message.len = len(transaction.raw)
         count = lib.bw_swaps_decode(
-            self.native, self._message, transaction.record, self._out, self._limit, self.stats
+            self.native, self._message, transaction.record, 1, self._out, self._limit, self.stats
         )
         return [self.view(self._out[i]) for i in range(count)]
+
+    def decode_burst(self, burst: DecodedBurst) -> list[tuple[int, Swap]]:
+        """The swaps of a burst in one native call, each with its transaction's index.
+
+        No more than the table's limit for all of them; what is beyond is counted as overflow.
+        """
+        count = lib.bw_swaps_decode(
+            self.native,
+            burst.native_messages,
+            burst.records,
+            len(burst),
+            self._out,
+            self._limit,
+            self.stats,
+        )
+        return [(self._out[i].tx, self.view(self._out[i])) for i in range(count)]
 
     def view(self, swap: Any) -> Swap:
         """A ``struct bw_swap`` as a `Swap`."""

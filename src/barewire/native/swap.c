@@ -370,6 +370,7 @@ struct decoder {
     const struct bw_tx *tx;
     const uint8_t *envelope;
     struct bw_swap *out;
+    uint32_t index; /* of tx in the burst */
     uint32_t n, max;
     struct bw_swap_stats *stats;
 };
@@ -402,6 +403,7 @@ static void decode_call(struct decoder *decoder, const struct bw_call *call, uin
     if (call->target)
         memcpy(swap->target, call->target, 20);
     swap->selector = call->selector;
+    swap->tx = decoder->index;
     swap->call_off = (uint32_t)(call->args.at - decoder->envelope);
     swap->call = (uint16_t)number;
     swap->depth = call->depth;
@@ -409,22 +411,33 @@ static void decode_call(struct decoder *decoder, const struct bw_call *call, uin
     decoder->n++;
 }
 
-uint32_t bw_swaps_decode(const struct bw_swap_table *table, const struct bw_message *message,
-                         const struct bw_tx *tx, struct bw_swap *out, uint32_t max,
+static void decode_transaction(struct decoder *decoder)
+{
+    const struct bw_swap_table *table = decoder->table;
+    struct bw_call outer = bw_call_outer(decoder->tx, decoder->envelope);
+    decode_call(decoder, &outer, 0);
+    if (!outer.has_selector || !bw_wrapper_find(&table->wrappers, outer.selector))
+        return;
+    struct bw_calls calls;
+    bw_calls_walk(&table->wrappers, &outer, &calls);
+    decoder->stats->wrapper_bad += calls.bad;
+    decoder->stats->wrapper_bound += calls.bound;
+    for (uint32_t i = 0; i < calls.n; i++)
+        decode_call(decoder, &calls.of[i], i + 1);
+}
+
+uint32_t bw_swaps_decode(const struct bw_swap_table *table, const struct bw_message *messages,
+                         const struct bw_tx *txs, uint32_t n, struct bw_swap *out, uint32_t max,
                          struct bw_swap_stats *stats)
 {
-    struct decoder decoder = {table, tx, message->data, out, 0, max, stats};
-    if (!(tx->flags & BW_TX_HAS_SELECTOR))
-        return 0;
-    struct bw_call outer = bw_call_outer(tx, message->data);
-    decode_call(&decoder, &outer, 0);
-    if (bw_wrapper_find(&table->wrappers, outer.selector)) {
-        struct bw_calls calls;
-        bw_calls_walk(&table->wrappers, &outer, &calls);
-        stats->wrapper_bad += calls.bad;
-        stats->wrapper_bound += calls.bound;
-        for (uint32_t i = 0; i < calls.n; i++)
-            decode_call(&decoder, &calls.of[i], i + 1);
+    struct decoder decoder = {.table = table, .out = out, .max = max, .stats = stats};
+    for (uint32_t i = 0; i < n; i++) {
+        if (!txs[i].raw_len)
+            continue;
+        decoder.tx = &txs[i];
+        decoder.envelope = messages[i].data;
+        decoder.index = i;
+        decode_transaction(&decoder);
     }
     return decoder.n;
 }

@@ -44,6 +44,7 @@ struct bw_swap {
     uint8_t recipient[20];   /* zero: not given, usually the sender */
     uint8_t target[20];      /* the contract that is called */
     uint32_t selector;       /* of the call, or what stands for the command */
+    uint32_t tx;             /* index in the burst */
     uint32_t call_off;       /* where its arguments begin in the envelope */
     uint32_t hops;           /* of the whole path; 0 where the calldata does not say */
     uint16_t protocol;       /* the table's own numbers */
@@ -53,7 +54,7 @@ struct bw_swap {
     uint8_t pool_count;
     uint8_t fee_count;
     uint8_t depth;           /* of wrappers around it */
-    uint8_t reserved[12];
+    uint8_t reserved[8];
 };
 
 /* One operation reads the word that `hops` and `word` lead to: hops[0..hop_count) are words whose
@@ -125,10 +126,11 @@ struct bw_swap_table;
 struct bw_swap_table *bw_swaps_load(const uint8_t *blob, size_t len, const char **what);
 void bw_swaps_free(struct bw_swap_table *table);
 
-/* Lists the swaps of one decoded transaction in order of appearance; returns how many of them fit
- * out[0..max). Allocates nothing. */
-uint32_t bw_swaps_decode(const struct bw_swap_table *table, const struct bw_message *message,
-                         const struct bw_tx *tx, struct bw_swap *out, uint32_t max,
+/* Lists the swaps of a burst, txs[0..n) decoded from messages[0..n), by transaction and in order of
+ * appearance; a record with raw_len 0 is passed over. Returns how many fit out[0..max). Allocates
+ * nothing. */
+uint32_t bw_swaps_decode(const struct bw_swap_table *table, const struct bw_message *messages,
+                         const struct bw_tx *txs, uint32_t n, struct bw_swap *out, uint32_t max,
                          struct bw_swap_stats *stats);
 /* </cdef> */
 _Static_assert(sizeof(struct bw_swap) == 512, "eight cache lines");
