@@ -264,7 +264,8 @@ static int recover(struct dpb_ring_tx *tx, char *why)
     tx->pos = end;
     tx->floor_pos = oldest <= head ? dpb_ring_slot_of(ring, oldest)->payload : end;
     tx->refused = ring->header->refused;
-    __atomic_store_n(&ring->header->oldest, oldest, __ATOMIC_RELAXED);
+    dpb_ring_mark(tx);
+    __atomic_store_n(&ring->header->oldest, lossless ? oldest : tx->floor, __ATOMIC_RELAXED);
     __atomic_store_n(&ring->header->head, head, __ATOMIC_RELEASE);
     return 0;
 }
@@ -310,6 +311,7 @@ void dpb_ring_tx_close(struct dpb_ring_tx *tx, uint32_t state)
 {
     dpb_ring_tx_state(tx, state);
     munmap(tx->ring.header, tx->ring.map_bytes);
+    unlock_byte(tx->ring.fd, LOCK_PRODUCER); /* a copy of the descriptor may be around */
     close(tx->ring.fd);
     free(tx);
 }
@@ -408,6 +410,8 @@ void dpb_ring_rx_close(struct dpb_ring_rx *rx, int leave)
     if (rx->seat >= 0 && leave)
         __atomic_store_n(&rx->ring.seats[rx->seat].state, DPB_RING_SEAT_FREE, __ATOMIC_RELEASE);
     munmap(rx->ring.header, rx->ring.map_bytes);
+    if (rx->ring.lock >= 0)
+        unlock_byte(rx->ring.fd, rx->ring.lock);
     close(rx->ring.fd);
     free(rx->arena);
     free(rx);
@@ -522,11 +526,16 @@ void dpb_ring_heartbeat(struct dpb_ring_tx *tx, struct dpb_ring_rx *rx)
 
 uint64_t dpb_records_sum(const struct dpb_record *records, int n)
 {
-    uint64_t sum = 0;
+    uint64_t sum = 0, word;
     for (int i = 0; i < n; i++) {
-        for (uint32_t j = 0; j < records[i].len; j++)
-            sum += records[i].data[j];
-        sum += records[i].len;
+        uint32_t len = records[i].len, at = 0;
+        for (; at + 8 <= len; at += 8) {
+            memcpy(&word, records[i].data + at, 8);
+            sum += word;
+        }
+        word = 0;
+        memcpy(&word, records[i].data + at, len - at);
+        sum += word + len;
     }
     return sum;
 }

@@ -90,7 +90,8 @@ int dpb_ring_poll(struct dpb_ring_rx *rx, struct dpb_record *out, int max);
 void dpb_ring_acknowledge(struct dpb_ring_rx *rx, uint64_t seq);
 void dpb_ring_heartbeat(struct dpb_ring_tx *tx, struct dpb_ring_rx *rx);
 
-/* Sum of every payload byte and of the lengths: a reader that touches all, in one call. */
+/* Sum of all payloads, as little-endian 64-bit words (the last one filled up with zeros), and of the
+ * lengths, modulo 2^64: a reader that touches everything, in one call. */
 uint64_t dpb_records_sum(const struct dpb_record *records, int n);
 /* </cdef> */
 

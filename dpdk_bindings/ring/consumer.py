@@ -50,7 +50,7 @@ class Records:
         return bytes(ffi.buffer(record.data, record.len))
 
     def checksum(self) -> int:
-        """Sum of all payload bytes and lengths, natively."""
+        """Sum of all payloads as little-endian 64-bit words, and of the lengths, modulo 2^64."""
         return int(lib.dpb_records_sum(self.array, self.count))
 
     def release(self) -> None:

@@ -1,7 +1,7 @@
 /* A lossy ring: can a consumer ever take a torn record for a good one?
  *
  * The ring of include/dpdk_bindings/ring.h, as small as it can be and still wrap in slots and
- * payload: 2 slots, 3 words of payload, records of 1 or 2 words. Word for word every payload word
+ * payload: 3 slots, 3 words of payload, records of 1 or 2 words. Word for word every payload word
  * of record s holds s.
  *
  * The producer's stores go through a buffer from which they reach memory in any order that C11
@@ -10,7 +10,7 @@
  * fence happen in any order. Left out: loads of values that were never in memory.
  *
  * Each of these takes one thing away, and then the assertion must fail (the test sees to it):
- *   NO_BUSY      the slot is not marked while it is written
+ *   NO_BUSY      the slot is not marked before it is written
  *   NO_RETIRE    payload space is reused before the older record's slot says it is gone
  *   NO_FENCE     no release fence between the marks and the payload
  *   NO_RELEASE   the sequence number is stored relaxed
@@ -20,17 +20,17 @@
 #ifndef RECORDS
 #define RECORDS 4
 #endif
-#define DEPTH 2
+#define DEPTH 3
 #define WORDS 3
 
-/* Memory: seq of slots 0 1, meta of slots 0 1 (payload place * 4 + length), payload words. */
+/* Memory: seq of slots 0 1 2, meta of slots 0 1 2 (payload place * 4 + length), payload words. */
 #define SEQ(s) ((s) % DEPTH)
 #define META(s) (DEPTH + (s) % DEPTH)
 #define PAY(p) (2 * DEPTH + (p) % WORDS)
-byte mem[7];
+byte mem[9];
 
 /* The producer's store buffer. */
-#define ROOM 7
+#define ROOM 8
 typedef store { byte at; byte value; byte group; bit release };
 store pending[ROOM];
 byte n = 0, group = 0;
@@ -110,13 +110,6 @@ proctype producer() {
         :: else
         fi;
         /* reserve */
-#ifndef NO_BUSY
-        put(SEQ(s), s - 1, 0);
-#endif
-        if
-        :: s >= oldest + DEPTH -> oldest = s - DEPTH + 1
-        :: else
-        fi;
         do
         :: oldest < s && p + words > where[oldest] + WORDS ->
 #ifndef NO_RETIRE
@@ -145,7 +138,15 @@ proctype producer() {
         put(SEQ(s), s, 1);
 #endif
         pos = p + words;
-        s++
+        s++;
+        /* mark, ahead of time */
+#ifndef NO_BUSY
+        put(SEQ(s), s - 1, 0);
+#endif
+        if
+        :: s >= oldest + DEPTH -> oldest = s - DEPTH + 1
+        :: else
+        fi
     od;
     finished = true
 }

@@ -17,11 +17,12 @@
  * Sequence numbers begin at 1; record s lives in slot s % depth. What slot.seq says:
  *
  *     s                  record s is whole
- *     less than s        record s is not there yet (s - 1: it is being written)
+ *     less than s        record s is not there yet (s - 1: it is the next)
  *     more than s        record s is gone (s + 1: its payload space was wanted)
  *
- * The producer of a lossy ring says "gone" or "being written" before it touches the slot or the
- * payload space of an older record, so payload is never reused before its slot. A consumer copies
+ * The producer of a lossy ring takes the next slot from the older record in it, and says "gone" of
+ * every record whose payload space it wants, before it touches either: payload is never reused
+ * before its slot. A consumer copies
  * and then reads slot.seq again: only if it is unchanged was the copy whole. Both sides use C11
  * atomics: what they race for is copied by relaxed 64-bit accesses between a release fence (the
  * producer's, after "gone") and an acquire fence (the consumer's, before it looks again). The
@@ -201,6 +202,8 @@ _Static_assert(offsetof(struct dpb_ring_header, heartbeat_mono_ns) == 128, "as d
 _Static_assert(offsetof(struct dpb_ring_header, head) == 256, "as documented");
 _Static_assert(offsetof(struct dpb_ring_header, reclaimed) == 384, "as documented");
 
+#define DPB_RING_AHEAD 2048 /* bytes of payload whose lines are fetched before they are written */
+
 static inline uint64_t dpb_ring_space(uint32_t len)
 {
     return ((uint64_t)len + DPB_RING_ALIGN - 1) & ~(uint64_t)(DPB_RING_ALIGN - 1);
@@ -285,6 +288,36 @@ static inline void dpb_ring_reclaim(struct dpb_ring_tx *tx)
     tx->floor_pos = acked == head ? tx->pos : dpb_ring_slot_of(&tx->ring, acked + 1)->payload;
 }
 
+/* Lossy: takes the slot of the next record from the record that is in it, ahead of time: a consumer
+ * that waits on it is not disturbed while the record is written. (On a lossless ring nobody reads
+ * a record that may be overwritten, so it needs no mark.) */
+static inline void dpb_ring_mark(struct dpb_ring_tx *tx)
+{
+    if (tx->ring.geometry.kind != DPB_RING_LOSSY)
+        return;
+    __atomic_store_n(&dpb_ring_slot_of(&tx->ring, tx->next)->seq, tx->next - 1, __ATOMIC_RELAXED);
+    if (tx->next - tx->floor >= tx->ring.geometry.depth)
+        tx->floor = tx->next - tx->ring.geometry.depth + 1;
+}
+
+static inline void dpb_ring_want(const void *line)
+{
+#ifdef __x86_64__
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)line));
+#else
+    __builtin_prefetch(line, 1);
+#endif
+}
+
+/* Asks the other core for the cache lines that the records after this one will be written to. */
+static inline void dpb_ring_ahead(const struct dpb_ring_tx *tx, uint32_t len)
+{
+    uint64_t mask = tx->ring.geometry.payload_bytes - 1, pos = tx->pos + DPB_RING_AHEAD;
+    dpb_ring_want(dpb_ring_slot_of(&tx->ring, tx->next + 8));
+    for (uint32_t at = 0; at < len && at < DPB_RING_AHEAD; at += 64)
+        dpb_ring_want(tx->ring.payload + ((pos + at) & mask));
+}
+
 /* Makes room for `len` bytes and the slot of record tx->next: for the caller alone to write until
  * dpb_ring_commit(). NULL where `len` is more than the mtu, and on a lossless ring where there is
  * no room (counted in `refused`). */
@@ -308,10 +341,7 @@ static inline uint8_t *dpb_ring_reserve(struct dpb_ring_tx *tx, uint32_t len)
             }
         }
     }
-    __atomic_store_n(&dpb_ring_slot_of(&tx->ring, seq)->seq, seq - 1, __ATOMIC_RELAXED);
     if (g->kind == DPB_RING_LOSSY) {
-        if (seq - tx->floor >= g->depth)
-            tx->floor = seq - g->depth + 1;
         while (end - tx->floor_pos > g->payload_bytes) {
             struct dpb_ring_slot *old = dpb_ring_slot_of(&tx->ring, tx->floor);
             if (tx->floor == seq) {
@@ -350,6 +380,8 @@ static inline uint64_t dpb_ring_commit(struct dpb_ring_tx *tx, const struct dpb_
     dpb_ring_copy_in((uint8_t *)&slot->filter, (const uint8_t *)&meta.filter, sizeof meta - 8);
     __atomic_store_n(&slot->seq, seq, __ATOMIC_RELEASE);
     tx->pos += dpb_ring_space(record->len);
+    dpb_ring_mark(tx);
+    dpb_ring_ahead(tx, record->len);
     __atomic_store_n(&tx->ring.header->oldest,
                      tx->floor + (tx->ring.geometry.kind == DPB_RING_LOSSLESS), __ATOMIC_RELAXED);
     __atomic_store_n(&tx->ring.header->head, seq, __ATOMIC_RELEASE);
