@@ -263,7 +263,7 @@ def main() -> int:
         "ring",
         result,
         [
-            f"{PAYLOAD} bytes, one way, core {PRODUCER_CORE} to core {CONSUMER_CORE}, one at a time",
+            f"{PAYLOAD} bytes, one way, core {PRODUCER_CORE} to {CONSUMER_CORE}, one at a time",
             "mp-queue, pipe and zmq-ipc sleep in the kernel as they are used; Barewire spins",
             "bias: two readings of the clock in C, one after the other; each sample contains one",
             f"zmq-ipc / barewire-c: {p50['zmq-ipc'] / p50['barewire-c']:.0f} times",

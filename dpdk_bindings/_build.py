@@ -24,6 +24,8 @@ HEADERS = [
     ROOT / "native/endpoint_kernel.h",
     ROOT / "include/dpdk_bindings/ring.h",
     ROOT / "native/ring_file.h",
+    ROOT / "include/dpdk_bindings/metrics.h",
+    ROOT / "native/metrics_file.h",
     ROOT / "native/headers.h",
     ROOT / "native/endpoint_port.h",
 ]

@@ -1,0 +1,199 @@
+"""Generated from appliance/metrics/schema.toml by appliance.metrics.generate."""
+
+from enum import IntEnum
+
+__all__ = ["METRICS", "SCHEMA", "Counter", "Histogram"]
+
+# Hash of the names and their places.
+SCHEMA = 0x9373E691B34FAA8D
+
+
+class Counter(IntEnum):
+    """Places of the counters."""
+
+    DATAGRAMS_RECEIVED = 0
+    MESSAGES_DELIVERED = 1
+    MESSAGES_LOST = 2
+    RETRANSMISSIONS_REQUESTED = 3
+    RETRANSMISSIONS_UNSENT = 4
+    TRANSACTIONS_DECODED = 5
+    TRANSACTIONS_REFUSED = 6
+    TRANSACTIONS_DUPLICATE = 7
+    TRANSACTIONS_MATCHED = 8
+    SENDERS_RECOVERED = 9
+    SIGNATURES_BAD = 10
+    SHOTS_ASKED = 11
+    SHOTS_FIRED = 12
+    DATAGRAMS_SENT = 13
+    SENDS_REFUSED = 14
+    STRATEGY_CALLS = 15
+    STRATEGY_ERRORS = 16
+    STRATEGY_STALLS = 17
+
+
+class Histogram(IntEnum):
+    """Places of the histograms."""
+
+    WIRE_TO_MATCH_SECONDS = 0
+    WIRE_TO_WIRE_SECONDS = 1
+    TURN_SECONDS = 2
+    STRATEGY_SECONDS = 3
+    RING_SECONDS = 4
+    HOUSEKEEPING_SECONDS = 5
+
+
+# Type and help of each, by the name that Prometheus knows.
+METRICS: dict[str, tuple[str, str]] = {
+    "barewire_datagrams_received_total": (
+        "counter",
+        "Datagrams taken from the endpoints",
+    ),
+    "barewire_messages_delivered_total": (
+        "counter",
+        "Messages delivered by the feeds, each sequence number once",
+    ),
+    "barewire_messages_lost_total": (
+        "counter",
+        "Sequence numbers that no line brought, retransmission included",
+    ),
+    "barewire_retransmissions_requested_total": (
+        "counter",
+        "Requests for retransmission sent",
+    ),
+    "barewire_retransmissions_unsent_total": (
+        "counter",
+        "Requests for retransmission that found no room or no next hop",
+    ),
+    "barewire_transactions_decoded_total": (
+        "counter",
+        "Transactions decoded and accepted",
+    ),
+    "barewire_transactions_refused_total": (
+        "counter",
+        "Messages that are no transaction under the fork's rules",
+    ),
+    "barewire_transactions_duplicate_total": (
+        "counter",
+        "Transactions whose hash was seen before",
+    ),
+    "barewire_transactions_matched_total": (
+        "counter",
+        "Matches of triggers on transactions not seen before",
+    ),
+    "barewire_senders_recovered_total": (
+        "counter",
+        "Senders recovered from a signature before something could fire",
+    ),
+    "barewire_signatures_bad_total": (
+        "counter",
+        "Signatures of which no sender could be recovered",
+    ),
+    "barewire_shots_asked_total": (
+        "counter",
+        "Times a trigger asked for its shot",
+    ),
+    "barewire_shots_fired_total": (
+        "counter",
+        "Shots handed to an endpoint",
+    ),
+    "barewire_datagrams_sent_total": (
+        "counter",
+        "Datagrams handed to the endpoints",
+    ),
+    "barewire_sends_refused_total": (
+        "counter",
+        "Sends that were refused: halted, no room, or a full journal",
+    ),
+    "barewire_strategy_calls_total": (
+        "counter",
+        "Matches handed to the strategy",
+    ),
+    "barewire_strategy_errors_total": (
+        "counter",
+        "Exceptions raised by the strategy; sending stops, receiving goes on",
+    ),
+    "barewire_strategy_stalls_total": (
+        "counter",
+        "Calls of the strategy that took longer than they may",
+    ),
+    "barewire_wire_to_match_seconds": (
+        "histogram",
+        "Arrival of a datagram to its match in hand",
+    ),
+    "barewire_wire_to_wire_seconds": (
+        "histogram",
+        "Arrival of a datagram to the answer handed to the endpoint",
+    ),
+    "barewire_turn_seconds": (
+        "histogram",
+        "One busy turn of the loop",
+    ),
+    "barewire_strategy_seconds": (
+        "histogram",
+        "One call of the strategy",
+    ),
+    "barewire_ring_seconds": (
+        "histogram",
+        "A record's way over a ring: published to taken",
+    ),
+    "barewire_housekeeping_seconds": (
+        "histogram",
+        "Time taken from the packets by one round of housekeeping",
+    ),
+    "barewire_loop_info": (
+        "gauge",
+        "Always 1, for each running loop; `process` is its process id",
+    ),
+    "barewire_loop_start_time_seconds": (
+        "gauge",
+        "When the loop started, since 1970",
+    ),
+    "barewire_loop_heartbeat_age_seconds": (
+        "gauge",
+        "Since the loop last showed that it lives",
+    ),
+    "barewire_loop_time_seconds_total": (
+        "counter",
+        "Time spent, by `kind`: idle, busy, housekeeping",
+    ),
+    "barewire_loop_turns_total": (
+        "counter",
+        "Turns of the loop, by `kind`",
+    ),
+    "barewire_loop_stalls_total": (
+        "counter",
+        "Turns that took longer than they may, by `cause`",
+    ),
+    "barewire_loop_longest_stall_seconds": (
+        "gauge",
+        "The longest stall, by `cause`",
+    ),
+    "barewire_link_received_total": (
+        "counter",
+        "Frames, datagrams or records received, by `link`",
+    ),
+    "barewire_link_received_bytes_total": (
+        "counter",
+        "Bytes received, by `link`",
+    ),
+    "barewire_link_dropped_total": (
+        "counter",
+        "Arrived and thrown away, by `link`",
+    ),
+    "barewire_link_overruns_total": (
+        "counter",
+        "Overwritten or lost before they were looked at, by `link`",
+    ),
+    "barewire_link_refused_total": (
+        "counter",
+        "Not sent: no room, by `link`",
+    ),
+    "barewire_errors_total": (
+        "counter",
+        "Errors, by their text in `error`",
+    ),
+    "barewire_errors_lost_total": (
+        "counter",
+        "Distinct errors that found no place in the log",
+    ),
+}

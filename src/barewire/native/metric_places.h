@@ -1,0 +1,39 @@
+/* Generated from appliance/metrics/schema.toml by appliance.metrics.generate. */
+#ifndef BAREWIRE_METRIC_PLACES_H
+#define BAREWIRE_METRIC_PLACES_H
+
+#define BW_METRICS_SCHEMA 0x9373e691b34faa8du
+
+enum bw_counter {
+    BW_COUNTER_DATAGRAMS_RECEIVED = 0, /* Datagrams taken from the endpoints */
+    BW_COUNTER_MESSAGES_DELIVERED = 1, /* Messages delivered by the feeds, each sequence number once */
+    BW_COUNTER_MESSAGES_LOST = 2, /* Sequence numbers that no line brought, retransmission included */
+    BW_COUNTER_RETRANSMISSIONS_REQUESTED = 3, /* Requests for retransmission sent */
+    BW_COUNTER_RETRANSMISSIONS_UNSENT = 4, /* Requests for retransmission that found no room or no next hop */
+    BW_COUNTER_TRANSACTIONS_DECODED = 5, /* Transactions decoded and accepted */
+    BW_COUNTER_TRANSACTIONS_REFUSED = 6, /* Messages that are no transaction under the fork's rules */
+    BW_COUNTER_TRANSACTIONS_DUPLICATE = 7, /* Transactions whose hash was seen before */
+    BW_COUNTER_TRANSACTIONS_MATCHED = 8, /* Matches of triggers on transactions not seen before */
+    BW_COUNTER_SENDERS_RECOVERED = 9, /* Senders recovered from a signature before something could fire */
+    BW_COUNTER_SIGNATURES_BAD = 10, /* Signatures of which no sender could be recovered */
+    BW_COUNTER_SHOTS_ASKED = 11, /* Times a trigger asked for its shot */
+    BW_COUNTER_SHOTS_FIRED = 12, /* Shots handed to an endpoint */
+    BW_COUNTER_DATAGRAMS_SENT = 13, /* Datagrams handed to the endpoints */
+    BW_COUNTER_SENDS_REFUSED = 14, /* Sends that were refused: halted, no room, or a full journal */
+    BW_COUNTER_STRATEGY_CALLS = 15, /* Matches handed to the strategy */
+    BW_COUNTER_STRATEGY_ERRORS = 16, /* Exceptions raised by the strategy; sending stops, receiving goes on */
+    BW_COUNTER_STRATEGY_STALLS = 17, /* Calls of the strategy that took longer than they may */
+    BW_COUNTERS = 18,
+};
+
+enum bw_histogram {
+    BW_HISTOGRAM_WIRE_TO_MATCH_SECONDS = 0, /* Arrival of a datagram to its match in hand */
+    BW_HISTOGRAM_WIRE_TO_WIRE_SECONDS = 1, /* Arrival of a datagram to the answer handed to the endpoint */
+    BW_HISTOGRAM_TURN_SECONDS = 2, /* One busy turn of the loop */
+    BW_HISTOGRAM_STRATEGY_SECONDS = 3, /* One call of the strategy */
+    BW_HISTOGRAM_RING_SECONDS = 4, /* A record's way over a ring: published to taken */
+    BW_HISTOGRAM_HOUSEKEEPING_SECONDS = 5, /* Time taken from the packets by one round of housekeeping */
+    BW_HISTOGRAMS = 6,
+};
+
+#endif

@@ -1,0 +1,335 @@
+"""Metrics: what a loop writes down is what anyone reads, and what Prometheus understands."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.cli import main
+from appliance.metrics import generate
+from appliance.metrics.endpoint import server
+from appliance.metrics.exposition import BOUNDS_NS, exposition
+from appliance.metrics.files import create, open_all
+from appliance.metrics.places import SCHEMA, Counter, Histogram
+from barewire.errors import BarewireError
+from dpdk_bindings.metrics import DUTY_KINDS, MetricsError, MetricsReader, MetricsWriter
+from tests.requires import requires
+
+IDLE, BUSY, HOUSEKEEPING = range(3)
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="barewire-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def loop(folder):
+    writer = create("rx0", folder=folder)
+    yield writer
+    writer.close()
+
+
+def read(folder):
+    (reader,) = open_all(folder)
+    return reader
+
+
+def test_generated_files_are_fresh():
+    assert generate.main(write=False) == []
+
+
+def test_counters_and_links(loop, folder):
+    loop.count(Counter.DATAGRAMS_RECEIVED)
+    loop.count(Counter.DATAGRAMS_RECEIVED, 41)
+    loop.link("eth1 q0").received += 7
+    loop.link("line A").dropped += 2
+    assert loop.link("eth1 q0").received == 7
+    reader = read(folder)
+    assert reader.counters()[Counter.DATAGRAMS_RECEIVED] == 42
+    assert sum(reader.counters()) == 42
+    assert [(link.name, link.received, link.dropped) for link in reader.links()] == [
+        ("eth1 q0", 7, 0),
+        ("line A", 0, 2),
+    ]
+    for i in range(30):
+        loop.link(f"more {i}")
+    with pytest.raises(MetricsError, match="no place for link one too many"):
+        loop.link("one too many")
+
+
+@given(st.lists(st.integers(0, 2**36 - 1), min_size=1, max_size=200), st.floats(0, 1))
+def test_quantiles_are_within_one_percent_of_numpys(values, quantile):
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="barewire-test-") as name:
+        loop = create("h", folder=Path(name))
+        for value in values:
+            loop.observe(Histogram.TURN_SECONDS, value)
+        seen = read(Path(name)).values(Histogram.TURN_SECONDS, (quantile,))
+        loop.close()
+    true = np.quantile(np.array(values, dtype=object), quantile, method="inverted_cdf")
+    assert true <= seen.quantiles_ns[0] <= true + true / 128
+    assert (seen.count, seen.sum_ns, seen.max_ns) == (len(values), sum(values), max(values))
+
+
+def test_values_beyond_the_range_count_and_their_maximum_is_exact(loop, folder):
+    for value in (0, 2**36, 2**63, 2**64 - 1):
+        loop.observe(Histogram.TURN_SECONDS, value)
+    seen = read(folder).values(Histogram.TURN_SECONDS, (0, 1))
+    assert (seen.count, seen.max_ns, seen.quantiles_ns) == (4, 2**64 - 1, (0, 2**64 - 1))
+
+
+def test_prometheus_buckets_count_what_numpy_counts(loop, folder):
+    rng = random.Random(2)
+    values = [int(10 ** rng.uniform(1, 10.5)) for _ in range(3000)]
+    for value in values:
+        loop.observe(Histogram.RING_SECONDS, value)
+    counts, total, sum_ns = read(folder).cumulative(Histogram.RING_SECONDS, BOUNDS_NS)
+    assert (total, sum_ns) == (3000, sum(values))
+    for bound, count in zip(BOUNDS_NS, counts, strict=True):
+        inside = np.array(values)
+        # A bucket that straddles the bound is counted with it.
+        assert (inside <= bound).sum() <= count <= (inside <= bound * (1 + 1 / 128)).sum()
+
+
+def test_time_goes_to_what_it_was_spent_on(loop, folder):
+    now = 10**9
+    loop.turn(IDLE, now)
+    for kind, ns in [(IDLE, 100), (BUSY, 2000), (HOUSEKEEPING, 30), (IDLE, 50)]:
+        now += ns
+        loop.turn(kind, now)
+    duty = read(folder).duty()
+    assert duty.spent_ns == {"idle": 150, "busy": 2000, "housekeeping": 30}
+    assert duty.turns == {"idle": 2, "busy": 1, "housekeeping": 1}
+    assert sum(duty.stalls.values()) == 0
+
+
+@pytest.mark.parametrize("kind", [IDLE, BUSY, HOUSEKEEPING])
+def test_a_stall_that_ran_is_the_fault_of_what_it_did(loop, folder, kind):
+    # The clock of this test is the thread's CPU time: it ran all along.
+    loop.housekeep()
+    start = loop.handle.duty.mark_mono_ns
+    loop.turn(kind, start)
+    before = loop.handle.duty.mark_cpu_ns
+    while (ran := time.thread_time_ns() - before) < 5_000_000:
+        pass
+    loop.turn(kind, start + ran)
+    duty = read(folder).duty()
+    assert {cause: n for cause, n in duty.stalls.items() if n} == {DUTY_KINDS[kind]: 1}
+    assert duty.longest_ns[DUTY_KINDS[kind]] == ran
+
+
+def test_a_core_stopped_by_a_signal_was_descheduled(folder):
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from appliance.metrics.files import create\n"
+        "loop = create('stopped', folder=Path(sys.argv[1]), stall_ms=40)\n"
+        "end = time.monotonic() + 30\n"
+        "while time.monotonic() < end:\n"
+        "    loop.housekeep()\n"
+        "    for _ in range(100):\n"
+        "        loop.turn(1, time.monotonic_ns())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    try:
+        deadline = time.monotonic() + 20
+        while not list(folder.glob("*.metrics")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        reader = read(folder)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGCONT)
+        while not reader.duty().stalls["descheduled"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert reader.duty().longest_ns["descheduled"] >= 40_000_000
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_each_error_once(loop, folder):
+    for _ in range(3):
+        loop.note("bad frame")
+        loop.note("no next hop: " + "x" * 500)
+    first, second = read(folder).errors()
+    assert (first.text, first.count) == ("bad frame", 3)
+    assert second.text == ("no next hop: " + "x" * 500)[:215]
+    assert 0 < first.first_real_ns <= first.last_real_ns <= time.time_ns()
+    for i in range(70):
+        loop.note(f"error {i}")
+    reader = read(folder)
+    assert len(reader.errors()) == 64
+    assert reader.errors_lost == 8
+
+
+def test_other_files_are_refused(loop, folder):
+    def attempt(path, schema=SCHEMA):
+        return MetricsReader(path, schema=schema, counters=len(Counter), histograms=len(Histogram))
+
+    with pytest.raises(MetricsError, match="written by another version"):
+        attempt(loop.path, schema=SCHEMA ^ 1)
+    whole = loop.path.read_bytes()
+    other = folder / "other.metrics"
+    for content, wrong in [
+        (b"", "no metrics"),
+        (b"x" * 4096, "no metrics"),
+        (whole[:-1], "damaged"),
+        (whole + b"x", "damaged"),
+    ]:
+        other.write_bytes(content)
+        with pytest.raises(MetricsError, match=wrong):
+            attempt(other)
+    with pytest.raises(BarewireError, match=str(other)):
+        open_all(folder)
+    with pytest.raises(MetricsError, match="No such file"):
+        attempt(folder / "absent")
+
+
+def test_a_writer_takes_its_file_with_it(folder):
+    loop = MetricsWriter(folder / "a.metrics", "a", schema=1, counters=1, histograms=1)
+    assert loop.path.stat().st_mode & 0o777 == 0o600
+    reader = MetricsReader(loop.path, schema=1, counters=1, histograms=1)
+    loop.count(0, 5)
+    loop.close()
+    loop.close()
+    assert list(folder.iterdir()) == []
+    assert reader.counters() == [5]
+    reader.close()
+
+
+def fill(loop):
+    rng = random.Random(1)
+    for _ in range(500):
+        loop.observe(Histogram.WIRE_TO_WIRE_SECONDS, int(rng.lognormvariate(9, 0.4)))
+    loop.count(Counter.SHOTS_FIRED, 500)
+    loop.link('a "quoted" \\ link').received = 3
+    loop.note("an error\nof two lines")
+    loop.turn(IDLE, 10**9)
+    loop.turn(BUSY, 2 * 10**9)
+    loop.housekeep()
+
+
+def test_promtool_accepts_the_names(loop, folder):
+    requires(shutil.which("promtool") is not None, "promtool (Debian package prometheus)")
+    fill(loop)
+    other = create("rx1", folder=folder)
+    text = exposition(open_all(folder))
+    other.close()
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_command_shows_them(loop, folder, capsys):
+    fill(loop)
+    assert main(["metrics", "--folder", str(folder), "-o", "json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["loop"] == "rx0"
+    assert shown["pid"] == os.getpid()
+    assert shown["counters"]["shots_fired"] == 500
+    assert shown["histograms"]["wire_to_wire"]["count"] == 500
+    assert shown["duty"]["spent_ns"]["busy"] == 10**9
+    assert shown["errors"][0]["text"] == "an error\nof two lines"
+    assert main(["metrics", "--folder", str(folder)]) == 0
+    assert "wire_to_wire" in capsys.readouterr().out
+    assert main(["metrics", "--folder", str(folder), "--prometheus"]) == 0
+    assert 'barewire_shots_fired_total{loop="rx0"} 500\n' in capsys.readouterr().out
+    assert main(["metrics", "--folder", str(folder / "none")]) == 2
+    assert "no loop has metrics" in capsys.readouterr().err
+
+
+@pytest.fixture
+def endpoint(folder):
+    with server("127.0.0.1:0", folder) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield listening.server_address[1]
+        listening.shutdown()
+        thread.join()
+
+
+def get(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def test_the_endpoint_serves_whoever_runs(endpoint, folder):
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        get(endpoint, "/metrics")
+    loop = create("late", folder=folder)
+    assert 'barewire_loop_info{loop="late"' in get(endpoint, "/metrics")
+    loop.close()
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(endpoint, "/")
+
+
+def test_an_address_that_cannot_be_used_is_named(folder):
+    for address in ("nowhere", "127.0.0.1:x", "127.0.0.1:99999", "192.0.2.1:80"):
+        with pytest.raises(BarewireError, match=f"cannot be served on {address}"):
+            server(address, folder)
+
+
+@pytest.mark.slow
+def test_debians_prometheus_answers_a_p99(loop, folder, endpoint, tmp_path):
+    requires(shutil.which("prometheus") is not None, "prometheus (Debian package prometheus)")
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 1s}\n"
+        "scrape_configs:\n"
+        "  - job_name: barewire\n"
+        f"    static_configs: [{{targets: ['127.0.0.1:{endpoint}']}}]\n"
+    )
+    with server("127.0.0.1:0", folder) as free:  # a port that nobody has
+        port = free.server_address[1]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={config}",
+                f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+    query = (
+        "/api/v1/query?query=histogram_quantile(0.99,"
+        "rate(barewire_wire_to_wire_seconds_bucket%5B30s%5D))"
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            loop.observe(Histogram.WIRE_TO_WIRE_SECONDS, 9_000)
+            time.sleep(0.01)
+            try:
+                result = json.loads(get(port, query))["data"]["result"]
+            except (urllib.error.URLError, ConnectionError):
+                continue
+            if result and result[0]["value"][1] != "NaN":
+                break
+        assert result[0]["metric"]["loop"] == "rx0"
+        assert 7e-6 <= float(result[0]["value"][1]) <= 10e-6
+    finally:
+        process.kill()
+        process.wait()
