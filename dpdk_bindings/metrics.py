@@ -237,7 +237,7 @@ class MetricsReader:
     def errors(self) -> list[NotedError]:
         """The distinct errors, in the order in which they first came."""
         found = []
-        for i in range(lib.DPB_ERRORS):
+        for i in range(lib.DPB_NOTED):
             raw = self._raw.errors[i]
             if raw.hash:
                 found.append(

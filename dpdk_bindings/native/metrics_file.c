@@ -32,7 +32,7 @@ __attribute__((format(printf, 3, 4))) static int fail(char *why, int error, cons
 uint64_t dpb_metrics_bytes(uint32_t counters, uint32_t histograms)
 {
     return sizeof(struct dpb_metrics_header) + sizeof(struct dpb_duty) +
-           DPB_LINKS * sizeof(struct dpb_link) + DPB_ERRORS * sizeof(struct dpb_error) +
+           DPB_LINKS * sizeof(struct dpb_link) + DPB_NOTED * sizeof(struct dpb_noted) +
            ((uint64_t)counters * 8 + 63) / 64 * 64 + histograms * sizeof(struct dpb_histogram);
 }
 
@@ -53,8 +53,8 @@ static struct dpb_metrics *map_metrics(int fd, int protection, uint32_t counters
     at += sizeof *metrics->duty;
     metrics->links = (struct dpb_link *)at;
     at += DPB_LINKS * sizeof *metrics->links;
-    metrics->errors = (struct dpb_error *)at;
-    at += DPB_ERRORS * sizeof *metrics->errors;
+    metrics->errors = (struct dpb_noted *)at;
+    at += DPB_NOTED * sizeof *metrics->errors;
     metrics->counters = (uint64_t *)at;
     at += ((uint64_t)counters * 8 + 63) / 64 * 64;
     metrics->histograms = (struct dpb_histogram *)at;
@@ -184,7 +184,7 @@ void dpb_metrics_observe(const struct dpb_metrics *metrics, unsigned histogram, 
 
 void dpb_metrics_error(const struct dpb_metrics *metrics, const char *text)
 {
-    dpb_error_note(metrics, text, clock_ns(CLOCK_REALTIME));
+    dpb_note(metrics, text, clock_ns(CLOCK_REALTIME));
 }
 
 void dpb_metrics_beat(const struct dpb_metrics *metrics)

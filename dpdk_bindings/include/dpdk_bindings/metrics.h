@@ -24,8 +24,8 @@
 #define DPB_METRICS_VERSION 1
 #define DPB_HISTOGRAM_BUCKETS 3840
 #define DPB_LINKS 32
-#define DPB_ERRORS 64
-#define DPB_ERROR_TEXT 216
+#define DPB_NOTED 64
+#define DPB_NOTED_TEXT 216
 
 struct dpb_histogram {
     uint64_t sum_ns;
@@ -74,13 +74,13 @@ struct dpb_link {
 };
 
 /* Each error once, however often it comes. */
-struct dpb_error {
+struct dpb_noted {
     uint64_t hash; /* 0: free */
     uint64_t count;
     uint64_t first_real_ns; /* CLOCK_REALTIME */
     uint64_t last_real_ns;
     uint64_t reserved;
-    char text[DPB_ERROR_TEXT];
+    char text[DPB_NOTED_TEXT];
 };
 
 struct dpb_metrics_header {
@@ -103,7 +103,7 @@ struct dpb_metrics {
     struct dpb_metrics_header *header;
     struct dpb_duty *duty;
     struct dpb_link *links;   /* DPB_LINKS */
-    struct dpb_error *errors; /* DPB_ERRORS */
+    struct dpb_noted *errors; /* DPB_NOTED */
     uint64_t *counters;
     struct dpb_histogram *histograms;
 };
@@ -111,7 +111,7 @@ struct dpb_metrics {
 _Static_assert(sizeof(struct dpb_histogram) == 64 + 8 * DPB_HISTOGRAM_BUCKETS, "whole lines");
 _Static_assert(sizeof(struct dpb_duty) == 192, "three cache lines");
 _Static_assert(sizeof(struct dpb_link) == 64, "one cache line");
-_Static_assert(sizeof(struct dpb_error) == 256, "four cache lines");
+_Static_assert(sizeof(struct dpb_noted) == 256, "four cache lines");
 _Static_assert(sizeof(struct dpb_metrics_header) == 128, "two cache lines");
 
 /* One writer: no locked instruction is needed for a reader never to see half a number. */
@@ -201,18 +201,18 @@ static inline void dpb_duty_turn(struct dpb_duty *duty, enum dpb_duty_kind kind,
         dpb_duty_stall(duty, kind, spent, now_mono_ns);
 }
 
-/* Counts an error under its text (cut to DPB_ERROR_TEXT - 1 bytes), which must not hold what varies
+/* Counts an error under its text (cut to DPB_NOTED_TEXT - 1 bytes), which must not hold what varies
  * from one time to the next: numbers belong into counters. */
-static inline void dpb_error_note(const struct dpb_metrics *metrics, const char *text,
+static inline void dpb_note(const struct dpb_metrics *metrics, const char *text,
                                   uint64_t now_real_ns)
 {
     uint64_t hash = 0xcbf29ce484222325u;
-    size_t len = strnlen(text, DPB_ERROR_TEXT - 1);
+    size_t len = strnlen(text, DPB_NOTED_TEXT - 1);
     for (size_t i = 0; i < len; i++)
         hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3u;
     hash |= 1;
-    for (int i = 0; i < DPB_ERRORS; i++) {
-        struct dpb_error *error = &metrics->errors[i];
+    for (int i = 0; i < DPB_NOTED; i++) {
+        struct dpb_noted *error = &metrics->errors[i];
         if (!error->hash) {
             memcpy(error->text, text, len);
             error->first_real_ns = now_real_ns;
