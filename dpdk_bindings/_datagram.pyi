@@ -1,8 +1,9 @@
 """Datagrams and the native part of an endpoint, written in C (python/datagram.c)."""
 
-from collections.abc import Buffer, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+
+from typing_extensions import Buffer, Self
 
 class Datagrams:
     """Payloads borrowed from an endpoint, until `release()`. The rules are those of a port's Burst.

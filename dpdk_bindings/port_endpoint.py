@@ -138,11 +138,12 @@ class PortBackend:
                 self._apply(number)
 
     def losses(self) -> dict[str, int]:
-        """Frames not shown, by cause, and datagrams that went the kernel's way."""
+        """Frames not shown, by cause; datagrams that went the kernel's way; the port's counters."""
         if self._reserved:
             self._left_to_kernel = sum(dropped(s) for s in self._reserved)
         counts = {name: self._rejects.count[value] for value, name in _REASONS.items()}
-        return counts | {"rx_left_to_kernel": self._left_to_kernel}
+        below = {f"port_{name}": value for name, value in self._port.stats().items()}
+        return counts | {"rx_left_to_kernel": self._left_to_kernel} | below
 
     def samples(self) -> dict[str, bytes]:
         """The first bytes of the last frame rejected for each cause."""

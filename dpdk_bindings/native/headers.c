@@ -31,10 +31,12 @@ static uint64_t word(const uint8_t *p) {
     return value;
 }
 
+static const uint8_t PROTO_WORD[2] = {0, PROTO_UDP};
+
 /* The datagram `len` bytes long that starts at `p`; the IP layer vouches for `len` bytes.
- * `pseudo`: sum of addresses and protocol. */
-static int parse_udp(const uint8_t *p, uint32_t len, uint64_t pseudo, int verify,
-                     struct dpb_udp *out) {
+ * `addresses`: the source address and behind it the destination's. */
+static inline int parse_udp(const uint8_t *p, uint32_t len, const uint8_t *addresses,
+                            uint32_t addresses_len, int verify, struct dpb_udp *out) {
     if (len < UDP)
         return DPB_REJECT_UDP_LENGTH;
     uint32_t udp_len = get16(p + 4);
@@ -45,7 +47,8 @@ static int parse_udp(const uint8_t *p, uint32_t len, uint64_t pseudo, int verify
         if (out->family == 6)
             return DPB_REJECT_UDP_CHECKSUM_MISSING;
     } else if (verify) {
-        pseudo += word(p + 4);
+        uint64_t pseudo = word(PROTO_WORD) + word(p + 4);
+        pseudo = dpb_sum_header(pseudo, addresses, addresses_len);
         if (dpb_sum_fold(dpb_sum_add(pseudo, p, udp_len)) != 0xffff)
             return dpb_sum_fold(pseudo) == check ? DPB_REJECT_UDP_CHECKSUM_UNFINISHED
                                                  : DPB_REJECT_UDP_CHECKSUM;
@@ -57,8 +60,6 @@ static int parse_udp(const uint8_t *p, uint32_t len, uint64_t pseudo, int verify
     return DPB_REJECT_NONE;
 }
 
-static const uint8_t PROTO_WORD[2] = {0, PROTO_UDP};
-
 static int parse_ip4(const uint8_t *p, uint32_t len, int verify, struct dpb_udp *out) {
     if (len < IP4)
         return DPB_REJECT_TRUNCATED;
@@ -68,7 +69,7 @@ static int parse_ip4(const uint8_t *p, uint32_t len, int verify, struct dpb_udp 
         return DPB_REJECT_IP_LENGTH;
     if ((p[0] & 15) > 5)
         return DPB_REJECT_IP_OPTIONS;
-    if (dpb_sum_fold(dpb_sum_add(0, p, IP4)) != 0xffff)
+    if (dpb_sum_fold(dpb_sum_header(0, p, IP4)) != 0xffff)
         return DPB_REJECT_IP_CHECKSUM;
     uint32_t total = get16(p + 2);
     if (total < IP4)
@@ -82,8 +83,7 @@ static int parse_ip4(const uint8_t *p, uint32_t len, int verify, struct dpb_udp 
     out->family = 4;
     out->source = p + 12;
     out->dest = p + 16;
-    uint64_t pseudo = dpb_sum_add(word(PROTO_WORD), p + 12, 8);
-    return parse_udp(p + IP4, total - IP4, pseudo, verify, out);
+    return parse_udp(p + IP4, total - IP4, p + 12, 8, verify, out);
 }
 
 static int parse_ip6(const uint8_t *p, uint32_t len, int verify, struct dpb_udp *out) {
@@ -107,8 +107,7 @@ static int parse_ip6(const uint8_t *p, uint32_t len, int verify, struct dpb_udp 
     out->family = 6;
     out->source = p + 8;
     out->dest = p + 24;
-    uint64_t pseudo = dpb_sum_add(word(PROTO_WORD), p + 8, 32);
-    return parse_udp(p + IP6, payload, pseudo, verify, out);
+    return parse_udp(p + IP6, payload, p + 8, 32, verify, out);
 }
 
 int dpb_udp_parse(const uint8_t *frame, uint32_t len, int verify, struct dpb_udp *out) {
@@ -157,8 +156,8 @@ void dpb_tx_prepare(const struct dpb_tx_route *route, struct dpb_tx_headers *h) 
         p[9] = PROTO_UDP;
         memcpy(p + 12, route->source, 4);
         memcpy(p + 16, route->dest, 4);
-        h->ip_sum = dpb_sum_add(0, p, IP4);
-        h->udp_sum = dpb_sum_add(word(PROTO_WORD), p + 12, 8);
+        h->ip_sum = dpb_sum_header(0, p, IP4);
+        h->udp_sum = dpb_sum_header(word(PROTO_WORD), p + 12, 8);
         p += IP4;
     } else {
         overhead = IP6 + UDP;
@@ -167,12 +166,12 @@ void dpb_tx_prepare(const struct dpb_tx_route *route, struct dpb_tx_headers *h) 
         p[7] = route->ttl;
         memcpy(p + 8, route->source, 16);
         memcpy(p + 24, route->dest, 16);
-        h->udp_sum = dpb_sum_add(word(PROTO_WORD), p + 8, 32);
+        h->udp_sum = dpb_sum_header(word(PROTO_WORD), p + 8, 32);
         p += IP6;
     }
     put16(p, route->source_port);
     put16(p + 2, route->dest_port);
-    h->udp_sum = dpb_sum_add(h->udp_sum, p, 4);
+    h->udp_sum = dpb_sum_header(h->udp_sum, p, 4);
     h->len = (uint32_t)(p + UDP - h->bytes);
     h->payload_max = route->mtu > overhead ? route->mtu - overhead : 0;
 }

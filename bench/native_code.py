@@ -1,0 +1,31 @@
+"""Compiles the C that benchmarks need, when they need it, into .cache/bench."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from cffi import FFI
+
+from dpdk_bindings import include_dir
+
+__all__ = ["load"]
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parent / ".cache" / "bench"
+
+
+def load(name: str, declarations: str) -> tuple[Any, Any]:
+    """The library made of native/`name`.c, and the cffi object that knows its `declarations`."""
+    source = HERE / "native" / f"{name}.c"
+    library = CACHE / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    if not library.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        flags = ["-O3", "-march=native", "-std=gnu11", "-Wall", "-Wextra", "-shared", "-fPIC"]
+        compiler = ["cc", *flags, f"-I{include_dir()}", f"-I{include_dir()}/dpdk_bindings"]
+        subprocess.run([*compiler, str(source), "-o", str(library)], check=True)
+    ffi = FFI()
+    ffi.cdef(declarations)
+    return ffi.dlopen(str(library)), ffi
