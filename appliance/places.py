@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import ClassVar
 
@@ -16,7 +15,6 @@ _PATTERN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Place:
     """A UDP address.
 
@@ -24,13 +22,24 @@ class Place:
         address: IPv4 or IPv6, unicast or a multicast group.
         port: 0 to 65535; 0 takes one that is free, where that makes sense.
         interface: where a group is joined or sent to; None: where the kernel's routes say.
+
+    Not a dataclass, because those are tables in a configuration, and this is written as a string.
     """
 
-    address: str
-    port: int
-    interface: str | None = None
+    __slots__ = ("address", "interface", "port")
 
     allowed: ClassVar[str] = "'192.0.2.1:9000', '[2001:db8::1]:9000' or '239.1.1.1:9000@eth1'"
+
+    def __init__(self, address: str, port: int, interface: str | None = None) -> None:
+        self.address = address
+        self.port = port
+        self.interface = interface
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
 
     @classmethod
     def parse(cls, text: str) -> Place:

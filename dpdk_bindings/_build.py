@@ -43,6 +43,8 @@ ffibuilder.set_source(
         "-g",
         "-Wall",
         "-Wextra",
+        "-Werror=incompatible-pointer-types",
+        "-Werror=implicit-function-declaration",
         "-Wno-unused-parameter",
         "-std=gnu11",
         "-fvisibility=hidden",

@@ -5,6 +5,8 @@ from types import TracebackType
 
 from typing_extensions import Buffer, Self
 
+from typing_extensions import Buffer
+
 class Datagrams:
     """Payloads borrowed from an endpoint, until `release()`. The rules are those of a port's Burst.
 

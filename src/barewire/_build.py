@@ -33,6 +33,8 @@ HEADERS = [
     ROOT / "native/signer.h",
     ROOT / "native/template.h",
     ROOT / "native/request.h",
+    ROOT / "native/dedup.h",
+    ROOT / "native/pump.h",
 ]
 
 ffibuilder = FFI()
@@ -53,6 +55,8 @@ ffibuilder.set_source(
         "-g",
         "-Wall",
         "-Wextra",
+        "-Werror=incompatible-pointer-types",
+        "-Werror=implicit-function-declaration",
         "-Wno-unused-parameter",
         "-std=gnu11",
         "-fvisibility=hidden",

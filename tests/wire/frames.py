@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
-from tests.wire.netns import Namespace, Pair
+from appliance.lab import Namespace, Pair
 
 __all__ = ["ICMP", "IP", "TCP", "UDP", "Dot1Q", "Ether", "IPv6", "Raw", "raw_socket", "udp"]
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from appliance.lab import Namespace, Pair
 from dpdk_bindings import Channel, DatagramEndpoint, Datagrams, open_datagram
 from dpdk_bindings._native import lib
 from dpdk_bindings.errors import BindingsError, Released
 from tests.requires import requires_root
-from tests.wire.netns import Namespace, Pair
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from scapy.layers.inet import fragment
 
+from appliance.lab import Namespace, Pair
 from dpdk_bindings import BindingsError, Port, open_port
 from dpdk_bindings._native import lib
 from tests.requires import requires_root
 from tests.wire.frames import IP, TCP, UDP, Ether, IPv6, Raw, raw_socket, udp
-from tests.wire.netns import Namespace, Pair
 
 MODES = ("skb", "drv")
 

@@ -20,7 +20,7 @@ from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from dpdk_bindings.datagram import Channel, open_datagram
 from tests.requires import requires_root
-from tests.wire.netns import INTERFACE, Pair
+from appliance.lab import INTERFACE, Pair
 
 RETRANSMIT = Place("127.0.0.1", 0)
 CHANNELS = {0: RETRANSMISSION, 1: 0, 2: 1}

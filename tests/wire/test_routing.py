@@ -9,10 +9,10 @@ from ipaddress import ip_address
 
 import pytest
 
+from appliance.lab import Namespace, Pair
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.routing import Destination, Router
 from tests.requires import requires_root
-from tests.wire.netns import Namespace, Pair
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,239 @@
+"""What ``barewire run --config FILE`` reads.
+
+    [core]
+    cpu = 1                                  # pin the hot thread here
+
+    [chain]
+    id = 1
+    fork = "prague"
+
+    [[source]]
+    name = "site"
+    via = "afxdp:eth1"                       # or "kernel"
+    lines = ["239.1.1.1:9000@eth1", "239.1.1.2:9000@eth1"]
+    retransmit = "10.0.0.1:9100"             # who answers for what both lines lost
+    trusted = true                           # its transactions may fire unchecked
+
+    [[destination]]
+    name = "gateway"
+    address = "10.0.0.1:7000"
+
+    [[trigger]]                              # see barewire.mempool.triggers
+    name = "router"
+    to = ["0x7a250d5630b4cf539739df2c5dacb4c659f2488d"]
+    shot = "backrun"
+
+    [[shot]]
+    name = "backrun"
+    destination = "gateway"
+    payload = "backrun.hex"
+    expires_after_ms = 60_000
+    max_fee = "0.02 ether"
+
+    [fire]
+    unjournalled = true                      # there is no journal yet: say that you know
+    max_per_second = 10
+    max_total = 100
+    max_total_value = "5 ether"
+    max_fee = "0.05 ether"
+
+Every value is checked when it is read; an error names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from appliance.places import Place
+from barewire import config
+from barewire.errors import ConfigError
+from barewire.mempool.quantities import amount_of
+from barewire.mempool.triggers import Trigger
+
+__all__ = [
+    "Amount",
+    "Chain",
+    "Config",
+    "Core",
+    "Destination",
+    "Fire",
+    "Shot",
+    "Source",
+    "Strategy",
+    "Via",
+    "load",
+]
+
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+_Count = Annotated[int, Meta(ge=0)]
+
+
+class Amount:
+    """An amount of ether, written ``"1.5 ether"``, ``"30 gwei"`` or ``"7 wei"``."""
+
+    allowed: ClassVar[str] = "an amount, such as '1.5 ether', '30 gwei' or '7 wei'"
+
+    def __init__(self, wei: int) -> None:
+        self.wei = wei
+
+    @classmethod
+    def parse(cls, text: str) -> Amount:
+        """Reads an amount with its unit; raises ValueError that says what is wrong."""
+        try:
+            return cls(amount_of("amount", text))
+        except ConfigError:
+            raise ValueError("not an amount") from None
+
+    def __str__(self) -> str:
+        return f"{self.wei} wei"
+
+
+class Via:
+    """How frames come in: ``kernel``, or a port such as ``afxdp:eth1?mode=auto``."""
+
+    allowed: ClassVar[str] = "'kernel', 'afxdp:INTERFACE', or 'afxdp:INTERFACE?mode=drv&queues=0-3'"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @classmethod
+    def parse(cls, text: str) -> Via:
+        """Checks the scheme; what follows it is checked by the port when it is opened."""
+        scheme, _, rest = text.partition(":")
+        if text != "kernel" and (scheme not in ("afxdp", "pcap") or not rest):
+            raise ValueError("not a way in")
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Core(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The core that the hot thread spins on; without `cpu` it is not pinned."""
+
+    cpu: _Count | None = None
+
+
+class Chain(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Whose transactions they are, and by which fork's rules they are judged."""
+
+    id: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1
+    fork: Literal["london", "shanghai", "cancun", "prague", "osaka"] = "prague"
+
+
+class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One MoldUDP64 feed: copies of one sequence on several lines."""
+
+    name: _Name
+    lines: Annotated[list[Place], Meta(min_length=1, max_length=8)]
+    feed: Literal["moldudp64"] = "moldudp64"
+    via: Via = Via("kernel")
+    retransmit: Place | None = None
+    trusted: bool = False
+
+
+class Destination(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where shots and a strategy's answers may go."""
+
+    name: _Name
+    address: Place
+
+
+class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Bytes that leave when a trigger that names this shot matches, once.
+
+    `value` and `max_fee` are what they move and the most they pay for gas: the caps are checked
+    against these, not against the payload.
+    """
+
+    name: _Name
+    destination: _Name
+    payload: str
+    expires_after_ms: Annotated[int, Meta(ge=1)]
+    value: Amount = Amount(0)
+    max_fee: Amount = Amount(0)
+    group: _Name | None = None
+
+
+class Fire(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Whether anything may fire, and what holds for all shots together.
+
+    The caps are checked by native code before anything leaves. Their defaults let a mistake cost
+    little; whoever needs more says so.
+    """
+
+    unjournalled: bool = False
+    max_per_second: Annotated[int, Meta(ge=1, le=65536)] = 10
+    max_total: _Count = 1000
+    max_total_value: Amount = Amount(10**18)
+    max_fee: Amount = Amount(10**17)
+
+
+class Strategy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A user's class that is handed the matches: ``module:Class`` or ``path/to/file.py:Class``."""
+
+    load: Annotated[str, Meta(pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$")]
+    options: dict[str, Any] = {}
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The whole file."""
+
+    source: Annotated[list[Source], Meta(min_length=1, max_length=16)]
+    core: Core = Core()
+    chain: Chain = Chain()
+    destination: list[Destination] = []
+    trigger: list[Trigger] = []
+    shot: list[Shot] = []
+    fire: Fire = Fire()
+    strategy: Strategy | None = None
+    statistics_every_s: Annotated[float, Meta(gt=0)] = 1.0
+
+
+def load(path: Path) -> Config:
+    """Reads and checks the file at `path`.
+
+    Raises:
+        ConfigError: what is wrong, at which key, and what is allowed there.
+    """
+    loaded = config.load(path, Config)
+    check(loaded, str(path))
+    return loaded
+
+
+def check(loaded: Config, where: str) -> None:
+    """Checks what one value alone cannot tell: names that must be unique, or must exist."""
+    for kind in ("source", "destination", "trigger", "shot"):
+        names: list[str] = [entry.name for entry in getattr(loaded, kind)]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ConfigError(
+                    f"{where}: {kind}[{index}].name = {name!r}: used twice",
+                    hint="names are unique, so that counters can tell them apart",
+                )
+    destinations = [entry.name for entry in loaded.destination]
+    shots = [entry.name for entry in loaded.shot]
+    for index, shot in enumerate(loaded.shot):
+        _known(f"{where}: shot[{index}].destination", shot.destination, destinations)
+    for index, trigger in enumerate(loaded.trigger):
+        # A strategy may arm shots that the file does not hold.
+        if trigger.shot is not None and loaded.strategy is None:
+            _known(f"{where}: trigger[{index}].shot", trigger.shot, shots)
+    fires = loaded.shot or any(trigger.shot for trigger in loaded.trigger)
+    if fires and not loaded.fire.unjournalled:
+        raise ConfigError(
+            f"{where}: fire.unjournalled = false: shots are configured, and there is no journal",
+            hint="what is sent is recorded nowhere; set it to true if you accept that",
+        )
+
+
+def _known(key: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise ConfigError(
+            f"{key} = {name!r}: there is none of that name",
+            hint=f"allowed: {', '.join(names) or 'none is configured'}",
+        )

@@ -1,0 +1,310 @@
+"""Sets the demo's stage, starts both sides, watches them, and tells what was seen."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from appliance.demo.far_end import GATEWAY_PORT, RETRANSMIT_PORT, Job, Result
+from appliance.demo.traffic import WATCHED
+from appliance.lab import Pair
+from appliance.output import console, print_json
+from appliance.picture import histogram, percentile
+from barewire.errors import BarewireError
+
+__all__ = ["Show", "play"]
+
+_SHOTS = 4096
+_PR_SET_PDEATHSIG = 1
+_GROUPS = ["239.77.0.1:9001", "239.77.0.2:9002"]
+_LOOPBACK = ["127.0.0.1:19001", "127.0.0.1:19002"]
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """What is played. `loss` is a share of one; `via` None takes AF_XDP where it can."""
+
+    messages: int
+    rate: float
+    loss: float
+    seed: int
+    via: str | None
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the two sides stand: how to start a command there, and their addresses."""
+
+    far: tuple[str, ...]
+    near: tuple[str, ...]
+    far_address: str
+    lines: list[str]
+    via: str
+
+
+def play(show: Show) -> int:
+    """Plays the demo from start to end; 0 if nothing was lost, 1 if something was.
+
+    Raises:
+        BarewireError: one of the two sides could not start, or died.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with _place(show) as place, tempfile.TemporaryDirectory(prefix="barewire-demo-") as folder:
+        watched = _perform(show, place, Path(folder))
+    if show.as_json:
+        print_json(watched)
+    else:
+        _tell(watched)
+    return 0 if watched["lost"] == 0 else 1
+
+
+@contextlib.contextmanager
+def _place(show: Show) -> Iterator[_Place]:
+    """Two namespaces where we may; loopback and kernel sockets, said aloud, where we may not."""
+    if os.geteuid() != 0:
+        if show.via == "afxdp":
+            raise BarewireError("--via afxdp needs root", hint="sudo ./run demo")
+        console.print(
+            "Not root: no network namespaces and no AF_XDP (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF).\n"
+            "The demo runs over kernel sockets on loopback instead.",
+            style="bold",
+        )
+        yield _Place((), (), "127.0.0.1", _LOOPBACK, "kernel")
+        return
+    with Pair() as pair:
+        via = "kernel" if show.via == "kernel" else f"afxdp:{pair.b.interface}"
+        yield _Place(
+            ("nsenter", f"--net=/run/netns/{pair.a.name}"),
+            ("nsenter", f"--net=/run/netns/{pair.b.name}"),
+            pair.a.ip4,
+            [f"{group}@{pair.b.interface}" for group in _GROUPS],
+            via,
+        )
+
+
+def _perform(show: Show, place: _Place, folder: Path) -> dict[str, Any]:
+    """Runs both sides to the end and puts together what each of them saw."""
+    cores = sorted(os.sched_getaffinity(0))
+    far_cpu, near_cpu = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+    log, result_file, job_file = folder / "fired.json", folder / "result.json", folder / "job.json"
+    config = folder / "appliance.toml"
+    config.write_text(_configuration(place, near_cpu, log))
+    job = Job(
+        address=place.far_address,
+        lines=place.lines,
+        messages=show.messages,
+        rate=show.rate,
+        loss=show.loss,
+        seed=show.seed,
+        shots=_SHOTS,
+        cpu=far_cpu,
+    )
+    job_file.write_bytes(msgspec.json.encode(job))
+    python = (sys.executable, "-m")
+    with contextlib.ExitStack() as stack:
+        near = _start(
+            stack, (*place.near, *python, "appliance", "run", "--config", str(config), "-o", "json")
+        )
+        started = _next_line(near, "the appliance")
+        if not show.as_json:
+            console.print(_chosen(started))
+        far = _start(
+            stack, (*place.far, *python, "appliance.demo.far_end", str(job_file), str(result_file))
+        )
+        _watch(far, near, show)
+        near.send_signal(signal.SIGTERM)
+        summary = _last_line(near)
+    result = msgspec.json.decode(result_file.read_bytes(), type=Result)
+    caused: dict[str, int] = msgspec.json.decode(log.read_bytes())
+    return _figures(result, caused, summary)
+
+
+def _configuration(place: _Place, cpu: int | None, log: Path) -> str:
+    """The appliance's configuration, as a user would write it."""
+    lines = ", ".join(f'"{line}"' for line in place.lines)
+    core = f"[core]\ncpu = {cpu}\n" if cpu is not None else ""
+    triggers = "".join(
+        f'[[trigger]]\nname = "{name}"\nto = ["{to}"]\nshot = "{name}"\n'
+        for name, to in WATCHED.items()
+    )
+    return f"""{core}
+[chain]
+id = 1
+fork = "prague"
+
+[[source]]
+name = "site"
+via = "{place.via}"
+lines = [{lines}]
+retransmit = "{place.far_address}:{RETRANSMIT_PORT}"
+trusted = true
+
+[[destination]]
+name = "gateway"
+address = "{place.far_address}:{GATEWAY_PORT}"
+
+{triggers}
+[fire]
+unjournalled = true
+max_per_second = 10000
+max_total = 100000
+
+[strategy]
+load = "appliance.demo.strategy:KeepArmed"
+options = {{ triggers = {list(WATCHED)}, shots = {_SHOTS}, log = "{log}" }}
+"""
+
+
+def _start(stack: contextlib.ExitStack, command: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Starts one side; it ends when we do, however we end."""
+
+    def die_with_parent() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+    stack.callback(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
+
+
+def _next_line(process: subprocess.Popen[str], who: str) -> dict[str, Any]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise BarewireError(f"{who} did not start", hint="its own words are above")
+    decoded: dict[str, Any] = msgspec.json.decode(line)
+    return decoded
+
+
+def _last_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    lines = process.stdout.read().splitlines()
+    if process.wait() != 0 or not lines:
+        raise BarewireError("the appliance died", hint="its own words are above")
+    decoded: dict[str, Any] = msgspec.json.decode(lines[-1])
+    return decoded
+
+
+def _watch(far: subprocess.Popen[str], near: subprocess.Popen[str], show: Show) -> None:
+    """Shows progress until the far end is done; both are read, so that neither blocks on a pipe."""
+    assert far.stdout is not None
+    assert near.stdout is not None
+    columns = TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn()
+    with (
+        selectors.DefaultSelector() as ready,
+        Progress(
+            *columns, TextColumn("{task.fields[note]}"), console=console, disable=show.as_json
+        ) as bar,
+    ):
+        ready.register(far.stdout, selectors.EVENT_READ)
+        ready.register(near.stdout, selectors.EVENT_READ)
+        task = bar.add_task("preparing", total=show.messages, note="")
+        while True:
+            for key, _ in ready.select():
+                stream: Any = key.fileobj
+                line = stream.readline()
+                if stream is near.stdout:
+                    if not line:
+                        raise BarewireError("the appliance died", hint="its own words are above")
+                elif not line:
+                    if far.wait() != 0:
+                        raise BarewireError("the publisher died", hint="its own words are above")
+                    return
+                else:
+                    said = msgspec.json.decode(line)
+                    note = f"fired and back: {said['replies']:,}" if said["replies"] else ""
+                    bar.update(task, description=said["phase"], completed=said["done"], note=note)
+
+
+def _chosen(started: dict[str, Any]) -> str:
+    lines = [
+        f"{part}: " + "  ".join(f"{key}={value}" for key, value in what.items())
+        for part, what in started["chosen"].items()
+    ]
+    return "\n".join(lines + [warning.upper() for warning in started["warnings"]])
+
+
+def _figures(result: Result, caused: dict[str, int], summary: dict[str, Any]) -> dict[str, Any]:
+    """Joins the two views: what the sender saw, and which transaction fired which shot."""
+    feed = summary["sources"]["site"]
+    took = sorted(
+        result.replies_mono_ns[payload] - result.intended_mono_ns[cause]
+        for cause, payload in caused.items()
+        if payload in result.replies_mono_ns
+    )
+    lines = feed["lines"]
+    published = result.published
+    return {
+        "messages sent": published.messages,
+        "transactions sent": published.transactions,
+        "lost on purpose, line A and B": [line.lost_on_purpose for line in published.lines],
+        "messages received": feed["delivered"],
+        "recovered by the other line": lines["B"]["first"],
+        "recovered by retransmission": feed["retransmitted"],
+        "duplicate": sum(line["duplicate"] for line in lines.values()),
+        "transactions decoded": summary["pump"]["transactions"],
+        "matched": summary["pump"]["matched"],
+        "fired": summary["pump"]["fired"],
+        "fired and back at the sender": len(took),
+        "lost": published.messages - feed["delivered"],
+        "wire_to_wire_ns": took,
+    }
+
+
+def _tell(watched: dict[str, Any]) -> None:
+    """The table and the picture."""
+    table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in watched.items():
+        if name != "wire_to_wire_ns":
+            text = " ".join(f"{v:,}" for v in value) if isinstance(value, list) else f"{value:,}"
+            table.add_row(name, text, style="bold red" if name == "lost" and value else None)
+    console.print(table)
+    took: list[int] = watched["wire_to_wire_ns"]
+    if not took:
+        return
+    shares = ((50, "p50"), (99, "p99"), (99.9, "p99.9"), (100, "max"))
+    figures = "   ".join(f"{name} {percentile(took, share) / 1000:,.1f}" for share, name in shares)
+    console.print(
+        f"\nwire to wire, from the intended send to the reply in the sender's hand, {len(took):,} "
+        f"samples (us):\n  {figures}\n"
+    )
+    for line in histogram(took):
+        console.print(line)
+    console.print(
+        "\nBoth ends and the wire share this machine; a veth pair shows neither a NIC's latency "
+        "nor its jitter. What had to be recovered is in the tail."
+    )

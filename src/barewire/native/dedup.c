@@ -1,0 +1,110 @@
+#include "dedup.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct entry {
+    uint8_t hash[32];
+    uint64_t first_mono_ns; /* 0: free */
+    uint64_t sources;
+    uint8_t pad[16];
+};
+_Static_assert(sizeof(struct entry) == 64, "an entry a cache line");
+
+struct bw_dedup {
+    struct entry *entry;
+    uint64_t key[2];
+    uint64_t buckets_mask;
+    uint64_t max_age_ns;
+    struct bw_dedup_stats stats;
+};
+
+static inline uint64_t rotl(uint64_t x, int n) { return (x << n) | (x >> (64 - n)); }
+
+#define SIPROUND                                                       \
+    do {                                                               \
+        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32);      \
+        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2;                         \
+        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0;                         \
+        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32);      \
+    } while (0)
+
+/* SipHash-2-4 of the first 16 bytes of a hash, which already are as good as random. */
+static uint64_t bucket_of(const struct bw_dedup *d, const uint8_t *hash) {
+    uint64_t v0 = d->key[0] ^ 0x736f6d6570736575, v1 = d->key[1] ^ 0x646f72616e646f6d;
+    uint64_t v2 = d->key[0] ^ 0x6c7967656e657261, v3 = d->key[1] ^ 0x7465646279746573;
+    uint64_t word[3];
+    memcpy(word, hash, 16);
+    word[2] = (uint64_t)16 << 56;
+    for (int i = 0; i < 3; i++) {
+        v3 ^= word[i];
+        SIPROUND;
+        SIPROUND;
+        v0 ^= word[i];
+    }
+    v2 ^= 0xff;
+    SIPROUND;
+    SIPROUND;
+    SIPROUND;
+    SIPROUND;
+    return (v0 ^ v1 ^ v2 ^ v3) & d->buckets_mask;
+}
+
+struct bw_dedup *bw_dedup_new(uint32_t entries, uint64_t max_age_ns, const uint8_t *key) {
+    if (entries < BW_DEDUP_WAYS || entries > 1u << 28 || (entries & (entries - 1))) return NULL;
+    struct bw_dedup *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->entry = aligned_alloc(64, (size_t)entries * sizeof *d->entry);
+    if (!d->entry) {
+        free(d);
+        return NULL;
+    }
+    memset(d->entry, 0, (size_t)entries * sizeof *d->entry); /* touched now, not on the path */
+    memcpy(d->key, key, sizeof d->key);
+    d->buckets_mask = entries / BW_DEDUP_WAYS - 1;
+    d->max_age_ns = max_age_ns;
+    return d;
+}
+
+void bw_dedup_free(struct bw_dedup *d) {
+    if (!d) return;
+    free(d->entry);
+    free(d);
+}
+
+int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns) {
+    if (source >= BW_DEDUP_SOURCES) source = BW_DEDUP_SOURCES - 1;
+    struct entry *bucket = d->entry + bucket_of(d, hash) * BW_DEDUP_WAYS;
+    struct entry *take = bucket;
+    for (struct entry *e = bucket; e < bucket + BW_DEDUP_WAYS; e++) {
+        if (e->first_mono_ns && memcmp(e->hash, hash, 32) == 0) {
+            if (now_mono_ns - e->first_mono_ns < d->max_age_ns) {
+                e->sources |= (uint64_t)1 << source;
+                d->stats.seen++;
+                d->stats.seen_of[source]++;
+                return 1;
+            }
+            d->stats.expired++;
+            take = e;
+            break;
+        }
+        if (e->first_mono_ns < take->first_mono_ns) take = e; /* free ones are the oldest */
+    }
+    if (take->first_mono_ns && now_mono_ns - take->first_mono_ns < d->max_age_ns)
+        d->stats.evicted++;
+    memcpy(take->hash, hash, 32);
+    take->first_mono_ns = now_mono_ns ? now_mono_ns : 1;
+    take->sources = (uint64_t)1 << source;
+    d->stats.first++;
+    d->stats.first_of[source]++;
+    return 0;
+}
+
+uint64_t bw_dedup_sources(const struct bw_dedup *d, const uint8_t *hash) {
+    const struct entry *bucket = d->entry + bucket_of(d, hash) * BW_DEDUP_WAYS;
+    for (const struct entry *e = bucket; e < bucket + BW_DEDUP_WAYS; e++)
+        if (e->first_mono_ns && memcmp(e->hash, hash, 32) == 0) return e->sources;
+    return 0;
+}
+
+const struct bw_dedup_stats *bw_dedup_stats(const struct bw_dedup *d) { return &d->stats; }

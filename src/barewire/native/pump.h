@@ -1,0 +1,107 @@
+/* The pump: datagrams in, shots fired and matches out, one native call a turn.
+ *
+ * Everything between a packet's arrival and a decision is composed here and nowhere else: receive,
+ * MoldUDP64, reassembly, decoding, triggers, shots, then hashing and de-duplication. The order is
+ * the point. What can send (decode, match, fire) runs datagram by datagram, so that the first
+ * packet of a burst does not wait for its neighbours; what can wait (Keccak, de-duplication, the
+ * request for what is missing) runs once a burst, after the shots have left.
+ *
+ *     for each source:  recv -> mold -> reassemble -> decode -> match -> fire    per datagram
+ *     then:             hash the burst -> de-duplicate -> hand matches to Python
+ *     then:             ask for what both lines lost
+ *
+ * A turn never blocks and allocates nothing. It takes what it has room for and leaves the rest for
+ * the next turn; what it hands out stays valid until then, because the datagrams are only given
+ * back when the next turn begins.
+ *
+ * Ownership: the pump borrows every part it is given (endpoints, receivers, tables); they must
+ * outlive it. One thread. */
+#ifndef BAREWIRE_PUMP_H
+#define BAREWIRE_PUMP_H
+
+#include "datagram.h"
+#include "decode.h"
+#include "dedup.h"
+#include "fragment.h"
+#include "mold.h"
+#include "shot.h"
+#include "trigger.h"
+
+/* <cdef> */
+#define BW_PUMP_SOURCES 16
+#define BW_PUMP_CHANNELS 16    /* of one source's endpoint */
+#define BW_PUMP_MESSAGES 256   /* transactions in one turn */
+#define BW_PUMP_NO_LINE 0xff   /* a channel that carries no copy of the feed */
+
+/* One feed: an endpoint whose channels are the lines of one MoldUDP64 sequence. */
+struct bw_pump_source {
+    struct dpb_datagram_ref in;
+    struct bw_mold *mold;
+    struct bw_fragments *fragments;
+    int32_t request_peer;               /* who retransmits, a peer of `in`; -1: nobody */
+    uint16_t number;                    /* tx.source */
+    uint8_t trusted;                    /* 1: its transactions may fire without a checked sender */
+    uint8_t reserved;
+    uint8_t line[BW_PUMP_CHANNELS];     /* of each channel: its line, BW_MOLD_RETRANSMISSION, or
+                                         * BW_PUMP_NO_LINE */
+};
+
+struct bw_pump_config {
+    uint32_t sources;
+    uint32_t reserved;
+    struct bw_pump_source source[BW_PUMP_SOURCES];
+    struct bw_rules rules;
+    struct bw_refusals *refusals;       /* counts what the decoder refuses */
+    struct bw_trigger_slot *triggers;
+    struct bw_shots *shots;             /* NULL: nothing fires */
+    struct dpb_datagram_ref out;        /* by which shots leave; unused without shots */
+    struct bw_dedup *dedup;
+    const uint64_t *clock_mono_ns;      /* NULL: this host's CLOCK_MONOTONIC; else a clock that the
+                                         * caller moves, for replay */
+};
+
+/* A transaction that met a trigger, for Python. Valid until the next turn. */
+struct bw_found {
+    const struct bw_tx *tx;
+    const uint8_t *raw;                 /* tx->raw_len bytes */
+    struct bw_match match;              /* match.tx is meaningless here */
+    int32_t outcome;                    /* enum bw_shot_outcome where the trigger had a shot, or -1 */
+    uint32_t reserved;
+};
+
+struct bw_pump_stats {
+    uint64_t turns;
+    uint64_t busy_turns;                /* that received something */
+    uint64_t datagrams;
+    uint64_t messages;                  /* delivered by the feeds, each sequence number once */
+    uint64_t transactions;              /* decoded and accepted */
+    uint64_t refused;                   /* see the decoder's refusals for the causes */
+    uint64_t duplicates;                /* the same hash, seen before */
+    uint64_t matched;                   /* matches on transactions not seen before */
+    uint64_t asked_to_fire;
+    uint64_t fired;
+    uint64_t recovered_senders;         /* signatures checked before something could fire or match */
+    uint64_t bad_signatures;            /*   of which no sender could be recovered */
+    uint64_t requests;                  /* for retransmission, sent */
+    uint64_t requests_unsent;           /*   and not: no room, or no next hop yet */
+};
+
+struct bw_pump;
+
+/* NULL: no memory, or a configuration that lacks a part. Copies `config`. */
+struct bw_pump *bw_pump_new(const struct bw_pump_config *config);
+
+/* Gives back the datagrams that are still held, and the pump's own memory. */
+void bw_pump_free(struct bw_pump *p);
+
+/* One turn. Returns how many were found (bw_pump_found()[0..n)), 0 mostly. */
+int bw_pump_turn(struct bw_pump *p);
+
+/* The array that bw_pump_turn() fills; the same one every time. */
+const struct bw_found *bw_pump_found(const struct bw_pump *p);
+
+const struct bw_pump_stats *bw_pump_stats(const struct bw_pump *p);
+const struct bw_match_stats *bw_pump_match_stats(const struct bw_pump *p);
+/* </cdef> */
+
+#endif

@@ -1,0 +1,240 @@
+"""A real appliance in one namespace, a publisher whose lines a test can break in the other.
+
+with Rig(pair, config...) as rig:
+    rig.publish(messages, faults={0: drop_all})
+    seen = rig.stop()
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from appliance.lab import Pair
+from appliance.places import Place
+from barewire.feeds.mold_publisher import MoldPublisher
+from dpdk_bindings import Channel, open_datagram
+
+__all__ = ["Rig", "Stopped"]
+
+Fault = Callable[[list[bytes]], list[bytes]]
+GATEWAY, RETRANSMIT = 7000, 9100
+PAYLOAD = b"prepared bytes"
+
+
+def untouched(datagrams: list[bytes]) -> list[bytes]:
+    return datagrams
+
+
+class Stopped:
+    """What a stopped appliance said: its summary, what its strategy saw, what came back."""
+
+    def __init__(self, summary: dict[str, Any], seen: list[dict[str, Any]], replies: list[bytes]):
+        self.summary = summary
+        self.seen = seen
+        self.replies = replies
+
+    @property
+    def feed(self) -> dict[str, Any]:
+        feed: dict[str, Any] = self.summary["sources"]["site"]
+        return feed
+
+    @property
+    def hashes(self) -> list[str]:
+        return [match["hash"] for match in self.seen]
+
+
+class Rig:
+    """Publisher in ``pair.a`` (this process), appliance in ``pair.b`` (``barewire run``)."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        folder: Path,
+        *,
+        via: str | None = None,
+        lines: Sequence[tuple[str, int]] | None = None,
+        retransmit: bool = True,
+        far: str | None = None,
+        max_datagram: int = 1472,
+        extra: str = "",
+        triggers: str = '[[trigger]]\nname = "all"\n',
+        trusted: bool = True,
+    ) -> None:
+        self.pair = pair
+        self.log = folder / "seen.json"
+        self.config = folder / "appliance.toml"
+        self.lines = list(lines or [("239.77.0.1", 9001), ("239.77.0.2", 9002)])
+        self.far = far or pair.a.ip4
+        far_written = f"[{self.far}]" if ":" in self.far else self.far
+        written = ", ".join(
+            f'"{Place(address, port, pair.b.interface)}"' for address, port in self.lines
+        )
+        self.config.write_text(
+            f'[[source]]\nname = "site"\nvia = "{via or "afxdp:" + pair.b.interface}"\n'
+            f"lines = [{written}]\n"
+            f"trusted = {str(trusted).lower()}\n"
+            + (f'retransmit = "{far_written}:{RETRANSMIT}"\n' if retransmit else "")
+            + f'[[destination]]\nname = "gateway"\naddress = "{far_written}:{GATEWAY}"\n'
+            + triggers
+            + '[strategy]\nload = "tests.wire.strategies:Recorder"\n'
+            + f'options = {{ log = "{self.log}" }}\n'
+            + extra
+        )
+        self.publisher = MoldPublisher(f"T{os.getpid() % 10**8:08d}", max_datagram=max_datagram)
+        self.replies: list[bytes] = []
+        with pair.a:
+            self.endpoint = open_datagram(
+                "kernel",
+                channels=[Channel(self.far, RETRANSMIT), Channel(self.far, GATEWAY)],
+            )
+            self.peers = [
+                self.endpoint.add_peer(address, port, interface=pair.a.interface)
+                for address, port in self.lines
+            ]
+        self._requesters: dict[tuple[str, int], int] = {}
+        self.process: subprocess.Popen[str] | None = None
+        self.answering = True
+
+    def __enter__(self) -> Rig:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self.endpoint.close()
+
+    def start(self) -> dict[str, Any]:
+        """Starts the appliance; returns what it said of itself."""
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        self.process = self.pair.b.popen(
+            *(sys.executable, "-m", "appliance", "run", "--config", str(self.config), "-o", "json"),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the appliance did not start")
+        # The receiver takes the sequence up where it first hears of it: before the first message.
+        self.heartbeat()
+        started: dict[str, Any] = json.loads(line)
+        return started
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+    def publish(
+        self,
+        messages: Sequence[bytes],
+        *,
+        faults: dict[int, Fault] | None = None,
+        every_s: float = 0.0002,
+    ) -> None:
+        """Sends each message on every line, through that line's fault."""
+        faults = faults or {}
+        for message in messages:
+            for datagram in self.publisher.pack([message]):
+                for line, peer in enumerate(self.peers):
+                    for copy in faults.get(line, untouched)([datagram]):
+                        self.endpoint.send(peer, copy)
+            self.endpoint.flush()
+            self.serve(every_s)
+
+    def serve(self, seconds: float) -> None:
+        """Answers requests and takes replies for a while."""
+        end = time.monotonic() + seconds
+        while True:
+            with self.endpoint.recv() as burst:
+                for index in range(len(burst)):
+                    payload = bytes(burst[index])
+                    if burst.channel(index) == 1:
+                        self.replies.append(payload)
+                    elif self.answering:
+                        self._answer(payload, burst.source(index))
+            if time.monotonic() >= end:
+                return
+
+    def heartbeat(self) -> None:
+        """Tells the receiver how far the sequence has come."""
+        for peer in self.peers:
+            self.endpoint.send(peer, self.publisher.heartbeat())
+        self.endpoint.flush()
+
+    def settle(self, seconds: float = 1.0) -> None:
+        """Heartbeats and answers until everything that can be recovered is."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.heartbeat()
+            self.serve(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> Stopped:
+        """Stops the appliance cleanly and returns what it said."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        said, _ = self.process.communicate(timeout=10)
+        assert self.process.returncode == 0, self.process.returncode
+        self.process = None
+        summary = json.loads(said.splitlines()[-1])
+        assert summary["type"] == "summary"
+        return Stopped(summary, json.loads(self.log.read_text()), self.replies)
+
+    def _answer(self, request: bytes, source: tuple[str, int]) -> None:
+        peer = self._requesters.get(source)
+        if peer is None:
+            peer = self._requesters[source] = self.endpoint.add_peer(*source)
+        for datagram in self.publisher.answer(request, source, time.monotonic_ns()):
+            self.endpoint.send(peer, datagram)
+        self.endpoint.flush()
+
+
+def lossy(share: float, seed: int) -> Fault:
+    """Loses a share of the datagrams."""
+    rng = random.Random(seed)
+    return lambda datagrams: [d for d in datagrams if rng.random() >= share]
+
+
+def duplicated(datagrams: list[bytes]) -> list[bytes]:
+    """Sends every datagram twice."""
+    return [d for d in datagrams for _ in range(2)]
+
+
+def dead(_datagrams: list[bytes]) -> list[bytes]:
+    """Sends nothing."""
+    return []
+
+
+def reordered(depth: int, seed: int) -> Fault:
+    """Holds datagrams back and lets them go in a random order."""
+    rng = random.Random(seed)
+    held: list[bytes] = []
+
+    def fault(datagrams: list[bytes]) -> list[bytes]:
+        held.extend(datagrams)
+        if len(held) < depth:
+            return []
+        rng.shuffle(held)
+        gone = held[: depth // 2]
+        del held[: depth // 2]
+        return gone
+
+    return fault

@@ -1,0 +1,244 @@
+"""The appliance from wire to wire: real interfaces, real processes, broken lines."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+
+import pytest
+import sha3
+
+from appliance.demo.traffic import build
+from appliance.lab import Pair
+from barewire.feeds.envelope import to_messages
+from tests.requires import requires_root
+from tests.wire.rig import PAYLOAD, Rig, dead, duplicated, lossy, reordered
+
+COUNT = 600
+
+
+@pytest.fixture(scope="module")
+def traffic():
+    """Transactions as feed messages, and the hashes that pysha3 gives them."""
+    envelopes = build(COUNT, 7, lambda _: None)
+    return (
+        [
+            message
+            for number, envelope in enumerate(envelopes)
+            for message in to_messages(envelope, 1450, number)
+        ],
+        {sha3.keccak_256(envelope).hexdigest() for envelope in envelopes},
+    )
+
+
+@pytest.fixture(scope="module")
+def pair():
+    requires_root()
+    with Pair() as made:
+        yield made
+
+
+def check_complete(stopped, traffic):
+    """Every transaction was matched exactly once, and nothing was lost."""
+    messages, hashes = traffic
+    assert len(stopped.hashes) == len(set(stopped.hashes))
+    assert set(stopped.hashes) == hashes
+    assert stopped.feed["delivered"] == len(messages)
+    assert stopped.feed["lost"] == 0
+    assert stopped.summary["refused"] == {}
+
+
+@pytest.mark.parametrize("via", ["kernel", "afxdp:veth0"])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {},
+        {0: lossy(0.2, 1), 1: lossy(0.2, 2)},
+        {0: duplicated, 1: duplicated},
+        {0: reordered(8, 3), 1: reordered(8, 4)},
+        {0: dead},
+    ],
+    ids=["whole", "lossy", "duplicated", "reordered", "one-dead"],
+)
+def test_every_transaction_once(pair, tmp_path, traffic, via, faults):
+    with Rig(pair, tmp_path, via=via) as rig:
+        rig.publish(traffic[0], faults=faults)
+        rig.settle()
+        check_complete(rig.stop(), traffic)
+
+
+def test_both_lines_dead_for_a_while_is_recovered_by_retransmission(pair, tmp_path, traffic):
+    messages = traffic[0]
+    with Rig(pair, tmp_path) as rig:
+        rig.publish(messages[:200])
+        rig.publish(messages[200:300], faults={0: dead, 1: dead})
+        rig.publish(messages[300:])
+        rig.settle()
+        stopped = rig.stop()
+    check_complete(stopped, traffic)
+    assert stopped.feed["retransmitted"] == 100
+
+
+def test_what_nobody_can_bring_back_is_counted_as_lost(pair, tmp_path, traffic):
+    messages = traffic[0]
+    with Rig(pair, tmp_path, retransmit=False) as rig:
+        rig.publish(messages[:200])
+        rig.publish(messages[200:300], faults={0: dead, 1: dead})
+        rig.publish(messages[300:])
+        rig.settle(4)
+        stopped = rig.stop()
+    assert stopped.feed["lost"] == 100
+    assert stopped.feed["delivered"] == len(messages) - 100
+
+
+def test_two_receive_queues(tmp_path, traffic):
+    requires_root()
+    with Pair(queues=2) as pair, Rig(pair, tmp_path) as rig:
+        rig.publish(traffic[0])
+        rig.settle()
+        check_complete(rig.stop(), traffic)
+
+
+def test_frames_of_9000_bytes(tmp_path):
+    requires_root()
+    envelopes = build(COUNT, 7, lambda _: None)
+    messages = [part for i, one in enumerate(envelopes) for part in to_messages(one, 8000, i)]
+    assert max(map(len, messages)) > 4096
+    with Pair(mtu=9000) as pair, Rig(pair, tmp_path, max_datagram=8900) as rig:
+        rig.publish(messages)
+        rig.settle()
+        stopped = rig.stop()
+    assert stopped.feed["lost"] == 0
+    assert stopped.summary["pump"]["transactions"] == len(envelopes)
+
+
+def test_ipv6_unicast_and_multicast(pair, tmp_path, traffic):
+    lines = [(pair.b.ip6, 9001), ("ff15::77", 9002)]
+    with Rig(pair, tmp_path, lines=lines, far=pair.a.ip6) as rig:
+        rig.publish(traffic[0], faults={0: lossy(0.1, 5), 1: lossy(0.1, 6)})
+        rig.settle()
+        check_complete(rig.stop(), traffic)
+
+
+def test_a_shot_leaves_once_and_is_not_fired_by_an_untrusted_stranger(pair, tmp_path, traffic):
+    """Trusted: the first match fires, once. Untrusted: only after the sender was recovered."""
+    payload = tmp_path / "shot.hex"
+    payload.write_text(PAYLOAD.hex())
+    fire = (
+        f'[[shot]]\nname = "s"\ndestination = "gateway"\npayload = "{payload}"\n'
+        "expires_after_ms = 60000\n[fire]\nunjournalled = true\n"
+    )
+    trigger = '[[trigger]]\nname = "all"\nshot = "s"\n'
+    for trusted in (True, False):
+        with Rig(pair, tmp_path, triggers=trigger, extra=fire, trusted=trusted) as rig:
+            rig.publish(traffic[0][:50])
+            rig.settle(0.3)
+            stopped = rig.stop()
+        assert stopped.replies == [PAYLOAD]
+        assert stopped.summary["shots"]["fired"] == 1
+        assert stopped.summary["shots"]["already_fired"] == len(stopped.seen) - 1
+        assert (stopped.summary["pump"]["recovered_senders"] > 0) is not trusted
+
+
+def test_garbage_on_the_feed_is_counted_and_nothing_else(pair, tmp_path, traffic):
+    messages = traffic[0]
+    with Rig(pair, tmp_path) as rig:
+        rig.publish(messages[:100])
+        with pair.a:
+            stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            stranger.setsockopt(
+                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(pair.a.ip4)
+            )
+            for size in (0, 1, 19, 20, 21, 300, 1400):
+                for address, port in rig.lines:
+                    stranger.sendto(bytes([0xF0 + size % 16]) * size, (address, port))
+            stranger.close()
+        rig.publish([b"T" + bytes(40), b"T" + messages[0][1:-1], b"?x", b""])
+        rig.publish(messages[100:])
+        rig.settle()
+        stopped = rig.stop()
+    assert set(stopped.hashes) == traffic[1]
+    assert stopped.feed["refused"]["short"] > 0
+    assert sum(stopped.summary["refused"].values()) == 2
+    reassembly = stopped.summary["reassembly"]["site"]["refused"]
+    assert reassembly["type"] == 1
+    assert reassembly["empty"] == 1
+
+
+def test_a_strategy_that_raises_stops_sending_and_not_receiving(pair, tmp_path, traffic):
+    with Rig(pair, tmp_path) as rig:
+        rig.kill()
+        rig.config.write_text(rig.config.read_text().replace(":Recorder", ":Raises"))
+        rig.log.write_text("[]")
+        rig.start()
+        rig.publish(traffic[0])
+        rig.settle(0.3)
+        stopped = rig.stop()
+    assert stopped.summary["strategy"]["errors"] == len(traffic[1])
+    assert "the strategy's own mistake" in stopped.summary["strategy"]["last_error"]
+    assert stopped.summary["pump"]["transactions"] == len(traffic[1])
+
+
+def test_kernel_tcp_on_the_same_interface_is_undisturbed(pair, tmp_path, traffic):
+    with pair.b:
+        server = socket.create_server((pair.b.ip4, 8080))
+    data = bytes(range(256)) * 4096
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while chunk := connection.recv(65536):
+                connection.sendall(chunk)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with Rig(pair, tmp_path) as rig, server:
+        rig.publish(traffic[0][:300])
+        with pair.a:
+            client = socket.create_connection((pair.b.ip4, 8080), timeout=10)
+        with client:
+            got = bytearray()
+            for at in range(0, len(data), 8192):
+                client.sendall(data[at : at + 8192])
+                while len(got) < min(at + 8192, len(data)):
+                    got += client.recv(65536)
+        rig.publish(traffic[0][300:])
+        rig.settle()
+        check_complete(rig.stop(), traffic)
+    thread.join(10)
+    assert bytes(got) == data
+
+
+def test_kill_9_leaves_the_interface_working_and_a_new_start_succeeds_at_once(
+    pair, tmp_path, traffic
+):
+    for moment in (0.0, 0.01, 0.1):
+        with Rig(pair, tmp_path) as rig:
+            rig.publish(traffic[0][:100])
+            time.sleep(moment)
+            rig.kill()
+            began = time.monotonic()
+            with pair.b:
+                plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                plain.bind((pair.b.ip4, 9001))
+                plain.settimeout(1)
+            with pair.a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"to the kernel again", (pair.b.ip4, 9001))
+            assert plain.recv(100) == b"to the kernel again"
+            assert time.monotonic() - began < 1
+            plain.close()
+            rig.start()
+            rig.publish(traffic[0][100:200])
+            rig.settle(0.2)
+            assert rig.stop().feed["delivered"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_clean_stop_says_what_was_counted(pair, tmp_path, traffic, number):
+    with Rig(pair, tmp_path) as rig:
+        rig.publish(traffic[0])
+        rig.settle()
+        check_complete(rig.stop(number), traffic)
+    assert "xdp" not in pair.b.run("ip", "link", "show", pair.b.interface)
