@@ -11,18 +11,27 @@ none recovers the sender. Nanoseconds a transaction.
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import numpy as np
+import rlp
+import sha3
+from eth_account._utils.legacy_transactions import Transaction as LegacyTransaction
+from eth_account.typed_transactions import TypedTransaction
+from eth_utils import keccak
+from hexbytes import HexBytes
 
 from appliance.mainnet_block import load_block, load_block_transactions
 from barewire._native import ffi, lib
 from barewire.keccak import keccak_width
 from barewire.mempool.decoder import Decoder, Rules
-from bench.harness import Row, arguments, finish, measure, pin, summarise
+from bench.harness import arguments, finish, measure, pin, summarise
+from tests.oracle import HERE, PYTHON
 from tests.transactions import FIELDS, envelope, make, required_gas
 
 NAMES = {0: "legacy", 1: "2930", 2: "1559", 3: "4844", 4: "7702"}
@@ -46,6 +55,8 @@ def transactions() -> dict[str, list[bytes]]:
                 "value": int(shape["value"], 16),
                 "access": fields["access"][:2],
             }
+            for authorization in fields.get("auths", ()):
+                authorization[3] &= 1  # eth-account reads no other parity
             if shape["to"]:
                 fields["to"] = bytes.fromhex(shape["to"][2:])
             cap = int(shape["gasPrice"], 16) + 10**9
@@ -117,10 +128,9 @@ def timed(raws: list[bytes], decode: Callable[[bytes], Any]) -> Callable[[], lis
 
 
 def eth_account(raw: bytes) -> Any:
-    """The usual way: a typed transaction's object, or a legacy transaction's, and its hash."""
+    """The usual way: eth-account's object for the transaction, and its hash."""
     if raw[0] < 0x80:
-        tx = TypedTransaction.from_bytes(HexBytes(raw))
-        return tx.as_dict(), keccak(raw)
+        return TypedTransaction.from_bytes(HexBytes(raw)), keccak(raw)
     return rlp.decode(raw, LegacyTransaction), keccak(raw)
 
 
@@ -132,15 +142,80 @@ def rlp_pysha3(raw: bytes) -> Any:
     ], sha3.keccak_256(raw).digest()
 
 
-def rows(sets: dict[str, list[bytes]]) -> dict[str, Callable[[], Any]]:
-    """Every row by name."""
-    made: dict[str, Callable[[], Any]] = {}
+class Specification:
+    """The ``ethereum`` package in the environment it pins, kept warm; its own clock counts."""
+
+    def __init__(self, raws: list[bytes]) -> None:
+        self.count = len(raws)
+        self.process = subprocess.Popen(
+            [str(PYTHON), str(HERE / "spec.py"), "time"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdin
+        self.process.stdin.writelines(f"{raw.hex()}\n" for raw in raws)
+        self.process.stdin.flush()
+
+    def run(self) -> list[float]:
+        """One pass over its transactions; ns a transaction."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return [int(self.process.stdout.readline()) / self.count]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--width", type=int, default=0, help="force a Keccak width: 1, 4 or 8")
+    parser.add_argument("--core", type=int, default=1, help="core to run on (default 1)")
+    options = parser.parse_args()
+    pin(options.core % (os.cpu_count() or 1))
+    if lib.bw_keccak_force(options.width):
+        parser.error(f"--width {options.width}: this CPU has {keccak_width()} and less")
+    sets = transactions()
+    callables: dict[str, Callable[[], Any]] = {}
+    specifications = []
     for suffix, raws in sets.items():
         native = Native(raws)
-        if suffix != "/7702" or SPEC_TYPES:
-            made[f"eth-account{suffix}"] = timed(raws, eth_account)
-        made[f"rlp-pysha3{suffix}"] = timed(raws, rlp_pysha3)
-        made[f"barewire-one{suffix}"] = lambda native=native: native.run(1)
-        made[f"barewire-burst64{suffix}"] = lambda native=native: native.run(BURST)
-    made["keccak-permutation"] = permutation
-    return made
+        callables[f"eth-account{suffix}"] = timed(raws, eth_account)
+        callables[f"rlp-pysha3{suffix}"] = timed(raws, rlp_pysha3)
+        specification = Specification(raws)
+        specifications.append(specification)
+        callables[f"ethereum-spec{suffix}"] = specification.run
+        callables[f"barewire-one{suffix}"] = partial(native.run, 1)
+        callables[f"barewire-burst64{suffix}"] = partial(native.run, BURST)
+    callables["keccak-permutation"] = permutation
+    try:
+        measured = measure(callables, rounds=options.rounds)
+    finally:
+        for specification in specifications:
+            specification.close()
+    by_name = {row.who: row for row in measured}
+    price = by_name["keccak-permutation"].p50
+    notes = [
+        f"Keccak width {keccak_width()}; a permutation costs {price:.1f} ns in a full burst",
+        "peers decode one transaction a call in Python; barewire-one too is one call a transaction",
+        "of the mix 144 are legacy and one is EIP-2930; rows /1559 /4844 /7702 carry its calldata",
+    ]
+    for suffix, raws in sets.items():
+        permutations = sum(len(raw) // 136 + 1 for raw in raws) / len(raws)
+        row = summarise(f"permutations-per-tx{suffix}", [permutations])
+        measured.append(row)
+        burst, peer = by_name[f"barewire-burst64{suffix}"].p50, by_name[f"eth-account{suffix}"].p50
+        notes.append(
+            f"{suffix[1:] or 'mix'}: burst64 is {burst / (permutations * price):.2f} x "
+            f"the price of its {permutations:.2f} permutations; "
+            f"eth-account takes {peer / burst:.0f} x as long"
+        )
+    finish("decode", measured, notes, unit="ns", to=options.json)
+
+
+if __name__ == "__main__":
+    main()
