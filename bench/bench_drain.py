@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from tests.wire.netns import Pair
 
 from bench import harness, native_code
 from dpdk_bindings import Channel, DatagramEndpoint, open_datagram
-from tests.wire.netns import Pair
 
 PAYLOAD_BYTES = 256
 QUEUED = 1024

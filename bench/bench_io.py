@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import uvloop
+from tests.wire.netns import Child, Pair
 
 from bench import harness, native_code
 from dpdk_bindings import Channel, DatagramEndpoint, open_datagram
-from tests.wire.netns import Child, Pair
 
 PAYLOAD_BYTES = 256
 OUR_CORE, THEIR_CORE = 0, 1

@@ -14,13 +14,13 @@ import pytest
 
 from appliance.cli import main
 from appliance.faults import Faults
+from appliance.lab import INTERFACE, Pair
 from appliance.places import Place
 from appliance.publisher import Publisher, PublisherConfig
 from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from dpdk_bindings.datagram import Channel, open_datagram
 from tests.requires import requires_root
-from appliance.lab import INTERFACE, Pair
 
 RETRANSMIT = Place("127.0.0.1", 0)
 CHANNELS = {0: RETRANSMISSION, 1: 0, 2: 1}
