@@ -225,11 +225,14 @@ def encode_call(function: str | Mapping[str, Any], arguments: Sequence[Any]) -> 
             return Calldata(selector)
         kind = parse(types)
         kind.validate()
+        if not isinstance(kind, TupleType) or kind.is_array:
+            raise BarewireError(f"{name}{types}: a function is written as name(type,...)")
+        inner_types = [str(part.to_type_str()) for part in kind.components]
         found = _find(kind, tuple(arguments), ())
         pairs = {path: _extremes(argument, abi_type) for path, argument, abi_type in found}
 
         def encoded(chosen: Mapping[Path, Any]) -> bytes:
-            return selector + encode([types], [_fill(tuple(arguments), chosen)])
+            return selector + encode(inner_types, _fill(tuple(arguments), chosen))
 
         low = {path: pair[0] for path, pair in pairs.items()}
         data = encoded(low)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
 
-__all__ = ["encrypt", "main", "open_decrypted"]
+__all__ = ["decrypt", "encrypt", "main", "open_decrypted"]
 
 WRONG_PASSWORD, CORRUPT = 3, 4
 SCRYPT_N = 262144
@@ -43,12 +43,14 @@ def open_decrypted(keystore_fd: int, password: bytes) -> subprocess.Popen[bytes]
     return child
 
 
-def _decrypt(text: bytes, password: bytes) -> tuple[int, bytes]:
-    """An exit status, and the key or what was wrong."""
+def decrypt(text: bytes, password: bytes) -> tuple[int, bytes]:
+    """The key in the keystore `text`, or what is wrong with it: an exit status, and the bytes."""
     try:
         keystore: Any = json.loads(text)
         if not isinstance(keystore, dict) or keystore.get("version") != 3:
             return CORRUPT, b"not a keystore of version 3"
+        if keystore["crypto"]["cipher"] != "aes-128-ctr":  # the only one there is
+            return CORRUPT, f"cipher {keystore['crypto']['cipher']!r}".encode()
         secret = bytes(decode_keyfile_json(keystore, password))
     except ValueError as error:
         # eth-keyfile says ValueError("MAC mismatch") for both a wrong password and changed bytes.
@@ -65,7 +67,7 @@ def _decrypt(text: bytes, password: bytes) -> tuple[int, bytes]:
 def main(words: list[str], password: BinaryIO) -> int:
     """The child: reads keystore and password, writes the key to stdout or the fault to stderr."""
     with os.fdopen(int(words[0]), "rb") as file:
-        status, said = _decrypt(file.read(), password.read())
+        status, said = decrypt(file.read(), password.read())
     os.write(2 if status else 1, said)
     return status
 

@@ -92,8 +92,10 @@ class ReadyRequest:
         self._auth = auth
         self._raw_max = raw_max
         self._takes_before = _BEFORE in parts
-        self._native: Any = ffi.gc(native, lib.bw_request_free)
-        self._out = memoryview(ffi.buffer(native.out, native.out_len)).toreadonly()
+        self._native: Any = native
+        # Views of the buffer keep the request alive, and not the other way round.
+        out = ffi.gc(native.out, lambda _: lib.bw_request_free(native))
+        self._out = memoryview(ffi.buffer(out, native.out_len)).toreadonly()
 
     @classmethod
     def send_raw_transaction(
@@ -175,8 +177,7 @@ class ReadyRequest:
             block_number: the block a bundle is for; below 2^64.
 
         Returns:
-            All bytes of the request, borrowed: overwritten when it is fired again. The view must
-            not be used after the request is gone.
+            All bytes of the request, borrowed: overwritten when it is fired again.
 
         Raises:
             BarewireError: the transactions are longer than ``raw_max`` or not those that the

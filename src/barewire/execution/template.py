@@ -211,8 +211,10 @@ class Template:
         )
         if not native:
             raise MemoryError("no memory for a template")
-        self._native: Any = ffi.gc(native, lib.bw_template_free)
-        self._out = memoryview(ffi.buffer(native.out, native.out_len)).toreadonly()
+        self._native: Any = native
+        # Views of the buffer keep the template alive, and not the other way round.
+        out = ffi.gc(native.out, lambda _: lib.bw_template_free(native))
+        self._out = memoryview(ffi.buffer(out, native.out_len)).toreadonly()
 
     def fire(
         self,
@@ -234,8 +236,7 @@ class Template:
             blob_fee_cap_wei: maxFeePerBlobGas, type 3.
 
         Returns:
-            The transaction, borrowed: it is overwritten when the template fires again. The view
-            must not be used after the template is gone.
+            The transaction, borrowed: it is overwritten when the template fires again.
 
         Raises:
             BarewireError: a number beyond its cap or range, or slots of the wrong width (and

@@ -59,8 +59,23 @@ struct bw_pool {
     _Atomic uint64_t made, dropped, generations;
 };
 
-__attribute__((noinline)) void bw_scrub_stack(size_t bytes) {
-    explicit_bzero(__builtin_alloca(bytes), bytes);
+/* Copies of 32 bytes pass through vector registers and stay there; a core dump has them. */
+static void scrub_registers(void) {
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx"))
+        __asm__ volatile("vzeroall" ::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
+                         "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+                         "xmm15");
+    if (__builtin_cpu_supports("avx512f"))
+        __asm__ volatile(".irp n,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n\t"
+                         "vpxord %%zmm\\n, %%zmm\\n, %%zmm\\n\n\t"
+                         ".endr" ::);
+#endif
+}
+
+__attribute__((noinline)) void bw_scrub(size_t stack_bytes) {
+    explicit_bzero(__builtin_alloca(stack_bytes), stack_bytes);
+    scrub_registers();
 }
 
 /* ---- one entry ---- */
@@ -142,7 +157,7 @@ int bw_presign_finish(struct bw_presignature *entry, const uint8_t *hash, uint8_
         memcpy(rs + 32, entry->rd, 32);
     }
     explicit_bzero(entry, sizeof *entry);
-    bw_scrub_stack(1024);
+    bw_scrub(1024);
     return parity;
 }
 
@@ -246,7 +261,7 @@ static int new_generation(int fd, int timeout_ms) {
 static __attribute__((noinline)) void work(struct bw_pool *pool) {
     while (!atomic_load_explicit(&pool->stop, memory_order_relaxed)) {
         int filled = fill(pool);
-        bw_scrub_stack(16 << 10);
+        bw_scrub(16 << 10);
         if (new_generation(pool->generation_fd, filled ? 0 : NAP_MS)) {
             atomic_fetch_add_explicit(&pool->generations, 1, memory_order_relaxed);
             bw_pool_drop(pool);

@@ -85,7 +85,8 @@ struct bw_batch {
 int bw_presign(struct bw_batch *batch, int n, const uint8_t *key, struct bw_presignature *out);
 /* Completes `entry` for `hash` and wipes it. Returns the parity of R.y, or BW_POOL_EMPTY. */
 int bw_presign_finish(struct bw_presignature *entry, const uint8_t *hash, uint8_t *rs);
-/* Overwrites `bytes` of the stack below the caller: what calls made before it left there. */
-void bw_scrub_stack(size_t bytes);
+/* Clears what calls made before it left behind: `stack_bytes` below the caller, and (on x86-64) the
+ * vector registers, through which every copy of a secret has passed. */
+void bw_scrub(size_t stack_bytes);
 
 #endif

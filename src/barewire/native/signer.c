@@ -162,7 +162,7 @@ int bw_signer_sign(struct bw_signer *signer, const uint8_t *hash, uint8_t *rs) {
         return parity;
     }
     parity = bw_secp_sign(hash, signer->key->secret, rs);
-    bw_scrub_stack(8 << 10);
+    bw_scrub(8 << 10);
     count(&signer->rfc6979);
     return parity;
 }

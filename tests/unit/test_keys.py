@@ -1,0 +1,296 @@
+"""Where keys come from, what is refused, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+from eth_keys import keys
+
+from appliance import cli
+from barewire.errors import BarewireError
+from barewire.execution import keystore as keystore_module
+from barewire.execution.keys import Key, load_credential, load_key, read_password
+from barewire.execution.signer import Rfc6979Signer
+
+SECRET = bytes(range(1, 33))
+ADDRESS = keys.PrivateKey(SECRET).public_key.to_canonical_address()
+PASSWORD = b"correct horse"
+
+
+def private(path: Path, content: bytes, mode: int = 0o600) -> Path:
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture(scope="module")
+def keystore_text() -> bytes:
+    """By another implementation, with little work, so that tests are quick."""
+    return json.dumps(Account.encrypt(SECRET, PASSWORD.decode(), iterations=16)).encode()
+
+
+@pytest.fixture
+def keystore(tmp_path: Path, keystore_text: bytes) -> Path:
+    return private(tmp_path / "keystore.json", keystore_text)
+
+
+def test_a_keystore_is_read(keystore):
+    with load_key(keystore, password=PASSWORD) as key:
+        assert key.address == ADDRESS
+        assert SECRET.hex() not in repr(key)
+        with Rfc6979Signer(key) as signer:
+            theirs = Account.unsafe_sign_hash(b"\1" * 32, SECRET)
+            assert signer.sign_hash(b"\1" * 32).r == theirs.r.to_bytes(32, "big")
+
+
+def test_the_other_kind_of_keystore():
+    text = json.dumps(Account.encrypt(SECRET, "x", kdf="pbkdf2", iterations=16)).encode()
+    assert keystore_module.decrypt(text, b"x") == (0, SECRET)
+
+
+def test_ours_is_read_by_another_implementation():
+    with Key.from_bytes(SECRET) as key:
+        text = key.encrypted(PASSWORD, scrypt_n=16)
+    assert Account.decrypt(json.loads(text), PASSWORD.decode()) == SECRET
+
+
+def test_a_wrong_password_is_said(keystore):
+    with pytest.raises(BarewireError, match="wrong password, or the file was changed"):
+        load_key(keystore, password=b"battery staple")
+    with pytest.raises(BarewireError, match="no password was given"):
+        load_key(keystore)
+
+
+def spoilt(text: bytes, how: str) -> bytes:
+    keystore = json.loads(text)
+    crypto = keystore["crypto"]
+    if how == "cut off":
+        return text[:100]
+    if how == "version 1":
+        keystore["version"] = 1
+    elif how == "no crypto":
+        del keystore["crypto"]
+    elif how == "no mac":
+        del crypto["mac"]
+    elif how == "cipher":
+        crypto["cipher"] = "rot13"
+    elif how == "kdf":
+        crypto["kdf"] = "md5"
+    elif how == "no digits":
+        crypto["ciphertext"] = "zz" * 32
+    elif how == "list":
+        return b"{}"
+    elif how == "number":
+        keystore["crypto"] = 7
+    return json.dumps(keystore).encode()
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["cut off", "version 1", "no crypto", "no mac", "cipher", "kdf", "no digits", "list", "number"],
+)
+def test_every_corruption_is_recognised(keystore_text, how):
+    assert keystore_module.decrypt(spoilt(keystore_text, how), PASSWORD)[0] == 4
+
+
+def test_a_corrupt_keystore_is_said(tmp_path, keystore_text):
+    path = private(tmp_path / "spoilt.json", spoilt(keystore_text, "no mac"))
+    with pytest.raises(BarewireError, match=r"corrupt keystore: .*mac"):
+        load_key(path, password=PASSWORD)
+
+
+def test_a_changed_keystore_is_told_from_a_corrupt_one(keystore_text):
+    keystore = json.loads(keystore_text)
+    digits = keystore["crypto"]["ciphertext"]
+    keystore["crypto"]["ciphertext"] = ("0" if digits[0] != "0" else "1") + digits[1:]
+    assert keystore_module.decrypt(json.dumps(keystore).encode(), PASSWORD)[0] == 3
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601, 0o644, 0o777])
+def test_permissions_too_wide_are_refused(tmp_path, keystore_text, mode):
+    path = private(tmp_path / "open.json", keystore_text, mode)
+    with pytest.raises(BarewireError, match=f"mode {mode:04o}") as caught:
+        load_key(path, password=PASSWORD)
+    assert "chmod 600" in caught.value.hint
+    with pytest.raises(BarewireError, match="mode"):
+        read_password(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SECRET,
+        SECRET.hex().encode(),
+        b"0x" + SECRET.hex().encode() + b"\n",
+        b"0X" + SECRET.hex().upper().encode(),
+    ],
+)
+def test_a_bare_key_is_refused_unless_forced(tmp_path, content):
+    path = private(tmp_path / "bare", content)
+    with pytest.raises(BarewireError, match="bare key") as caught:
+        load_key(path)
+    assert "barewire keys import" in caught.value.hint
+    assert load_key(path, force_raw=True).address == ADDRESS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        SECRET[:31],
+        SECRET + b"\0",
+        SECRET.hex().encode()[:-1],
+        SECRET.hex().encode() + b"\n\n",
+        b"0x" + SECRET.hex().encode() + b"00",
+        b"zz" * 32,
+        SECRET * 3,
+        SECRET.hex().encode() + b"  ",
+    ],
+)
+def test_what_is_no_key_is_said(tmp_path, content):
+    path = private(tmp_path / "bare", content)
+    with pytest.raises(BarewireError, match="neither 32 bytes nor 64 hexadecimal digits"):
+        load_key(path, force_raw=True)
+
+
+@pytest.mark.parametrize(
+    "number", [0, 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141]
+)
+def test_numbers_that_are_no_key_are_said(tmp_path, number):
+    raw = number.to_bytes(32, "big")
+    with pytest.raises(BarewireError, match="not a private key"):
+        load_key(private(tmp_path / "bare", raw.hex().encode()), force_raw=True)
+    with pytest.raises(BarewireError, match="not a private key"):
+        Key.from_bytes(raw)
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(BarewireError, match="No such file"):
+        load_key(tmp_path / "nothing")
+    with pytest.raises(BarewireError, match="not a regular file"):
+        load_key(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_someone_elses_file_is_refused(keystore):
+    os.chown(keystore, 12345, -1)
+    with pytest.raises(BarewireError, match="belongs to user 12345"):
+        load_key(keystore, password=PASSWORD)
+
+
+def test_a_systemd_credential_is_read(tmp_path, monkeypatch, keystore_text):
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(BarewireError, match="no systemd credentials"):
+        load_credential("key")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    private(tmp_path / "key", SECRET.hex().encode(), 0o440)  # the unit's user has it by an ACL
+    private(tmp_path / "store", keystore_text, 0o400)
+    private(tmp_path / "wide", SECRET.hex().encode(), 0o444)
+    assert load_credential("key").address == ADDRESS
+    assert load_credential("store", password=PASSWORD).address == ADDRESS
+    with pytest.raises(BarewireError, match="mode 0444"):
+        load_credential("wide")
+    for name in ("../key", "", "..", "a/b"):
+        with pytest.raises(BarewireError, match="not the name"):
+            load_credential(name)
+
+
+def test_generated_keys_differ():
+    assert Key.generate().address != Key.generate().address
+
+
+def test_a_closed_key_is_closed():
+    key = Key.from_bytes(SECRET)
+    key.close()
+    key.close()
+    with pytest.raises(BarewireError, match="closed"):
+        key.encrypted(b"x", scrypt_n=2)
+
+
+# ---- the command line ----
+
+
+def barewire(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    status = cli.main(["keys", *map(str, words)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_new_list_and_address(tmp_path, capsys):
+    password = private(tmp_path / "password", PASSWORD + b"\n")
+    store = tmp_path / "a.json"
+    status, out, _ = barewire(capsys, "new", store, "--password-file", password, "-o", "json")
+    assert status == 0
+    made = json.loads(out)
+    assert store.stat().st_mode & 0o777 == 0o600
+    assert Account.decrypt(store.read_text(), PASSWORD.decode())
+
+    (tmp_path / "notes.txt").write_text("{}")
+    status, out, _ = barewire(capsys, "list", tmp_path, "-o", "json")
+    assert (status, json.loads(out)) == (
+        0,
+        [{"address": made["address"], "keystore": str(store), "mode": "0600", "kdf": "scrypt"}],
+    )
+    status, out, _ = barewire(capsys, "list", tmp_path)
+    assert status == 0
+    assert made["address"][:20] in out
+
+    status, out, _ = barewire(capsys, "address", store, "--password-file", password)
+    assert (status, out.strip()) == (0, made["address"])
+
+    status, _, err = barewire(capsys, "new", store, "--password-file", password)
+    assert status == 2
+    assert "there already" in err
+
+
+def test_import(tmp_path, capsys):
+    password = private(tmp_path / "password", PASSWORD)
+    bare = private(tmp_path / "bare", SECRET.hex().encode())
+    store = tmp_path / "b.json"
+    words = ["import", store, "--from", bare, "--password-file", password, "-o", "json"]
+    status, out, _ = barewire(capsys, *words)
+    assert status == 0
+    assert json.loads(out)["address"] == Account.from_key(SECRET).address
+    assert Account.decrypt(store.read_text(), PASSWORD.decode()) == SECRET
+
+    again = tmp_path / "c.json"
+    status, out, _ = barewire(
+        capsys,
+        "import",
+        again,
+        "--from",
+        store,
+        "--from-password-file",
+        password,
+        "--password-file",
+        password,
+        "-o",
+        "json",
+    )
+    assert status == 0
+    assert Account.decrypt(again.read_text(), PASSWORD.decode()) == SECRET
+
+
+def test_what_the_command_line_refuses(tmp_path, capsys):
+    password = private(tmp_path / "password", PASSWORD)
+    bare = private(tmp_path / "bare", SECRET.hex().encode())
+    refused = [
+        (["address", bare], "bare key"),
+        (["address", tmp_path / "nothing"], "no such file"),
+        (["import", tmp_path / "x", "--from", tmp_path / "nothing"], "no such file"),
+        (["list", tmp_path / "nothing"], "not a folder"),
+        (["new", tmp_path / "x"], "--password-file"),
+        (["new", tmp_path / "no/such/x", "--password-file", password], "No such file"),
+        (["new", tmp_path / "x", "--password-file", private(tmp_path / "e", b"\n")], "empty"),
+        (["new", tmp_path / "x", "--password-file", private(tmp_path / "w", b"p", 0o644)], "mode"),
+    ]
+    for words, said in refused:
+        status, _, err = barewire(capsys, *words)
+        assert (status, said in err) == (2, True), (words, err)
+    assert not (tmp_path / "x").exists()
+    status, out, _ = barewire(capsys, "address", bare, "--force-raw")
+    assert (status, out.strip()) == (0, Account.from_key(SECRET).address)
