@@ -113,7 +113,7 @@ def deployed_multicall3(node: Anvil) -> bytes:
 def test_a_multicall_saves_what_it_says(anvil, signer):
     contract = deployed_multicall3(anvil)
     # Stores the second word of calldata under the first: SSTORE(CALLDATALOAD 4, CALLDATALOAD 36).
-    store = bytes.fromhex("600780600b6000396000f3" "6024356004355500")
+    store = bytes.fromhex("600780600b6000396000f36024356004355500")
     receipt = send(
         anvil,
         Template(signer, type=2, chain_id=CHAIN, to=None, gas=200_000, caps=CAPS, data=store),
