@@ -34,18 +34,18 @@ __all__ = ["HERE", "Anvil", "RpcError", "anvil", "npm_packages"]
 HERE = Path(__file__).resolve().parent
 
 
-def npm_packages() -> Path:
-    """The node_modules folder that package-lock.json describes, installed if it is not yet."""
-    modules = HERE / "node_modules"
+def npm_packages(folder: Path = HERE) -> Path:
+    """The node_modules that package-lock.json in `folder` describes, installed if not yet."""
+    modules = folder / "node_modules"
     stamp = modules / ".barewire-stamp"
-    wanted = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    with (HERE / "package.json").open() as lock:
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    with (folder / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
             requires(shutil.which("npm") is not None, "npm (apt-get install npm)")
             done = subprocess.run(
                 ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=HERE,
+                cwd=folder,
                 capture_output=True,
                 text=True,
                 timeout=600,
