@@ -10,6 +10,7 @@ installs it (`node_modules`), without running anyone's install scripts.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import http.client
@@ -19,6 +20,7 @@ import selectors
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +97,8 @@ class Anvil:
         )
         try:
             self.port = self._read_port(time.monotonic() + 30)
+            # It writes a line for every call, and would stop for ever at a full pipe.
+            threading.Thread(target=self._drain, daemon=True).start()
             self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         except BaseException:
             self._stop()
@@ -126,6 +130,13 @@ class Anvil:
                 if not part:
                     break
         raise RuntimeError(f"anvil did not start: {said.decode(errors='replace')[-2000:]}")
+
+    def _drain(self) -> None:
+        out = self._process.stdout
+        assert out is not None
+        with contextlib.suppress(ValueError, OSError):  # closed by _stop
+            while os.read(out.fileno(), 65536):
+                pass
 
     def _stop(self) -> None:
         self._process.terminate()

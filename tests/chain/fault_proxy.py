@@ -140,8 +140,8 @@ class FaultProxy:
                     return
                 body = await reader.readexactly(_length(head))
                 await self._answer(body, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, OSError):
-            pass
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            pass  # asyncio's streams would log a cancelled handler as an error
         finally:
             self._writers.discard(writer)
             writer.transport.abort()

@@ -420,6 +420,12 @@ class RpcClient:
 
     # For others
 
+    def ranked(self, method: str) -> list[Provider]:
+        """The providers that serve `method`, cheapest first."""
+        info = lookup(method)
+        serving = [p for p in self.pool.providers if p.may_serve(info) and not p.refused]
+        return self.pool.ranking.order(serving, info.kind)
+
     def link_of(self, provider: Provider) -> Link:
         """The transports of `provider`."""
         return self._link_of[provider]
