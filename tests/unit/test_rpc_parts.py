@@ -1,0 +1,369 @@
+"""The small parts of barewire.rpc: framing, faults, cache, addresses, configuration, stitches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from barewire.errors import ConfigError
+from barewire.rpc.addresses import Address, redact, resolve_secrets
+from barewire.rpc.cache import Cache
+from barewire.rpc.chains import CHAINS
+from barewire.rpc.config import ProviderConfig, RpcConfig, load
+from barewire.rpc.faults import Fault, Trouble, from_error, from_status
+from barewire.rpc.heads import Heads
+from barewire.rpc.jsonrpc import Splitter, decode, encode_batch, encode_params, encode_single
+from barewire.rpc.methods import lookup
+from barewire.rpc.provider import Provider, Terms
+from barewire.rpc.stitch import HeadStitch, LogStitch, OnceStitch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    messages=st.lists(st.dictionaries(st.text(), anything, max_size=4), max_size=6),
+    cuts=st.lists(st.integers(1, 40), max_size=60),
+    between=st.sampled_from([b"", b"\n", b" \r\n"]),
+)
+def test_messages_are_found_however_the_stream_is_cut(messages, cuts, between):
+    stream = b"".join(json.dumps(m).encode() + between for m in messages)
+    splitter = Splitter()
+    found = []
+    at = 0
+    for cut in [*cuts, len(stream)]:
+        found += splitter.feed(stream[at : at + cut])
+        at += cut
+    assert [json.loads(one) for one in found] == messages
+    assert splitter.empty
+
+
+def test_a_message_without_end_is_refused():
+    splitter = Splitter(limit=1_000)
+    with pytest.raises(Trouble, match="longer than 1,000"):
+        splitter.feed(b'{"a":"' + b"x" * 2_000)
+
+
+def test_requests_are_json_rpc():
+    single = json.loads(encode_single(7, "eth_call", encode_params([{"to": "0x1"}, "latest"])))
+    assert single == {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "method": "eth_call",
+        "params": [{"to": "0x1"}, "latest"],
+    }
+    batch = json.loads(encode_batch(7, [("a", b"[]"), ("b", b"[1]")]))
+    assert [(one["id"], one["method"], one["params"]) for one in batch] == [
+        (7, "a", []),
+        (8, "b", [1]),
+    ]
+    with pytest.raises(Trouble, match="not JSON"):
+        encode_params([object()])
+
+
+@pytest.mark.parametrize("text", [b"<html>", b"", b'{"id":', b"12", b'{"id":{}}'])
+def test_nonsense_is_the_providers_fault(text):
+    with pytest.raises(Trouble) as caught:
+        decode(text)
+    assert caught.value.fault is Fault.PROVIDER
+
+
+# What nodes and vendors say, by the words in their sources and documentation.
+SAID = [
+    (3, "execution reverted: SafeMath", Fault.ANSWER),
+    (-32000, "execution reverted", Fault.ANSWER),
+    (-32000, "nonce too low: next nonce 5, tx nonce 4", Fault.ANSWER),
+    (-32000, "already known", Fault.ANSWER),
+    (-32000, "insufficient funds for gas * price + value", Fault.ANSWER),
+    (-32602, "invalid argument 0: hex string has length 38", Fault.ANSWER),
+    (-32005, "daily request count exceeded, request rate limited", Fault.RATE_LIMIT),
+    (429, "Your app has exceeded its compute units per second capacity", Fault.RATE_LIMIT),
+    (-32000, "header not found", Fault.STALE),
+    (-32000, "missing trie node 3f (path )", Fault.STALE),
+    (-32001, "Resource not found", Fault.STALE),
+    (-32601, "the method debug_x does not exist/is not available", Fault.UNSUPPORTED),
+    (-32603, "Internal error", Fault.PROVIDER),
+    (-32603, "EVM error: execution reverted", Fault.ANSWER),
+    (-32600, "batch requests are not allowed", Fault.BATCH),
+]
+
+
+@pytest.mark.parametrize(("code", "message", "fault"), SAID)
+def test_errors_are_told_apart(code, message, fault):
+    assert from_error({"code": code, "message": message}).fault is fault
+
+
+def test_statuses_are_told_apart():
+    assert from_status(429, "7").retry_after_ms == 7_000
+    assert from_status(429).fault is Fault.RATE_LIMIT
+    assert from_status(413).fault is Fault.BATCH
+    assert from_status(401).message == "HTTP 401: the credentials were refused"
+    assert from_status(502).fault is Fault.PROVIDER
+    assert from_error("broken").fault is Fault.PROVIDER
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "eth_sendTransaction",
+        "eth_sendRawTransaction",
+        "eth_newFilter",
+        "eth_getFilterChanges",
+        "eth_subscribe",
+        "pm_getPaymasterData",
+        "eth_sendUserOperation",
+        "eth_sign",
+        "anvil_mine",
+        "never_heard_of",
+    ],
+)
+def test_only_what_is_known_to_be_harmless_is_repeated(name):
+    assert not lookup(name).repeat
+
+
+# Cache
+
+
+def cache_at(newest: int, final: int, *, moving: bool = True) -> tuple[Cache, Heads]:
+    heads = Heads([Provider(Terms("p"))], 12_000, 2)
+    heads.newest, heads.final = newest, final
+    return Cache(heads, size=3, moving=moving), heads
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "result", "after_head", "after_second"),
+    [
+        ("eth_chainId", [], "0x1", True, True),
+        ("eth_call", [{}, hex(90)], "0x1", True, True),
+        ("eth_call", [{}, hex(98)], "0x1", False, False),
+        ("eth_call", [{}, "latest"], "0x1", False, False),
+        ("eth_call", [{}], "0x1", False, False),
+        ("eth_call", [{}, {"blockHash": "0x" + "11" * 32}], "0x1", True, True),
+        ("eth_getBlockByNumber", [hex(90), False], {"number": hex(90)}, True, True),
+        ("eth_getTransactionReceipt", ["0x1"], {"blockNumber": hex(90)}, True, True),
+        ("eth_getTransactionReceipt", ["0x1"], {"blockNumber": hex(99)}, False, False),
+        ("eth_blockNumber", [], "0x64", False, False),
+    ],
+)
+def test_results_live_as_long_as_they_are_true(method, params, result, after_head, after_second):
+    cache, heads = cache_at(100, 95)
+    key = (method, encode_params(params), "", -1)
+    cache.put(key, lookup(method), params, result, 0)
+    assert cache.get(key, 1) == (result,)
+    assert (cache.get(key, 2_000_000_000) is not None) is after_second
+    cache.put(key, lookup(method), params, result, 0)
+    heads.newest = 101
+    assert (cache.get(key, 1) is not None) is after_head
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "result"),
+    [
+        ("eth_getTransactionReceipt", ["0x1"], None),
+        ("eth_getBlockByNumber", ["pending", False], {"number": "0x1"}),
+        ("eth_getLogs", [{}], []),
+        ("eth_sendRawTransaction", ["0x1"], "0x2"),
+        ("made_up", [], 1),
+    ],
+)
+def test_what_may_change_is_not_kept(method, params, result):
+    cache, _ = cache_at(100, 95)
+    key = (method, encode_params(params), "", -1)
+    cache.put(key, lookup(method), params, result, 0)
+    assert cache.get(key, 1) is None
+
+
+def test_the_cache_is_bounded_and_by_default_keeps_only_what_is_final():
+    cache, _ = cache_at(100, 95, moving=False)
+    for number in range(10):
+        params = [{}, hex(number)]
+        key = ("eth_call", encode_params(params), "", -1)
+        cache.put(key, lookup("eth_call"), params, "0x", 0)
+    assert cache.get(("eth_call", encode_params([{}, hex(9)]), "", -1), 1)
+    assert not cache.get(("eth_call", encode_params([{}, hex(5)]), "", -1), 1)
+    cache.put(("eth_blockNumber", b"[]", "", -1), lookup("eth_blockNumber"), [], "0x64", 0)
+    assert not cache.get(("eth_blockNumber", b"[]", "", -1), 1)
+
+
+# Addresses and secrets
+
+
+def test_addresses_are_shown_without_their_secrets():
+    url = "https://me:pw@rpc.example:8443/v2/topsecretkey?x=alsosecret"
+    address = Address(url)
+    for text in (str(address), repr(address), redact(url), f"{address}"):
+        assert "secret" not in text
+        assert "pw" not in text
+        assert "rpc.example:8443" in text
+    assert address.target == "/v2/topsecretkey?x=alsosecret"
+    with pytest.raises(ConfigError) as caught:
+        Address("ftp://host/secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_secrets_come_from_the_environment_and_private_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("A_KEY", "abc")
+    assert resolve_secrets("https://h/${env:A_KEY}/x", "w") == "https://h/abc/x"
+    with pytest.raises(ConfigError, match="NOT_THERE is not set"):
+        resolve_secrets("${env:NOT_THERE}", "w")
+    secret = tmp_path / "key"
+    secret.write_text("def\n")
+    secret.chmod(0o600)
+    assert resolve_secrets(f"${{file:{secret}}}", "w") == "def"
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError, match="can be read by others") as caught:
+        resolve_secrets(f"${{file:{secret}}}", "w")
+    assert caught.value.hint == f"chmod 0600 {secret}"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert resolve_secrets(f"${{file:{secret}}}", "w") == "def"
+
+
+def test_no_log_line_can_show_an_address(caplog):
+    for path in (ROOT / "src/barewire/rpc").rglob("*.py"):
+        for call in re.findall(r"log\.\w+\([^)]*\)", path.read_text(), re.DOTALL):
+            assert ".url" not in call, f"{path}: {call}"
+    with caplog.at_level(logging.DEBUG):
+        Address("https://h/secret")
+    assert "secret" not in caplog.text
+
+
+# Configuration
+
+GOOD = """
+chain = "ethereum"
+[[provider]]
+name = "a"
+http = "https://a.example"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            GOOD + 'teir = "public"',
+            "provider 'a': unknown key 'teir' (= 'public')",
+            "did you mean tier?",
+        ),
+        (
+            GOOD + 'tier = "moon"',
+            "tier = 'moon' is not allowed",
+            "allowed: colocated, regional, public",
+        ),
+        (
+            'cache = "all"' + GOOD,
+            "cache = 'all' is not allowed",
+            "allowed: off, final, head",
+        ),
+        (GOOD + 'priority = "high"', "priority = 'high' is not allowed", "Expected `int`"),
+        (GOOD + "weight = 0.0", "weight = 0.0 is not allowed", "greater than 0"),
+        (GOOD + 'ws = "https://b"', "ws = 'https://b' is not allowed", "ws:// or wss://"),
+        (GOOD.replace("ethereum", "mars"), "chain 'mars' is not known", "known are ethereum"),
+        ("chain_id = 5\n" + GOOD, "has id 1, but chain_id = 5", "leave chain_id out"),
+        ('chain = "base"', "no provider is configured", "[[provider]]"),
+        (GOOD + '[[provider]]\nname = "a"\nhttp = "http://b"', "two providers are named", "rename"),
+        (GOOD + '[[provider]]\nname = "b"', "provider 'b' has no address", "http, ws, ipc"),
+        ("hedge_floor_ms = 300\n" + GOOD, "hedge_floor_ms = 300", "20 and 250"),
+        ("hedge_share = 2.0\n" + GOOD, "hedge_share = 2.0", "0 to 1"),
+        ("x = [", "is not TOML", ""),
+    ],
+)
+def test_a_wrong_configuration_says_key_value_and_what_is_allowed(text, message, hint):
+    with pytest.raises(ConfigError) as caught:
+        load(text, where="rpc.toml")
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_the_example_loads_with_its_five_providers():
+    (pool,) = load((ROOT / "examples/rpc.toml").read_text())
+    assert pool.chain_facts().chain_id == 1
+    assert [p.name for p in pool.providers] == ["rack", "cage", "alchemy", "quicknode", "public"]
+    assert pool.policy().max_lag == 2
+
+
+def test_one_pool_a_chain():
+    two = '[[pool]]\nchain = "base"\n[[pool.provider]]\nname = "a"\nhttp = "http://a"\n'
+    pools = load(two + two.replace("base", "arbitrum"))
+    assert [p.chain_facts().chain_id for p in pools] == [8453, 42161]
+    with pytest.raises(ConfigError, match="two pools for chain 8453"):
+        load(two + two)
+    assert {c.name for c in CHAINS.values()} == {
+        "ethereum",
+        "arbitrum",
+        "optimism",
+        "base",
+        "polygon",
+    }
+    assert RpcConfig(chain="devnet", chain_id=99).chain_facts().chain_id == 99
+
+
+def test_an_url_is_enough():
+    assert ProviderConfig.from_url("wss://h:1/k").ws == "wss://h:1/k"
+    assert ProviderConfig.from_url("/run/geth.ipc").ipc == "/run/geth.ipc"
+    assert "secret" not in ProviderConfig.from_url("https://h/secret").name
+
+
+# Stitches
+
+
+def chain_of(n: int, fork: str = "a", start: int = 1, parent: str = "0xa0") -> list[dict]:
+    blocks = []
+    for number in range(start, start + n):
+        block = {"number": hex(number), "hash": f"0x{fork}{number}", "parentHash": parent}
+        blocks.append(block)
+        parent = block["hash"]
+    return blocks
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), twice=st.integers(0, 20))
+def test_each_block_passes_once_whatever_is_repeated(seed, twice):
+    rng = random.Random(seed)
+    blocks = chain_of(30)
+    repeated = sorted(blocks + rng.choices(blocks, k=twice), key=lambda b: int(b["number"], 16))
+    stitch = HeadStitch()
+    passed = [b for b in map(stitch.take, repeated) if b]
+    assert [b["number"] for b in passed] == [b["number"] for b in blocks]
+
+
+def test_gaps_are_named_and_reorganisations_seen():
+    stitch = HeadStitch()
+    blocks = chain_of(3)
+    for block in blocks:
+        assert stitch.has_parent(block) or block is blocks[0]
+        stitch.take(block)
+    assert list(stitch.missing(7)) == [4, 5, 6]
+    assert not stitch.missing(4)
+    other = chain_of(1, "b", 3, blocks[1]["hash"])[0]
+    assert stitch.has_parent(other)
+    assert stitch.take(other)
+    assert not stitch.has_parent(chain_of(1, "c", 4, "0xc3")[0])
+    assert stitch.knows(2)
+    assert not stitch.knows(0)
+
+
+def test_logs_pass_once_and_their_removal_is_another_thing():
+    stitch = LogStitch()
+    one = {"blockHash": "0x1", "logIndex": "0x0", "blockNumber": "0x5"}
+    assert stitch.take(one)
+    assert not stitch.take(dict(one))
+    assert stitch.take(one | {"removed": True})
+    assert stitch.covered == 4
+    once = OnceStitch()
+    assert once.take("0xabc")
+    assert not once.take("0xabc")
+    assert not once.take({"hash": "0xabc", "nonce": "0x1"})
