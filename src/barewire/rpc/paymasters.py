@@ -197,7 +197,9 @@ class Sponsor:
         if known.isFinal:
             return filled
         asked = [filled, self.entry_point, hex(self.chain_id), context]
-        promise: dict[str, Any] = await self.client.ask(vendor, "pm_getPaymasterData", asked, timeout_ms=timeout_ms)
+        promise: dict[str, Any] = await self.client.ask(
+            vendor, "pm_getPaymasterData", asked, timeout_ms=timeout_ms
+        )
         msgspec.convert(promise, _StubAnswer)
         return filled | promise
 
