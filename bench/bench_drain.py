@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from tests.wire.netns import Pair
 
+from appliance.lab import Pair
 from bench import harness, native_code
 from dpdk_bindings import Channel, DatagramEndpoint, open_datagram
 

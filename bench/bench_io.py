@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import uvloop
-from tests.wire.netns import Child, Pair
 
+from appliance.lab import Child, Pair
 from bench import harness, native_code
 from dpdk_bindings import Channel, DatagramEndpoint, open_datagram
 

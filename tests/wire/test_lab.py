@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
+from appliance import lab
 from tests.requires import requires_root
-from tests.wire import netns
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _receive(port: int) -> bytes:
 
 @pytest.mark.parametrize("six", [False, True])
 def test_ends_reach_each_other(six: bool) -> None:
-    with netns.Pair(mtu=9000, queues=2) as pair:
+    with lab.Pair(mtu=9000, queues=2) as pair:
         child = pair.b.start(_receive, 5000)
         with pair.a, socket.socket(socket.AF_INET6 if six else socket.AF_INET, 2) as sock:
             sock.settimeout(0.05)
@@ -36,15 +36,15 @@ def test_ends_reach_each_other(six: bool) -> None:
                     sock.recv(1)
         assert child.result() == b"x" * 50
         assert "numrxqueues 2" in pair.b.run("ip", "-d", "link", "show", "veth0")
-    assert not (netns.RUN / pair.a.name).exists()
-    assert not (netns.RUN / pair.b.name).exists()
+    assert not (lab.RUN / pair.a.name).exists()
+    assert not (lab.RUN / pair.b.name).exists()
 
 
 def test_errors_of_the_child_come_back() -> None:
     def fail() -> None:
         raise ValueError("of the child")
 
-    with netns.Pair() as pair, pytest.raises(RuntimeError, match="of the child"):
+    with lab.Pair() as pair, pytest.raises(RuntimeError, match="of the child"):
         pair.a.call(fail)
 
 
@@ -52,15 +52,15 @@ def test_what_a_killed_owner_left_is_swept() -> None:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        pair = netns.Pair()
+        pair = lab.Pair()
         pair.__enter__()
         os.write(writer, pair.a.name.encode())
         signal.pause()
     name = os.read(reader, 100).decode()
     os.close(reader)
     os.close(writer)
-    assert (netns.RUN / name).exists()
+    assert (lab.RUN / name).exists()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    netns.sweep()
-    assert not (netns.RUN / name).exists()
+    lab.sweep()
+    assert not (lab.RUN / name).exists()
