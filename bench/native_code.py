@@ -11,7 +11,7 @@ from cffi import FFI
 
 from dpdk_bindings import include_dir
 
-__all__ = ["load"]
+__all__ = ["load", "program"]
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".cache" / "bench"
@@ -19,13 +19,22 @@ CACHE = HERE.parent / ".cache" / "bench"
 
 def load(name: str, declarations: str) -> tuple[Any, Any]:
     """The library made of native/`name`.c, and the cffi object that knows its `declarations`."""
-    source = HERE / "native" / f"{name}.c"
-    library = CACHE / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
-    if not library.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        flags = ["-O3", "-march=native", "-std=gnu11", "-Wall", "-Wextra", "-shared", "-fPIC"]
-        compiler = ["cc", *flags, f"-I{include_dir()}", f"-I{include_dir()}/dpdk_bindings"]
-        subprocess.run([*compiler, str(source), "-o", str(library)], check=True)
     ffi = FFI()
     ffi.cdef(declarations)
-    return ffi.dlopen(str(library)), ffi
+    return ffi.dlopen(str(_compiled(name, ".so", "-shared", "-fPIC"))), ffi
+
+
+def program(name: str) -> Path:
+    """The program made of native/`name`.c."""
+    return _compiled(name, "")
+
+
+def _compiled(name: str, suffix: str, *flags: str) -> Path:
+    source = HERE / "native" / f"{name}.c"
+    made = CACHE / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}{suffix}"
+    if not made.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        usual = ["-O3", "-march=native", "-std=gnu11", "-Wall", "-Wextra"]
+        compiler = ["cc", *usual, *flags, f"-I{include_dir()}", f"-I{include_dir()}/dpdk_bindings"]
+        subprocess.run([*compiler, str(source), "-o", str(made)], check=True)
+    return made

@@ -30,6 +30,25 @@ void io_echo_endpoint(const struct dpb_datagram_ref *ref)
     }
 }
 
+/* io-afxdp of `wire`: sends `reply` to the endpoint's only peer for whatever comes, until it is
+ * killed. */
+void io_answer_endpoint(const struct dpb_datagram_ref *ref, const uint8_t *reply, uint32_t len)
+{
+    const struct dpb_datagram_ops *ops = ref->ops;
+    struct dpb_datagram in;
+    for (;;) {
+        if (ops->recv(ref->endpoint, &in, 1) < 1)
+            continue;
+        uint8_t *room = ops->reserve(ref->endpoint, 0, len);
+        if (room) {
+            memcpy(room, reply, len);
+            ops->commit(ref->endpoint, len);
+            ops->flush(ref->endpoint);
+        }
+        ops->release(ref->endpoint, &in, 1);
+    }
+}
+
 /* c-spin: `n` round trips over a connected socket, each from before send to reply in hand. */
 int io_socket(int fd, uint32_t payload_bytes, uint64_t *took_ns, int n)
 {

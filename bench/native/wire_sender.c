@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
     const uint8_t *end = next + about.st_size;
 
     int n;
-    while (scanf("go %d\n", &n) == 1) {
+    while (scanf(" go %d", &n) == 1) {
         uint64_t *took = malloc((size_t)n * sizeof *took);
         if (!took) die("malloc");
         for (int i = 0; i < n; i++) {
