@@ -38,7 +38,7 @@ def test_published_values():
     )
 
 
-def test_every_length_alone():
+def test_every_length_alone(width):
     for length in range(1001):
         assert keccak256(MATERIAL[:length]) == known(MATERIAL[:length])
 

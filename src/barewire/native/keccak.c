@@ -22,11 +22,14 @@ const uint64_t bw_keccak_constant[24] = {
 
 static inline __attribute__((always_inline)) void absorb(uint64_t state[25],
                                                           const uint8_t *block) {
-    uint64_t a[25], words[BW_KECCAK_RATE / 8];
+    uint64_t a[25], e[25], words[BW_KECCAK_RATE / 8];
     memcpy(a, state, sizeof a);
     memcpy(words, block, sizeof words);
     for (int i = 0; i < BW_KECCAK_RATE / 8; i++) a[i] ^= words[i];
-    for (int round = 0; round < 24; round++) keccak_round(a, bw_keccak_constant[round]);
+    for (int round = 0; round < 24; round += 2) {
+        keccak_round(a, e, bw_keccak_constant[round]);
+        keccak_round(e, a, bw_keccak_constant[round + 1]);
+    }
     memcpy(state, a, sizeof a);
 }
 
@@ -40,6 +43,10 @@ __attribute__((target("bmi,bmi2"))) static void absorb_bmi(uint64_t state[25],
 
 void bw_keccak_absorb(uint64_t state[25], const uint8_t *block) {
 #if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512vl") && bw_keccak_width() == 8) {
+        bw_keccak_absorb_avx512(state, block);
+        return;
+    }
     if (__builtin_cpu_supports("bmi2")) {
         absorb_bmi(state, block);
         return;

@@ -26,7 +26,7 @@ TARGET static inline __attribute__((always_inline)) void transpose(const uint8_t
 }
 
 TARGET void bw_keccak_step_avx2(uint64_t *state, const uint8_t *const *blocks, uint32_t fresh) {
-    V a[25], words[17];
+    V a[25], e[25], words[17];
     const V bits = _mm256_set_epi64x(8, 4, 2, 1);
     V old = _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(fresh), bits),
                                _mm256_setzero_si256());
@@ -37,8 +37,10 @@ TARGET void bw_keccak_step_avx2(uint64_t *state, const uint8_t *const *blocks, u
         a[i] = _mm256_and_si256(_mm256_load_si256((const V *)(state + 4 * i)), old);
         if (i < 17) a[i] = _mm256_xor_si256(a[i], words[i]);
     }
-    for (int round = 0; round < 24; round++)
-        keccak_round(a, _mm256_set1_epi64x((long long)bw_keccak_constant[round]));
+    for (int round = 0; round < 24; round += 2) {
+        keccak_round(a, e, _mm256_set1_epi64x((long long)bw_keccak_constant[round]));
+        keccak_round(e, a, _mm256_set1_epi64x((long long)bw_keccak_constant[round + 1]));
+    }
     for (int i = 0; i < 25; i++) _mm256_store_si256((V *)(state + 4 * i), a[i]);
 }
 #endif

@@ -37,7 +37,7 @@ TARGET static inline __attribute__((always_inline)) void transpose(const uint8_t
 }
 
 TARGET void bw_keccak_step_avx512(uint64_t *state, const uint8_t *const *blocks, uint32_t fresh) {
-    V a[25], words[17];
+    V a[25], e[25], words[17];
     __mmask8 old = (__mmask8)~fresh;
     for (int i = 0; i < 25; i++) a[i] = _mm512_maskz_load_epi64(old, state + 8 * i);
     transpose(blocks, 0, words);
@@ -45,8 +45,10 @@ TARGET void bw_keccak_step_avx512(uint64_t *state, const uint8_t *const *blocks,
     words[16] = _mm512_i64gather_epi64(
         _mm512_add_epi64(_mm512_loadu_si512(blocks), _mm512_set1_epi64(128)), NULL, 1);
     for (int i = 0; i < 17; i++) a[i] = _mm512_xor_si512(a[i], words[i]);
-    for (int round = 0; round < 24; round++)
-        keccak_round(a, _mm512_set1_epi64((long long)bw_keccak_constant[round]));
+    for (int round = 0; round < 24; round += 2) {
+        keccak_round(a, e, _mm512_set1_epi64((long long)bw_keccak_constant[round]));
+        keccak_round(e, a, _mm512_set1_epi64((long long)bw_keccak_constant[round + 1]));
+    }
     for (int i = 0; i < 25; i++) _mm512_store_si512(state + 8 * i, a[i]);
 }
 #endif

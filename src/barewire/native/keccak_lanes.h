@@ -18,6 +18,8 @@ typedef void bw_keccak_step(uint64_t *state, const uint8_t *const *blocks, uint3
 #if defined(__x86_64__)
 bw_keccak_step bw_keccak_step_avx2;   /* width 4 */
 bw_keccak_step bw_keccak_step_avx512; /* width 8 */
+/* bw_keccak_absorb with AVX-512VL. */
+void bw_keccak_absorb_avx512(uint64_t state[25], const uint8_t *block);
 #endif
 
 #endif
