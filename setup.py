@@ -21,7 +21,7 @@ def python_types(name: str) -> Extension:
 
 
 setup(
-    ext_modules=[python_types("port"), python_types("datagram")],
+    ext_modules=[python_types("port"), python_types("datagram"), python_types("stream")],
     cffi_modules=[
         "dpdk_bindings/_build.py:ffibuilder",
         "src/barewire/_build.py:ffibuilder",

@@ -8,20 +8,25 @@ from pathlib import Path
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, Datagrams, open_datagram
 from dpdk_bindings.errors import BindingsError, Released
 from dpdk_bindings.port import FLOW_NONE, Burst, Port, frame_dtype, open_port
+from dpdk_bindings.stream import Connection, StreamEndpoint, StreamState, open_stream
 
 __all__ = [
     "FLOW_NONE",
     "BindingsError",
     "Burst",
     "Channel",
+    "Connection",
     "DatagramEndpoint",
     "Datagrams",
     "Port",
     "Released",
+    "StreamEndpoint",
+    "StreamState",
     "frame_dtype",
     "include_dir",
     "open_datagram",
     "open_port",
+    "open_stream",
 ]
 
 
