@@ -35,6 +35,7 @@ HEADERS = [
     ROOT / "native/request.h",
     ROOT / "native/dedup.h",
     ROOT / "native/wsframe.h",
+    ROOT / "native/senders.h",
     ROOT / "native/pump.h",
 ]
 
@@ -44,7 +45,9 @@ ffibuilder.set_source(
     "barewire._native",
     "\n".join(f'#include "{header}"' for header in (h.name for h in SHARED + HEADERS)),
     sources=sorted(os.path.relpath(c) for c in (ROOT / "native").glob("*.c")),
-    depends=sorted(os.path.relpath(h) for h in [*ROOT.glob("native/*.h"), *SHARED]),
+    depends=sorted(
+        os.path.relpath(h) for h in [*ROOT.glob("native/*.h"), *BINDINGS.glob("include/*/*.h")]
+    ),
     include_dirs=[
         str(BINDINGS / "include/dpdk_bindings"),
         str(BINDINGS / "include"),

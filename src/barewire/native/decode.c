@@ -443,23 +443,43 @@ static uint32_t put_list_header(uint8_t *to, uint32_t len) {
     return width;
 }
 
-void bw_signing_hash(const uint8_t *raw, const struct bw_tx *tx, uint8_t *out) {
+/* What is hashed for the signature: these bytes around the fields. */
+struct frame {
     uint8_t head[8], tail[16];
-    uint32_t head_len = 0, tail_len = 0;
+    uint32_t head_len, tail_len;
+};
+
+static void signing_frame(const struct bw_tx *tx, struct frame *frame) {
+    frame->head_len = frame->tail_len = 0;
     if (tx->type) {
-        head[head_len++] = tx->type;
+        frame->head[frame->head_len++] = tx->type;
     } else if (tx->flags & BW_TX_PROTECTED) {
-        tail_len = put_u64(tail, tx->chain_id);
-        tail[tail_len++] = 0x80;
-        tail[tail_len++] = 0x80;
+        frame->tail_len = put_u64(frame->tail, tx->chain_id);
+        frame->tail[frame->tail_len++] = 0x80;
+        frame->tail[frame->tail_len++] = 0x80;
     }
-    head_len += put_list_header(head + head_len, tx->fields_len + tail_len);
+    frame->head_len += put_list_header(frame->head + frame->head_len,
+                                       tx->fields_len + frame->tail_len);
+}
+
+void bw_signing_hash(const uint8_t *raw, const struct bw_tx *tx, uint8_t *out) {
+    struct frame frame;
     struct bw_keccak k;
+    signing_frame(tx, &frame);
     bw_keccak_begin(&k);
-    bw_keccak_add(&k, head, head_len);
+    bw_keccak_add(&k, frame.head, frame.head_len);
     bw_keccak_add(&k, raw + tx->fields_off, tx->fields_len);
-    bw_keccak_add(&k, tail, tail_len);
+    bw_keccak_add(&k, frame.tail, frame.tail_len);
     bw_keccak_end(&k, out);
+}
+
+uint32_t bw_signing_bytes(const uint8_t *raw, const struct bw_tx *tx, uint8_t *out) {
+    struct frame frame;
+    signing_frame(tx, &frame);
+    memcpy(out, frame.head, frame.head_len);
+    memcpy(out + frame.head_len, raw + tx->fields_off, tx->fields_len);
+    memcpy(out + frame.head_len + tx->fields_len, frame.tail, frame.tail_len);
+    return frame.head_len + tx->fields_len + frame.tail_len;
 }
 
 /* ---------------------------------------------------------------- rules and refusals */

@@ -131,6 +131,11 @@ uint32_t bw_hash_burst(const struct bw_message *messages, struct bw_tx *txs, uin
  * message that *tx was decoded from. */
 void bw_signing_hash(const uint8_t *raw, const struct bw_tx *tx, uint8_t *out);
 
+/* The bytes whose Keccak-256 that is into `out`, which has room for tx->fields_len +
+ * BW_SIGNING_MORE; returns how many they are. */
+#define BW_SIGNING_MORE 24
+uint32_t bw_signing_bytes(const uint8_t *raw, const struct bw_tx *tx, uint8_t *out);
+
 /* Counts a refusal and keeps its bytes. */
 void bw_refuse(struct bw_refusals *refusals, enum bw_verdict verdict, const uint8_t *raw,
                uint32_t len);

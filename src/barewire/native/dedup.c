@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "siphash.h"
+
 struct entry {
     uint8_t hash[32];
     uint64_t first_mono_ns; /* 0: free */
@@ -19,35 +21,8 @@ struct bw_dedup {
     struct bw_dedup_stats stats;
 };
 
-static inline uint64_t rotl(uint64_t x, int n) { return (x << n) | (x >> (64 - n)); }
-
-#define SIPROUND                                                       \
-    do {                                                               \
-        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32);      \
-        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2;                         \
-        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0;                         \
-        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32);      \
-    } while (0)
-
-/* SipHash-2-4 of the first 16 bytes of a hash, which already are as good as random. */
 static uint64_t bucket_of(const struct bw_dedup *d, const uint8_t *hash) {
-    uint64_t v0 = d->key[0] ^ 0x736f6d6570736575, v1 = d->key[1] ^ 0x646f72616e646f6d;
-    uint64_t v2 = d->key[0] ^ 0x6c7967656e657261, v3 = d->key[1] ^ 0x7465646279746573;
-    uint64_t word[3];
-    memcpy(word, hash, 16);
-    word[2] = (uint64_t)16 << 56;
-    for (int i = 0; i < 3; i++) {
-        v3 ^= word[i];
-        SIPROUND;
-        SIPROUND;
-        v0 ^= word[i];
-    }
-    v2 ^= 0xff;
-    SIPROUND;
-    SIPROUND;
-    SIPROUND;
-    SIPROUND;
-    return (v0 ^ v1 ^ v2 ^ v3) & d->buckets_mask;
+    return bw_siphash16(d->key, hash) & d->buckets_mask;
 }
 
 struct bw_dedup *bw_dedup_new(uint32_t entries, uint64_t max_age_ns, const uint8_t *key) {
