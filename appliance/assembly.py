@@ -24,10 +24,25 @@ from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
 from barewire.mempool.trigger_table import TriggerTable
+from barewire.mempool.triggers import compile_triggers
 from barewire.pump import Feed, Pump
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, open_datagram
 
-__all__ = ["Appliance"]
+__all__ = ["Appliance", "examine"]
+
+
+def examine(config: Config, where: Path) -> None:
+    """Checks what can be checked without opening anything: triggers, payloads, the strategy.
+
+    Raises:
+        ConfigError: what is wrong, and with which of them.
+    """
+    named = dict.fromkeys(trigger.shot for trigger in config.trigger if trigger.shot is not None)
+    compile_triggers(config.trigger, shots={name: number for number, name in enumerate(named)})
+    for shot in config.shot:
+        _payload(shot, where)
+    if config.strategy is not None:
+        load(config.strategy.load, str(where))
 
 
 class Appliance:
@@ -133,14 +148,7 @@ class Appliance:
         return book
 
     def _arm_configured(self, shot: Shot) -> None:
-        path = self._where.parent / shot.payload
-        try:
-            payload = bytes.fromhex(path.read_text(encoding="ascii").strip().removeprefix("0x"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{self._where}: shot {shot.name!r}: payload {path}: {error}",
-                hint="a file of hexadecimal digits, relative to the configuration",
-            ) from error
+        payload = _payload(shot, self._where)
         self.arm(
             shot.name,
             shot.destination,
@@ -266,6 +274,20 @@ class Appliance:
                 f"there is no destination {destination!r}",
                 hint=f"configured: {', '.join(self._peers) or 'none'}",
             ) from None
+
+
+def _payload(shot: Shot, where: Path) -> bytes:
+    path = where.parent / shot.payload
+    try:
+        payload = bytes.fromhex(path.read_text(encoding="ascii").strip().removeprefix("0x"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{where}: shot {shot.name!r}: payload {path}: {error}",
+            hint="a file of hexadecimal digits, relative to the configuration",
+        ) from error
+    if not payload:
+        raise ConfigError(f"{where}: shot {shot.name!r}: payload {path}: the file is empty")
+    return payload
 
 
 def _add_peer(endpoint: DatagramEndpoint, place: Place) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
-import pkgutil
+import importlib.metadata
 import sys
+from importlib import resources
+from types import ModuleType
 
 from appliance import commands
 from appliance.output import complain
@@ -15,8 +18,36 @@ from dpdk_bindings.errors import BindingsError
 __all__ = ["main"]
 
 
-def _names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+_NEEDS = {
+    "demo": "run it as `./run demo` in a checkout, which installs what it needs",
+    "keys": "pip install 'barewire[execution]'",
+    "rpc": "pip install 'barewire[rpc]'",
+    "signer": "pip install 'barewire[execution]'",
+}
+"""What to do where a command's own libraries are missing; the others need none."""
+
+
+def _summaries() -> dict[str, str]:
+    """The first line of each command's docstring, read without importing what it needs."""
+    found = {}
+    for file in resources.files(commands).iterdir():
+        name, _, suffix = file.name.partition(".")
+        if suffix == "py" and name != "__init__":
+            text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            found[name] = text.splitlines()[0].rstrip(".") if text else ""
+    return dict(sorted(found.items()))
+
+
+def _load(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"appliance.commands.{name}")
+    except ModuleNotFoundError as missing:
+        if name not in _NEEDS:
+            raise
+        raise BarewireError(
+            f"barewire {name} needs the Python module {missing.name}, which is not installed",
+            hint=_NEEDS[name],
+        ) from missing
 
 
 def _parser(wanted: str | None) -> argparse.ArgumentParser:
@@ -24,28 +55,29 @@ def _parser(wanted: str | None) -> argparse.ArgumentParser:
         prog="barewire",
         description="Kernel-bypass, low-latency network appliance for Ethereum and L2 servers.",
     )
+    parser.add_argument(
+        "--version", action="version", version=importlib.metadata.version("barewire")
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # One command is imported when it is named; all of them only to print the list.
-    names = _names()
-    for name in [wanted] if wanted in names else names:
-        module = importlib.import_module(f"appliance.commands.{name}")
-        text = (module.__doc__ or "").strip()
+    for name, summary in _summaries().items():
+        module = _load(name) if name == wanted else None  # only what is wanted is imported
         sub = subparsers.add_parser(
             name,
-            help=text.splitlines()[0].rstrip("."),
-            description=text,
+            help=summary,
+            description=module.__doc__ if module else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.add_arguments(sub)
-        sub.set_defaults(entry=module.run)
+        if module:
+            module.add_arguments(sub)
+            sub.set_defaults(entry=module.run)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one sub-command; the exit status is 0 for success, 1 for failure, 2 for bad input."""
     words = sys.argv[1:] if argv is None else argv
-    args = _parser(words[0] if words else None).parse_args(words)
     try:
+        args = _parser(words[0] if words else None).parse_args(words)
         status: int = args.entry(args)
     except (BarewireError, BindingsError) as error:
         complain(error.message, error.hint)

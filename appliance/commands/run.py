@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from appliance import config
-from appliance.assembly import Appliance
+from appliance.assembly import Appliance, examine
 from appliance.loop import Loop
 from appliance.output import add_output_argument
 from appliance.report import Reporter
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = config.load(args.config)
     reporter = Reporter(as_json=args.output == "json")
     if args.check:
+        examine(loaded, args.config)
         reporter.event("configuration is good", file=str(args.config))
         return 0
     with Appliance(loaded, args.config) as appliance:
