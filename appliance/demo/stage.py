@@ -277,6 +277,7 @@ def _figures(result: Result, caused: dict[str, int], summary: dict[str, Any]) ->
         "transactions decoded": summary["pump"]["transactions"],
         "matched": summary["pump"]["matched"],
         "fired": summary["pump"]["fired"],
+        "not fired, the shot was not armed again yet": summary["shots"].get("already_fired", 0),
         "fired and back at the sender": len(took),
         "lost": published.messages - feed["delivered"],
         "wire_to_wire_ns": took,

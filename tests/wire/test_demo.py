@@ -1,0 +1,93 @@
+"""``barewire demo`` as its user runs it, to its end and interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.lab import PREFIX, RUN
+from tests.requires import requires_root
+
+SMALL = ["--messages", "1000", "--rate", "2000"]
+DEMO = [sys.executable, "-m", "appliance", "demo", *SMALL]
+
+
+def _watched(*command: str) -> dict[str, object]:
+    done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    watched: dict[str, object] = json.loads(done.stdout)
+    return watched
+
+
+def _check(watched) -> None:
+    sent = watched["messages sent"]
+    assert sent == watched["messages received"] == 1000
+    assert watched["lost"] == 0
+    assert watched["transactions decoded"] == watched["transactions sent"]
+    assert min(watched["lost on purpose, line A and B"]) > 0
+    assert watched["recovered by the other line"] > 0
+    assert watched["matched"] > 0
+    fired, back = watched["fired"], watched["fired and back at the sender"]
+    assert fired == back == len(watched["wire_to_wire_ns"]) > 0
+    assert min(watched["wire_to_wire_ns"]) > 0
+    refused = watched["not fired, the shot was not armed again yet"]
+    assert watched["matched"] == fired + refused
+
+
+def test_over_af_xdp_nothing_is_lost():
+    requires_root()
+    _check(_watched(*DEMO))
+
+
+def test_without_root_it_says_what_is_missing_and_runs_over_kernel_sockets():
+    requires_root()  # to make a user namespace anywhere; inside it the demo is nobody
+    done = subprocess.run(
+        ["unshare", "--user", *DEMO], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert "CAP_NET_ADMIN" in said
+    assert "kernel sockets" in said
+    assert "backend=kernel" in said
+    refused = subprocess.run(
+        ["unshare", "--user", *DEMO, "--via", "afxdp"], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "needs root" in refused.stderr
+
+
+def _left_of(pid: int) -> list[Path]:
+    return list(RUN.glob(f"{PREFIX}-{pid}-*"))
+
+
+@pytest.mark.parametrize("after_s", [0.4, 1.5, 3.0, 5.0])
+def test_ctrl_c_leaves_nothing_behind(after_s):
+    requires_root()
+    demo = subprocess.Popen(
+        [*DEMO, "--rate", "200"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(after_s)
+    assert demo.poll() is None
+    before = _children(demo.pid)
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+    _, said = demo.communicate(timeout=15)
+    assert demo.returncode == 130, said
+    assert "Traceback" not in said
+    assert _left_of(demo.pid) == []
+    assert [pid for pid in before if Path(f"/proc/{pid}").exists()] == []
+
+
+def _children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
