@@ -35,6 +35,8 @@ HEADERS = [
     ROOT / "native/request.h",
     ROOT / "native/dedup.h",
     ROOT / "native/wsframe.h",
+    ROOT / "native/txjson.h",
+    ROOT / "native/txfeed.h",
     ROOT / "native/senders.h",
     ROOT / "native/pump.h",
 ]

@@ -1,0 +1,170 @@
+"""JSON that announces transactions in, checked transaction records out.
+
+    feed = TxFeed(decoder)
+    feed.lend_text(b'{"jsonrpc":"2.0","method":"eth_subscription","params":{...}}')
+    for item in feed.read():
+        ...                                  # Transaction, Announced, Other, or a frame
+
+The work is done by native/txfeed.h, whose header says what is accepted; native loops use it
+directly (:attr:`TxFeed.native`). Nothing that the bytes hold raises: what is wrong is counted by
+cause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from barewire._native import ffi, lib
+from barewire.errors import BarewireError
+from barewire.feeds.websocket import WebSocket
+from barewire.mempool.decoder import Decoder
+from barewire.mempool.record import Transaction
+
+__all__ = ["CAUSES", "Announced", "ControlFrame", "Other", "TxFeed"]
+
+BURST: int = lib.BW_TXFEED_BURST
+"""Transactions that one native call hands out at most."""
+
+
+def _name(cause: int) -> str:
+    name = ffi.string(lib.bw_json_cause_name(cause))
+    assert isinstance(name, bytes)
+    return name.decode()
+
+
+CAUSES: tuple[str, ...] = tuple(_name(cause) for cause in range(lib.BW_JSON_CAUSES))
+"""Names of the causes of refusal, by number (``enum bw_json_cause``); 0 is "ok"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A hash without its transaction."""
+
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """One JSON object that is no transaction: an answer, an error, another subscription."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFrame:
+    """A ``struct bw_ws_event`` for :meth:`WebSocket.take`; valid until the next item is asked for.
+
+    It is a control frame, a failure, or a message that is still deflated.
+    """
+
+    event: Any
+
+
+Item = Transaction | Announced | Other | ControlFrame
+
+
+class TxFeed:
+    """Reads one stream.
+
+    Args:
+        decoder: judges the envelopes, and counts those it refuses.
+        websocket: whose frames the bytes are; None: they are JSON values, one behind the other, as
+            on a node's IPC socket.
+        source: number of the source, in the records.
+        trusted: marks the records as from a trusted source.
+        max_text: bytes of one message at most.
+
+    Attributes:
+        native: ``struct bw_txfeed *``, for native loops; valid as long as this object.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        websocket: WebSocket | None = None,
+        source: int = 0,
+        trusted: bool = False,
+        max_text: int = 16 << 20,
+    ) -> None:
+        config: Any = ffi.new("struct bw_txfeed_config *")
+        config.ws = websocket.native if websocket else ffi.NULL
+        config.rules = decoder.native_rules[0]
+        config.refusals = decoder.native_refusals
+        config.max_text = max_text
+        config.source = source
+        config.trusted = trusted
+        native = lib.bw_txfeed_new(config)
+        if native == ffi.NULL:
+            raise BarewireError(f"max_text = {max_text}", hint="1 to 2^30 bytes, and memory")
+        self.native: Any = ffi.gc(native, lib.bw_txfeed_free)
+        self._parts = (decoder, websocket)
+        self._lent: Any = None
+        self._lent_text: Any = None
+        self._messages: Any = ffi.new("struct bw_message[]", BURST)
+        self._event: Any = ffi.new("struct bw_txfeed_event *")
+        self._stats = lib.bw_txfeed_stats(self.native)
+
+    def lend(self, data: bytes | memoryview, arrival_ns: int = 0, clock: int = 0) -> None:
+        """Lends bytes of the stream; read them all (:meth:`read`) before lending more.
+
+        Args:
+            data: must not change until then.
+            arrival_ns: when they came, by the clock `clock` (``enum dpb_clock``).
+            clock: see above.
+        """
+        self._lent = ffi.from_buffer("uint8_t[]", data)
+        lib.bw_txfeed_lend(self.native, self._lent, len(data), arrival_ns, clock)
+
+    def lend_text(
+        self, text: bytes, arrival_ns: int = 0, clock: int = 0, *, bare: bool = False
+    ) -> None:
+        """Lends one whole message that came another way; it is read before the stream goes on.
+
+        With `bare` it is a transaction object alone.
+        """
+        self._lent_text = ffi.from_buffer("uint8_t[]", text)
+        lib.bw_txfeed_lend_text(self.native, self._lent_text, len(text), bare, arrival_ns, clock)
+
+    def read(self) -> Iterator[Item]:
+        """What the lent bytes complete, in order."""
+        more = True
+        while more:
+            records = ffi.new("struct bw_tx[]", BURST)
+            count = lib.bw_txfeed_read(self.native, self._messages, records, BURST, self._event)
+            kind = self._event.kind
+            event = self._take(kind)
+            for i in range(count):
+                message = self._messages[i]
+                raw = bytes(ffi.buffer(message.data, message.len))
+                yield Transaction(records + i, raw, records)
+            if event is not None:
+                yield event
+            more = kind != lib.BW_TXFEED_NONE
+
+    def _take(self, kind: int) -> Item | None:
+        event = self._event
+        if kind == lib.BW_TXFEED_OTHER:
+            return Other(bytes(ffi.buffer(event.text, event.text_len)))
+        if kind == lib.BW_TXFEED_ANNOUNCED:
+            return Announced(bytes(event.hash))
+        if kind == lib.BW_TXFEED_FRAME:
+            return ControlFrame(event.frame)
+        return None
+
+    def stats(self) -> dict[str, int | dict[str, int]]:
+        """Counters, and refusals by cause; causes that never occurred are left out."""
+        names = ("texts", "transactions", "announced", "others")
+        counts: dict[str, int | dict[str, int]] = {n: int(getattr(self._stats, n)) for n in names}
+        refused = {name: int(self._stats.refused[i].count) for i, name in enumerate(CAUSES)}
+        return counts | {"refused": {name: count for name, count in refused.items() if count}}
+
+    def samples(self) -> dict[str, bytes]:
+        """The last bad text of each cause seen, cut to what is kept."""
+        return {
+            name: bytes(ffi.buffer(sample.text, sample.kept))
+            for name, sample in zip(CAUSES, self._stats.refused, strict=False)
+            if sample.count
+        }

@@ -1,0 +1,89 @@
+/* A subscription's bytes in, checked transaction records out: one native call a burst.
+ *
+ *     bytes -> frames (wsframe) or values (an IPC socket) -> JSON (txjson) -> decoder -> Keccak
+ *
+ * A record leaves here only if the strict decoder accepted the envelope that its JSON describes and
+ * the envelope's hash is the announced one. Whatever is wrong is counted by cause, and the last bad
+ * text of each cause is kept. What is not a transaction (answers, control frames, hashes without a
+ * body, deflated messages) is handed to the caller in its place in the stream.
+ *
+ * The feed borrows the bytes that it is lent until it has read them all, and owns the envelopes that
+ * it hands out until the next call that reads. Memory is taken once. One thread. */
+#ifndef BAREWIRE_TXFEED_H
+#define BAREWIRE_TXFEED_H
+
+#include "decode.h"
+#include "txjson.h"
+#include "wsframe.h"
+
+/* <cdef> */
+#define BW_TXFEED_BURST 64        /* transactions that one call hands out at most */
+#define BW_TXFEED_SAMPLE_BYTES 1016
+
+enum bw_txfeed_kind {
+    BW_TXFEED_NONE = 0,           /* all bytes are used up */
+    BW_TXFEED_FRAME = 1,          /* `frame` needs attention: control, failure, or deflated */
+    BW_TXFEED_ANNOUNCED = 2,      /* `hash` alone was announced */
+    BW_TXFEED_OTHER = 3,          /* `text`: one JSON object that is no transaction */
+    BW_TXFEED_MORE = 4,           /* there is more than one call can take */
+};
+
+/* What is not a transaction. Pointers are valid until the next call. */
+struct bw_txfeed_event {
+    struct bw_ws_event frame;
+    const uint8_t *text;
+    uint32_t text_len;
+    uint32_t kind;                /* enum bw_txfeed_kind */
+    uint8_t hash[32];
+};
+
+struct bw_txfeed_sample {
+    uint64_t count;
+    uint32_t len;                 /* of the last bad text; as many of its bytes as fit are kept */
+    uint32_t kept;
+    uint8_t text[1016];
+};
+
+struct bw_txfeed_stats {
+    uint64_t texts;               /* messages of JSON */
+    uint64_t transactions;        /* handed out */
+    uint64_t announced;           /* hashes without a body */
+    uint64_t others;
+    struct bw_txfeed_sample refused[16]; /* by enum bw_json_cause */
+};
+
+struct bw_txfeed_config {
+    struct bw_ws *ws;             /* frames; NULL: the bytes are JSON values, one behind the other */
+    struct bw_rules rules;
+    struct bw_refusals *refusals; /* counts what the decoder refuses; may be NULL */
+    uint32_t max_text;            /* of one message */
+    uint16_t source;              /* tx.source */
+    uint8_t trusted;
+    uint8_t reserved;
+};
+
+struct bw_txfeed;
+
+/* NULL: no memory, or a value out of range. */
+struct bw_txfeed *bw_txfeed_new(const struct bw_txfeed_config *config);
+void bw_txfeed_free(struct bw_txfeed *f);
+
+/* Lends bytes of the stream, which came at `arrival_ns` of `clock`. What was lent before must have
+ * been read. */
+void bw_txfeed_lend(struct bw_txfeed *f, const uint8_t *data, size_t len, uint64_t arrival_ns,
+                    uint8_t clock);
+
+/* Lends one whole message that came another way (inflated, or over HTTP); `bare`: a transaction
+ * object alone. It is read before the stream goes on. */
+void bw_txfeed_lend_text(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare,
+                         uint64_t arrival_ns, uint8_t clock);
+
+/* Reads on. Writes transactions, hashed, to txs[0..n) and their envelopes to messages[0..n), n <= max
+ * <= BW_TXFEED_BURST, and returns n. Call it again until event->kind is NONE. */
+uint32_t bw_txfeed_read(struct bw_txfeed *f, struct bw_message *messages, struct bw_tx *txs,
+                        uint32_t max, struct bw_txfeed_event *event);
+
+const struct bw_txfeed_stats *bw_txfeed_stats(const struct bw_txfeed *f);
+/* </cdef> */
+
+#endif

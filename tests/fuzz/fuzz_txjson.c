@@ -1,0 +1,77 @@
+// sources: src/barewire/native/txfeed.c src/barewire/native/txjson.c src/barewire/native/jsontext.c src/barewire/native/wsframe.c src/barewire/native/decode.c src/barewire/native/sha256.c src/barewire/native/keccak*.c
+// runs: 5000000
+// max_len: 8192
+//
+// Any bytes as the JSON of a subscription: as one message, as a transaction object alone, as the
+// values of an IPC socket in pieces, or as WebSocket frames. Beyond what the sanitizers see: what
+// comes out is a transaction with the hash that stands in the record, and every text is accounted
+// for.
+#include <stdlib.h>
+#include <string.h>
+
+#include "keccak.h"
+#include "txfeed.h"
+
+#define LIMIT 6000
+
+static void insist(int truth) {
+    if (!truth) abort();
+}
+
+static uint8_t *exactly(const uint8_t *data, size_t len) {
+    uint8_t *copy = malloc(len);
+    if (len) memcpy(copy, data, len);
+    return copy;
+}
+
+static void drain(struct bw_txfeed *f, const struct bw_rules *rules, uint32_t max) {
+    struct bw_message messages[BW_TXFEED_BURST];
+    struct bw_tx txs[BW_TXFEED_BURST], again;
+    struct bw_txfeed_event event;
+    do {
+        uint32_t n = bw_txfeed_read(f, messages, txs, max, &event);
+        insist(n <= max);
+        for (uint32_t i = 0; i < n; i++) {
+            uint8_t hash[32];
+            insist(txs[i].flags & BW_TX_HASHED && txs[i].raw_len == messages[i].len);
+            insist(bw_decode_one(messages[i].data, messages[i].len, rules, &again) == BW_OK);
+            if (!(again.flags & BW_TX_WRAPPED)) {
+                bw_keccak256(messages[i].data, messages[i].len, hash);
+                insist(!memcmp(hash, txs[i].hash, 32));
+            }
+        }
+        if (event.kind == BW_TXFEED_OTHER) insist(event.text_len >= 1 && event.text_len <= LIMIT);
+        insist(event.kind <= BW_TXFEED_MORE);
+    } while (event.kind != BW_TXFEED_NONE);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    if (size < 2) return 0;
+    const int way = data[0] & 3;
+    const uint32_t max = data[0] & 4 ? 1 : BW_TXFEED_BURST, step = data[1] + 1u;
+    const uint8_t *text = data + 2;
+    size_t len = size - 2;
+    struct bw_ws *ws = way == 3 ? bw_ws_new(LIMIT, 0) : NULL;
+    struct bw_txfeed_config config = {.ws = ws, .max_text = LIMIT};
+    insist(bw_rules_preset(BW_FORK_OSAKA, 0, &config.rules) == 0);
+    config.rules.pool = data[0] & 8 ? 1 : 0; /* without: more gets through to the hash */
+    struct bw_txfeed *f = bw_txfeed_new(&config);
+    if (way < 2) {
+        uint8_t *copy = exactly(text, len);
+        bw_txfeed_lend_text(f, copy, (uint32_t)len, way, 1, 1);
+        drain(f, &config.rules, max);
+        free(copy);
+        insist(bw_txfeed_stats(f)->texts == 1);
+    } else {
+        for (size_t at = 0; at < len; at += step) {
+            size_t take = len - at < step ? len - at : step;
+            uint8_t *copy = exactly(text + at, take);
+            bw_txfeed_lend(f, copy, take, 1, 1);
+            drain(f, &config.rules, max);
+            free(copy);
+        }
+    }
+    bw_txfeed_free(f);
+    bw_ws_free(ws);
+    return 0;
+}

@@ -1,0 +1,297 @@
+"""The native reader of transactions in JSON against envelopes, json and msgspec."""
+
+import json
+import random
+
+import msgspec
+import pytest
+
+from barewire.errors import BarewireError
+from barewire.feeds.txfeed import Announced, Other, TxFeed
+from barewire.mempool.decoder import Decoder, Rules
+from barewire.mempool.record import Transaction
+from tests.transactions import envelope, make, wrapped
+from tests.unit.txjson_texts import clutter, clutter_word, notification, oddly, spelled
+
+HASH = "0x" + "ab" * 32
+
+
+def feed(**options) -> TxFeed:
+    return TxFeed(Decoder(Rules.preset("prague", 0)), **options)
+
+
+def read(text, *, bare=False, using=None):
+    reader = using or feed()
+    reader.lend_text(text.encode() if isinstance(text, str) else text, 7, 1, bare=bare)
+    return list(reader.read())
+
+
+def refused(text, *, bare=False) -> dict[str, int]:
+    reader = feed()
+    assert not read(text, bare=bare, using=reader)
+    [cause] = reader.stats()["refused"]
+    assert reader.samples()[cause] in (text.encode() if isinstance(text, str) else text)
+    return cause
+
+
+@pytest.mark.parametrize("kind", range(5))
+def test_every_type_is_rebuilt_byte_by_byte(kind):
+    rng = random.Random(kind)
+    reader = feed(source=3, trusted=True)
+    for _ in range(300):
+        fields = make(rng, kind)
+        message = notification(spelled(kind, fields))
+        message["clutter"] = message["params"]["clutter"] = clutter(rng)
+        message["params"]["result"][clutter_word(rng)] = clutter(rng)
+        [tx] = read(oddly(rng, message), using=reader)
+        assert tx.raw == envelope(kind, fields)
+        assert tx.hash.hex() == message["params"]["result"]["hash"][2:]
+        assert (tx.source, tx.arrival_ns, tx.arrival_clock) == (3, 7, 1)
+        assert tx.nonce == fields["nonce"]
+        assert tx.access_list == tuple((a, tuple(k)) for a, k in fields.get("access", ()))
+    assert reader.stats()["refused"] == {}
+
+
+def test_what_bloxroute_sends():
+    rng = random.Random(1)
+    for kind in range(5):
+        fields = make(rng, kind)
+        tx, raw = spelled(kind, fields), envelope(kind, fields)
+        announced = tx.pop("hash")
+        whole = {"txHash": announced, "txContents": tx, "localRegion": True, "time": "2026-11-21"}
+        if not fields["to"]:
+            tx["to"] = rng.choice(["", "0x"])
+        for result in (
+            whole,
+            {"txHash": announced, "rawTx": "0x" + raw.hex()},
+            whole | {"rawTx": "0x" + raw.hex()},
+        ):
+            message = notification(result) | {"id": None, "method": "subscribe"}
+            [got] = read(oddly(rng, message))
+            assert got.raw == raw
+        [alone] = read(json.dumps(notification({"txHash": announced})))
+        assert alone == Announced(bytes.fromhex(announced[2:]))
+
+
+def test_a_blob_transaction_in_its_wrapper():
+    rng = random.Random(2)
+    fields = make(rng, 3)
+    raw = wrapped(rng, fields, 0)
+    result = {"txHash": spelled(3, fields)["hash"], "rawTx": "0x" + raw.hex()}
+    [tx] = read(json.dumps(notification(result)))
+    assert (tx.raw, tx.wrapper_version) == (raw, 0)
+
+
+def test_batches_of_answers_in_any_order():
+    rng = random.Random(3)
+    batch, expected = [], []
+    for number in range(150):
+        if number % 10 == 7:
+            answer = {"jsonrpc": "2.0", "id": number, "result": None}
+            expected.append(answer)
+            batch.append(json.dumps(answer))
+        else:
+            fields = make(rng, number % 5)
+            answer = {"jsonrpc": "2.0", "id": number, "result": spelled(number % 5, fields)}
+            expected.append(envelope(number % 5, fields))
+            batch.append(oddly(rng, answer))
+    got = read("[" + ",".join(batch) + "]")
+    assert [i.raw if isinstance(i, Transaction) else json.loads(i.text) for i in got] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"jsonrpc":"2.0","id":1,"result":"0x9ce59a13059e417087c02d3236a0b1cc"}',
+        '{"jsonrpc":"2.0","id":1,"result":"' + HASH + '"}',
+        '{"id":1,"error":{"code":-32601,"message":"no such method"}}',
+        '{"id":1,"result":{"hash":"' + HASH + '","nonce":"0x0000000000000000"}}',
+        '{"method":"eth_subscription","params":{"result":{"hash":"' + HASH + '","number":"0x1"}}}',
+        '{"method":"eth_subscription","params":{"result":"0x12"}}',
+        '{"method":"eth_subscription","params":{"result":["' + HASH + '"]}}',
+        '{"method":"eth_subscription","params":["' + HASH + '"]}',
+        "{}",
+        "17",
+        "null",
+        '"text"',
+    ],
+)
+def test_other_messages_are_handed_on(text):
+    assert read(" " + text + "\n") == [Other(text.encode())]
+
+
+def test_announced_hashes():
+    assert read(json.dumps(notification(HASH))) == [Announced(bytes.fromhex("ab" * 32))]
+    assert read("[]") == []
+
+
+def mutations(rng: random.Random, text: str):
+    """Texts near `text`, most of them no JSON."""
+    raw = bytearray(text.encode())
+    at = rng.randrange(len(raw) + 1)
+    draw = rng.randrange(6)
+    if draw == 0:
+        raw[at:] = b""
+    elif draw == 1:
+        raw[at : at + rng.randrange(1, 4)] = b""
+    elif draw == 2:
+        extra = [b"x", b",", b"}", b"]", b"0", b"-", b"\\", b'"', b"\x01", b"\xff", b"\xc3\xa4"]
+        raw[at:at] = rng.choice([*extra, b"\\u12", b"1e", b"\xed\xa0\x80", b"\x7f", b"nul"])
+    elif draw == 3 and at < len(raw):
+        raw[at] = rng.getrandbits(8)
+    elif draw == 4:
+        raw += rng.choice([b" ", b"\n\t", b"\0", b"{}", b",", b"]"])
+    else:
+        raw[at:at] = raw[at : at + rng.randrange(8)]
+    return bytes(raw)
+
+
+def test_texts_are_refused_exactly_where_msgspec_refuses_them():
+    rng = random.Random(4)
+    good = bad = 0
+    for _ in range(6000):
+        value = {clutter_word(rng): clutter(rng) for _ in range(3)}
+        text = mutations(rng, oddly(rng, value))
+        try:
+            expected = msgspec.json.decode(text)
+            good += 1
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            # RFC 8259's grammar objects to neither.
+            if "surrogate" in str(error) or "out of range" in str(error):
+                continue
+            expected = None
+            bad += 1
+        reader = feed()
+        items = read(text, using=reader)
+        refusals = reader.stats()["refused"]
+        if expected is None:
+            assert set(refusals) <= {"syntax", "utf8"}, text
+            assert len(refusals) == 1, text
+        elif isinstance(expected, list):
+            assert not refusals, text
+        else:
+            assert not refusals, text
+            assert [json.loads(item.text) for item in items] == [json.loads(text)]
+    assert good > 500
+    assert bad > 500
+
+
+def test_of_members_that_come_twice_the_last_counts():
+    rng = random.Random(5)
+    fields = make(rng, 2)
+    tx = json.dumps(spelled(2, fields))
+    text = '{"method":"x","params":{"result":%s,"result":%s}}'
+    twice = '{"nonce":"0x77","hash":"' + HASH + '","accessList":"no",' + tx[1:]
+    for message in (text % ("null", tx), text % ('{"hash":1}', tx), text % ('"x"', twice)):
+        assert json.loads(message)["params"]["result"] == json.loads(tx)
+        [got] = read(message)
+        assert got.raw == envelope(2, fields)
+
+
+def test_a_wrong_field_is_found_out_by_the_hash():
+    rng = random.Random(6)
+    tx = spelled(2, make(rng, 2))
+    for name, value in {
+        "nonce": hex(int(tx["nonce"], 16) ^ 1),
+        "value": hex(int(tx["value"], 16) ^ 1),
+        "to": "0x" + "22" * 20,
+        "hash": HASH,
+        "input": tx["input"] + "00",
+    }.items():
+        bad = tx | {name: value, "gas": hex(10**7)} if name == "input" else tx | {name: value}
+        assert refused(json.dumps(notification(bad))) == "hash"
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"nonce": None}, "missing"),
+        ({"nonce": 5}, "kind"),
+        ({"nonce": "5"}, "hex"),
+        ({"nonce": "0xg"}, "hex"),
+        ({"nonce": "0x" + "1" * 65}, "width"),
+        ({"input": "0x123"}, "hex"),
+        ({"input": "0xzz"}, "hex"),
+        ({"to": "0x11"}, "width"),
+        ({"to": 5}, "kind"),
+        ({"hash": "0xab"}, "width"),
+        ({"hash": "0x" + "zz" * 32}, "hex"),
+        ({"type": "0x7e"}, "type"),
+        ({"type": "0x64"}, "type"),
+        ({"accessList": {}}, "kind"),
+        ({"accessList": [1]}, "kind"),
+        ({"accessList": [{}]}, "missing"),
+        ({"accessList": [{"address": "0x11", "storageKeys": []}]}, "width"),
+        ({"accessList": [{"address": "0x" + "11" * 20, "storageKeys": ["0x1"]}]}, "hex"),
+        ({"r": "0x0"}, "transaction"),
+        ({"yParity": "0x2"}, "transaction"),
+        ({"gas": "0x1"}, "transaction"),
+    ],
+)
+def test_fields_that_make_no_transaction(change, cause):
+    tx = spelled(2, make(random.Random(7), 2)) | change
+    assert refused(json.dumps(tx), bare=True) == cause
+    assert refused(json.dumps(notification(tx))) == cause
+
+
+def test_spellings_that_differ_between_nodes():
+    rng = random.Random(8)
+    for kind in (0, 2):
+        fields = make(rng, kind)
+        tx = spelled(kind, fields)
+        tx["r"] = f"0x{fields['r']:064x}"
+        tx["value"] = hex(fields["value"]).upper()
+        tx["data"] = tx.pop("input")
+        if kind == 0:
+            del tx["type"]
+        else:
+            del tx["yParity"]
+            if not fields["access"]:
+                del tx["accessList"]
+        [got] = read(json.dumps(tx), bare=True)
+        assert got.raw == envelope(kind, fields)
+
+
+def test_texts_that_are_too_deep_or_too_long():
+    assert refused('{"a":' * 65 + "1" + "}" * 65) == "deep"
+    [other] = read('{"a":' * 64 + "1" + "}" * 64)
+    assert isinstance(other, Other)
+    small = feed(max_text=100)
+    assert read('{"a":"' + "x" * 100 + '"}', using=small) == []
+    assert small.stats()["refused"] == {"room": 1}
+    with pytest.raises(BarewireError, match="max_text"):
+        feed(max_text=0)
+
+
+def test_values_of_an_ipc_socket_in_pieces_of_any_size():
+    rng = random.Random(9)
+    texts, expected = [], []
+    for number in range(200):
+        if number % 9 == 5:
+            texts.append(json.dumps({"id": number, "result": 'brace } quote \\" bracket ]'}))
+            expected.append(texts[-1].encode())
+            continue
+        kind = number % 5
+        fields = make(rng, kind)
+        texts.append(oddly(rng, notification(spelled(kind, fields))))
+        expected.append(envelope(kind, fields))
+    data = "".join(texts).encode()
+    reader, got = feed(max_text=65536), []
+    while data:
+        size = rng.choice([1, 5, 100, 1000, 30000])
+        piece, data = data[:size], data[size:]
+        reader.lend(piece)
+        got += [i.raw if isinstance(i, Transaction) else i.text for i in reader.read()]
+    assert got == expected
+
+
+def test_an_ipc_value_that_is_too_long_is_skipped():
+    reader, got = feed(max_text=300), []
+    long = json.dumps({"id": 1, "result": "x" * 1000})
+    short = '{"id":2}'
+    data = (short + long + short + long + short).encode()
+    for at in range(0, len(data), 77):
+        reader.lend(data[at : at + 77])
+        got += list(reader.read())
+    assert got == [Other(short.encode())] * 3
+    assert reader.stats()["refused"] == {"room": 2}
