@@ -34,7 +34,7 @@ int bw_hex(const uint8_t *digits, uint32_t len, uint8_t *out) {
     for (; len; len--, digits += 2) {
         int high = DIGIT[digits[0]], low = DIGIT[digits[1]];
         good &= high && low;
-        *out++ = (uint8_t)((high - 1) << 4 | ((low - 1) & 15));
+        *out++ = (uint8_t)((uint32_t)(high - 1) << 4 | ((uint32_t)(low - 1) & 15));
     }
     return good;
 }
