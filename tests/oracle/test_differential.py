@@ -76,9 +76,9 @@ def mutate_list(rng: random.Random, where: list[Any], odd: list[Any]) -> None:
         where[at] = rng.choice(odd)
 
 
-def draw(rng: random.Random) -> bytes:
+def draw(rng: random.Random, chain_id: int) -> bytes:
     kind = rng.randrange(5)
-    fields = make(rng, kind)
+    fields = make(rng, kind, chain_id)
     how = rng.random()
     if how < 0.5:
         return envelope(kind, fields)
@@ -119,8 +119,9 @@ def differ(seed: int, count: int) -> dict[str, int]:
     seen: dict[str, int] = {}
     for _ in range(count // BATCH):
         fork = rng.choice(FORKS)
-        chain_id = rng.choice([0, 1, 1])
-        raws = [draw(rng) for _ in range(BATCH)]
+        theirs = rng.choice([1, 1, 10, 2**32 + 1, 2**63 - 1, 2**64 - 1])
+        chain_id = rng.choice([0, theirs, theirs])
+        raws = [draw(rng, theirs) for _ in range(BATCH)]
         burst = Decoder(Rules.preset(fork, chain_id)).decode_burst(raws)
         accepted = []
         for raw, tx in zip(raws, burst, strict=True):
@@ -146,7 +147,7 @@ def test_differential():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(2, 12))
+@pytest.mark.parametrize("seed", range(2, 12))  # 200,000 in all
 def test_differential_at_length(seed):
     seen = differ(seed, 20_000)
     assert seen["ok"] > 4000

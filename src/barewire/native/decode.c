@@ -226,8 +226,8 @@ static inline enum bw_verdict legacy_v(struct decoding *d, struct bw_cursor *c) 
     uint64_t v[4];
     BW_TRY(bw_rlp_u256(c, v));
     if (v[1] | v[2] | v[3]) {
-        /* 65 bits can still name a chain of 64 */
-        if (v[1] != 1 || v[2] | v[3] || v[0] > 34) return BW_CHAIN_ID;
+        /* up to 36 + 2 * (2^64 - 1) it still names a chain of 64 bits */
+        if (v[2] | v[3] || v[1] > 2 || (v[1] == 2 && v[0] > 34)) return BW_CHAIN_ID;
     } else if (v[0] == 27 || v[0] == 28) {
         d->tx->y_parity = (uint8_t)(v[0] - 27);
         return BW_OK;
