@@ -18,7 +18,9 @@
 #include "vault.h"
 
 #define NAP_MS 1 /* how long the thread sleeps when the pool is full */
+#ifndef STACK_BYTES /* sanitizers want more */
 #define STACK_BYTES (256u << 10)
+#endif
 #define ALIVE 0x6261726577697265u
 
 /* The order of the group, less two, and half of it (SEC 2, section 2.4.1). */
