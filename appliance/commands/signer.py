@@ -17,7 +17,7 @@ from barewire.execution.external import Keeper, Policy
 from barewire.execution.harden import harden
 from barewire.execution.keys import Key, load_credential, load_key, read_password
 from barewire.execution.request import checksummed
-from barewire.execution.signer import Rfc6979Signer
+from barewire.execution.signer import LocalSigner, PresignedSigner, Rfc6979Signer
 
 __all__ = ["add_arguments", "run"]
 
@@ -51,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-value-wei", type=int, required=True, help="with one transaction")
     parser.add_argument("--max-fee-wei", type=int, required=True, help="for one transaction's gas")
+    parser.add_argument(
+        "--presign", type=int, default=0, metavar="N", help="keep N presignatures ready"
+    )
+    parser.add_argument("--presign-core", type=int, metavar="CPU", help="where they are made")
+    parser.add_argument(
+        "--accept-snapshot-risk",
+        action="store_true",
+        help="presign on a virtual machine too; restoring a snapshot of it gives the key away",
+    )
 
 
 def _key(args: argparse.Namespace) -> Key:
@@ -58,6 +67,17 @@ def _key(args: argparse.Namespace) -> Key:
     if args.credential:
         return load_credential(args.credential, password=password)
     return load_key(args.key, password=password)
+
+
+def _signer(args: argparse.Namespace, key: Key) -> LocalSigner:
+    if not args.presign:
+        return Rfc6979Signer(key)
+    return PresignedSigner(
+        key,
+        capacity=args.presign,
+        core=args.presign_core,
+        accept_snapshot_risk=args.accept_snapshot_risk,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda caught, _frame: stopped.append(caught))
-    with _key(args) as key, Rfc6979Signer(key) as signer:
+    with _key(args) as key, _signer(args, key) as signer:
         keeper = Keeper(signer, policy)
         console.print(f"signing for {checksummed(signer.address)}")
         stage = (
