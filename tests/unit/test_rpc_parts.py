@@ -92,7 +92,7 @@ SAID = [
     (-32005, "daily request count exceeded, request rate limited", Fault.RATE_LIMIT),
     (429, "Your app has exceeded its compute units per second capacity", Fault.RATE_LIMIT),
     (-32000, "header not found", Fault.STALE),
-    (-32000, "missing trie node 3f (path )", Fault.STALE),
+    (-32000, "missing trie node 3f (path )", Fault.PRUNED),
     (-32001, "Resource not found", Fault.STALE),
     (-32601, "the method debug_x does not exist/is not available", Fault.UNSUPPORTED),
     (-32603, "Internal error", Fault.PROVIDER),

@@ -19,7 +19,7 @@ from barewire.rpc.provider import Provider
 if TYPE_CHECKING:
     from barewire.rpc.client import RpcClient
 
-__all__ = ["Broadcast", "broadcast"]
+__all__ = ["Broadcast", "broadcast", "transaction_hash"]
 
 # What nodes say when they have the transaction: geth, erigon, besu, nethermind, reth, anvil.
 _KNOWN = (
@@ -55,10 +55,28 @@ def _has_it(error: RpcAnswerError) -> bool:
     return any(word in low for word in _KNOWN)
 
 
+def transaction_hash(raw: str) -> str:
+    """The hash of a signed transaction in hex, as 0x and 64 digits.
+
+    Raises:
+        BarewireError: `raw` is not hex.
+    """
+    try:
+        return "0x" + keccak256(bytes.fromhex(raw.removeprefix("0x"))).hex()
+    except (ValueError, AttributeError):
+        raise BarewireError(f"a raw transaction is 0x and hex digits, not {raw!r:.40}") from None
+
+
 async def broadcast(
-    client: RpcClient, raw: str, *, route: str = "", settle: bool = False, timeout_ms: int = 5_000
+    client: RpcClient,
+    raw: str,
+    number: str,
+    *,
+    route: str = "",
+    settle: bool = False,
+    timeout_ms: int = 5_000,
 ) -> Broadcast:
-    """Sends `raw` (0x-prefixed hex) to every provider of `route`.
+    """Sends `raw` (0x-prefixed hex, its hash `number`) to every provider of `route`.
 
     Returns as soon as one took it; the others go on being sent to. With `settle` it waits for all,
     so that `accepted` and `refused` are complete.
@@ -66,12 +84,8 @@ async def broadcast(
     Raises:
         RpcAnswerError: all refused, and this is what the first said.
         AllProvidersFailed: nobody could be reached.
-        BarewireError: `raw` is not hex.
     """
-    try:
-        sent = Broadcast("0x" + keccak256(bytes.fromhex(raw.removeprefix("0x"))).hex())
-    except (ValueError, AttributeError):
-        raise BarewireError(f"a raw transaction is 0x and hex digits, not {raw!r:.40}") from None
+    sent = Broadcast(number)
     targets = [p for p in client.pool.providers if p.terms.private == route and not p.refused]
     if not targets:
         raise AllProvidersFailed(

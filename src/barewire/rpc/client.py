@@ -20,15 +20,16 @@ from typing import Any, Self
 import msgspec
 
 from barewire.errors import BarewireError
-from barewire.rpc.broadcast import Broadcast, broadcast
+from barewire.rpc.broadcast import Broadcast, broadcast, transaction_hash
 from barewire.rpc.cache import Cache, Key
+from barewire.rpc.confidential import Confidential
 from barewire.rpc.config import ProviderConfig, RpcConfig
 from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble, from_error
 from barewire.rpc.filters import Filters
 from barewire.rpc.health import Health
 from barewire.rpc.jsonrpc import Reply, encode_params
 from barewire.rpc.link import Link
-from barewire.rpc.methods import Life, lookup
+from barewire.rpc.methods import Kind, Life, lookup
 from barewire.rpc.pool import Attempt, Call, Pool, Step
 from barewire.rpc.provider import Provider
 from barewire.rpc.subscriptions import Subscription, subscribe
@@ -39,6 +40,9 @@ __all__ = ["RpcClient"]
 
 log = logging.getLogger("barewire.rpc")
 
+_RECENT = 128
+"""Blocks whose states every node keeps; what is older only archives are asked for."""
+_OLD_STATES = (Kind.STATE, Kind.TRACE)
 _STALLED_NS = 5_000_000
 """An alarm later than this says that we were held up, not the providers."""
 
@@ -82,6 +86,7 @@ class RpcClient:
         self.sharing = config.sharing
         self._shared: dict[Key, Call] = {}
         self._filters = Filters()
+        self._confidential = Confidential()
         self._number = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = 0
@@ -158,7 +163,7 @@ class RpcClient:
             route: the private route it belongs to, or "" for the public providers.
             bulk: gather for up to 10 ms instead of 1, and spread over the providers.
             at_least: the answer must know this block; "latest" is pinned to it or a later one.
-            archive: only providers that keep old states.
+            archive: only providers that keep old states; by itself for a number 128 blocks back.
             timeout_ms: when to give up, 0 for the policy's.
             fresh: neither from the cache nor shared with another caller.
 
@@ -168,13 +173,18 @@ class RpcClient:
         Raises:
             RpcAnswerError: the node's honest error (a revert, a bad parameter).
             AllProvidersFailed: nobody could answer.
+            BarewireError: the method carries what must stay private, and there is no route.
         """
         info = lookup(method)
         if method == "eth_sendRawTransaction":
-            return (await broadcast(self, params[0], route=route)).hash
+            return (await self.send_raw(params[0], route=route)).hash
+        if self._confidential and method in Confidential.METHODS:
+            route = self._confidential.route_of(params, route)
         if at_least >= 0 and info.block >= 0:
             params, at_least = self._pin(params, info.block, at_least)
             wire = None
+        if self.pool.prunes and info.kind in _OLD_STATES and not archive:
+            archive = self._is_old(params, info.block)
         if wire is None:
             wire = encode_params(params)
         key: Key | None = None
@@ -228,9 +238,15 @@ class RpcClient:
         self._begin(call, timeout_ms)
         return await self._wait(call)
 
-    async def send_raw(self, raw: str, *, route: str = "") -> Broadcast:
-        """Sends a signed transaction to every provider of its route; see `broadcast`."""
-        return await broadcast(self, raw, route=route)
+    async def send_raw(self, raw: str, *, route: str = "", settle: bool = False) -> Broadcast:
+        """Sends a signed transaction to every provider of its route; see `broadcast`.
+
+        Raises:
+            BarewireError: the same bytes went out on another, private route before.
+        """
+        number = transaction_hash(raw)
+        self._confidential.sending(number, route)
+        return await broadcast(self, raw, number, route=route, settle=settle)
 
     async def subscribe(self, kind: str, *args: Any) -> Subscription:
         """A stream of `kind` that outlives its provider; see `subscriptions`."""
@@ -245,7 +261,18 @@ class RpcClient:
             pinned[index] = hex(at_least)
         return pinned, at_least
 
+    def _is_old(self, params: Sequence[Any], index: int) -> bool:
+        block = params[index] if 0 <= index < len(params) else None
+        if not isinstance(block, str) or not block.startswith("0x") or len(block) > 18:
+            return block == "earliest"
+        return int(block, 16) < self.pool.heads.newest - _RECENT
+
     def _begin(self, call: Call, timeout_ms: int) -> None:
+        if call.method.private and not call.route:
+            raise BarewireError(
+                f"{call.method.name} carries what must not become public, and has no route",
+                hint='give route="NAME", and a provider with private = "NAME"',
+            )
         call.waiter = []
         now_ns = time.monotonic_ns()
         attempt = self.pool.start(call, now_ns, timeout_ms)

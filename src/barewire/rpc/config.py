@@ -32,6 +32,7 @@ __all__ = ["ProviderConfig", "RpcConfig", "load"]
 
 CacheMode = Literal["off", "final", "head"]
 TierName = Literal["colocated", "regional", "public"]
+_PRIORITY = {"colocated": 1, "regional": 2, "public": 4}
 
 
 class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -46,7 +47,8 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         headers: sent with each request; may hold ``${env:...}`` and ``${file:...}``.
         ca_file: PEM file of the authorities to trust instead of the system's.
         connections: the most HTTP/1.1 connections.
-        priority, weight, tier, requests_per_s, units_per_s, methods, archive, private,
+        priority: 1 is best; 0 takes the tier's: 1 colocated, 2 regional, 4 public.
+        weight, tier, requests_per_s, units_per_s, methods, archive, private,
         batch_items, batch_bytes, price: see `Terms`.
     """
 
@@ -58,7 +60,7 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     headers: dict[str, str] = {}
     ca_file: str = ""
     connections: int = 100
-    priority: int = 1
+    priority: int = 0
     weight: float = 1.0
     tier: TierName = "regional"
     requests_per_s: float = 0.0
@@ -95,7 +97,12 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                     f"{where}: {key} = {redact(value)!r} is not allowed",
                     hint=f"{key} begins with {' or '.join(s + '://' for s in schemes)}",
                 )
-        for key in ("priority", "weight", "price", "connections", "batch_items", "batch_bytes"):
+        if self.priority < 0:
+            raise ConfigError(
+                f"{where}: priority = {self.priority} is not allowed",
+                hint="1 is best; 0 takes the tier's",
+            )
+        for key in ("weight", "price", "connections", "batch_items", "batch_bytes"):
             if getattr(self, key) <= 0:
                 raise ConfigError(
                     f"{where}: {key} = {getattr(self, key)} is not allowed",
@@ -106,7 +113,7 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """What the pool has to know."""
         return Terms(
             name=self.name,
-            priority=self.priority,
+            priority=self.priority or _PRIORITY[self.tier],
             weight=self.weight,
             tier=self.tier,
             requests_per_s=self.requests_per_s,

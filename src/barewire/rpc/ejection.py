@@ -31,10 +31,12 @@ class Ejection:
 
     def struck(self, provider: Provider, fault: Fault, now_ns: int) -> bool:
         """After a failure has been counted: ejects where the rules say so; True when it did."""
+        if now_ns < provider.out_until_ns:
+            return False  # it is out already; what was on its way does not count twice
         if provider.probation:
             self._put_out(provider, f"failed on probation ({fault.value})", now_ns)
             return True
-        if provider.strikes < self._policy.strikes or now_ns < provider.out_until_ns:
+        if provider.strikes < self._policy.strikes:
             return False
         others_in = any(
             p is not provider and p.connected and not p.refused and not self.is_out(p, now_ns)
@@ -73,9 +75,9 @@ class Ejection:
             and now_ns >= provider.mirror_next_ns
         )
 
-    def mirrored_well(self, provider: Provider) -> None:
-        """A mirrored request was answered; enough of them in a row end a probation."""
-        if not provider.probation:
+    def proved(self, provider: Provider, now_ns: int) -> None:
+        """A mirrored request or a probe was answered; enough of them end a probation."""
+        if not provider.probation or now_ns < provider.out_until_ns:
             return
         provider.mirror_wins += 1
         if provider.mirror_wins < self._policy.mirror_wins:

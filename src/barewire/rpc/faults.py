@@ -34,6 +34,8 @@ class Fault(enum.Enum):
     """Internal errors, nonsense, refused credentials."""
     STALE = "stale"
     """The provider has not seen the block that was asked for."""
+    PRUNED = "pruned"
+    """The provider no longer has the state that was asked for; an archive may."""
     UNSUPPORTED = "unsupported"
     """The provider does not serve this method."""
     BATCH = "batch"
@@ -111,14 +113,17 @@ _STALE = (
     "block not found",
     "unknown block",
     "could not find block",
-    "missing trie node",
     "blockoutofrange",
     "block is out of range",
     "block range extends beyond",
     "after last accepted block",
+)
+_PRUNED = (
+    "missing trie node",
     "historical state",
     "state not available",
     "state is not available",
+    "state unavailable",
     "pruned",
 )
 _HONEST = ("revert", "invalid opcode", "out of gas", "insufficient", "nonce too low")
@@ -140,6 +145,8 @@ def from_error(error: Any) -> Trouble:
         fault = Fault.RATE_LIMIT
     elif any(word in low for word in _BATCH):
         fault = Fault.BATCH
+    elif any(word in low for word in _PRUNED):
+        fault = Fault.PRUNED
     elif any(word in low for word in _STALE) or code == -32001:
         fault = Fault.STALE
     elif code in (-32601, -32004) or any(word in low for word in _UNSUPPORTED):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
 from barewire.rpc.link import Link
+from barewire.rpc.methods import lookup
 from barewire.rpc.transports.base import Channel
 
 if TYPE_CHECKING:
@@ -143,17 +144,17 @@ class Health:
 
     async def _check(self, link: Link) -> None:
         provider = link.provider
-        if provider.terms.methods and not provider.terms.methods[0].startswith("eth_"):
-            return
+        serves_blocks = provider.may_serve(lookup("eth_getBlockByNumber"))
         try:
-            block = await self._client.ask(
-                provider, "eth_getBlockByNumber", ["latest", False], timeout_ms=_PROBE_MS
-            )
+            if serves_blocks:
+                block = await self._client.ask(
+                    provider, "eth_getBlockByNumber", ["latest", False], timeout_ms=_PROBE_MS
+                )
+                self._saw(link, block)
+            else:  # a paymaster or a builder: any answer tells that it is there
+                await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
         except (RpcAnswerError, AllProvidersFailed):
             return  # the pool has counted it
-        self._saw(link, block)
-        if provider.probation and time.monotonic_ns() >= provider.out_until_ns:
-            self._client.pool.ejection.mirrored_well(provider)
 
     async def _final(self) -> None:
         try:

@@ -16,6 +16,8 @@ __all__ = ["Lane"]
 
 _AT_ONCE = 4
 """Messages that may be on the way before calls are gathered."""
+_ENVELOPE = 100
+"""Bytes of a call beside its parameters, rounded up."""
 
 
 class Lane:
@@ -24,15 +26,22 @@ class Lane:
     Attributes:
         window_s: the longest an attempt waits here.
         items: the most of one batch; halved when the provider refuses one.
+        size: the most bytes of one batch.
     """
 
-    __slots__ = ("_fly", "_flying", "_timer", "_waiting", "items", "window_s")
+    __slots__ = ("_bytes", "_fly", "_flying", "_timer", "_waiting", "items", "size", "window_s")
 
     def __init__(
-        self, window_ms: float, items: int, fly: Callable[[list[Attempt], Lane], None]
+        self,
+        window_ms: float,
+        items: int,
+        size: int,
+        fly: Callable[[list[Attempt], Lane], None],
     ) -> None:
         self.window_s = window_ms / 1000
         self.items = items
+        self.size = size
+        self._bytes = 0  # of what waits
         self._fly = fly
         self._flying = 0
         self._waiting: list[Attempt] = []
@@ -50,7 +59,12 @@ class Lane:
             self._flying += 1
             self._fly([attempt], self)
             return
+        long = len(attempt.call.wire) + _ENVELOPE
+        if waiting and self._bytes + long > self.size:
+            self.flush()
+            waiting = self._waiting
         waiting.append(attempt)
+        self._bytes += long
         if len(waiting) >= self.items:
             self.flush()
         elif self._timer is None:
@@ -62,6 +76,7 @@ class Lane:
             self._timer.cancel()
             self._timer = None
         waiting, self._waiting = self._waiting, []
+        self._bytes = 0
         if waiting:
             self._flying += 1
             self._fly(waiting, self)
@@ -81,4 +96,5 @@ class Lane:
         if attempt not in self._waiting:
             return False
         self._waiting.remove(attempt)
+        self._bytes -= len(attempt.call.wire) + _ENVELOPE
         return True

@@ -67,9 +67,9 @@ class Link:
         self.provider = provider
         self.stream: StreamChannel | None = None
         self.http: Http1Channel | Http2Channel | None = None
-        items = provider.terms.batch_items
-        self.priority = Lane(priority_ms, items, self._fly)
-        self.bulk = Lane(bulk_ms, items, self._fly)
+        items, size = provider.terms.batch_items, provider.terms.batch_bytes
+        self.priority = Lane(priority_ms, items, size, self._fly)
+        self.bulk = Lane(bulk_ms, items, size, self._fly)
         self._judge = judge
         self._keepers: list[asyncio.Task[None]] = []
         self._down = {True: asyncio.Event(), False: asyncio.Event()}  # by whether it is the stream

@@ -55,6 +55,7 @@ class Method(NamedTuple):
         life: how long its result stays true.
         units: compute units it costs where a provider counts them (rough, after the public price
             lists: a light read 10, a call 26, logs 75, a trace 300).
+        private: it carries what must not become public, so it is never sent without a route.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Method(NamedTuple):
     block: int = -1
     life: Life = Life.NEVER
     units: int = 20
+    private: bool = False
 
 
 def _table() -> dict[str, Method]:
@@ -135,7 +137,6 @@ def _table() -> dict[str, Method]:
         Method("debug_traceBlockByHash", Kind.TRACE, True),
         Method("trace_transaction", Kind.TRACE, True),
         Method("trace_filter", Kind.TRACE, True),
-        Method("eth_callBundle", Kind.TRACE, True),
         Method("eth_estimateUserOperationGas", Kind.STATE, True),
         # A stub is a quotation: nothing is promised or spent until pm_getPaymasterData (ERC-7677).
         Method("pm_getPaymasterStubData", Kind.STATE, True),
@@ -143,8 +144,16 @@ def _table() -> dict[str, Method]:
         Method("eth_sendUserOperation", Kind.SEND),
         Method("eth_sendRawTransaction", Kind.SEND),
         Method("eth_sendTransaction", Kind.SEND),
-        Method("eth_sendBundle", Kind.SEND),
-        Method("eth_sendPrivateTransaction", Kind.SEND),
+        # Builders and relays (Flashbots' names); repeatable where only a question is asked.
+        Method("eth_callBundle", Kind.TRACE, True, private=True),
+        Method("mev_simBundle", Kind.TRACE, True, private=True),
+        Method("flashbots_getBundleStatsV2", Kind.LIGHT, True, private=True),
+        Method("eth_sendBundle", Kind.SEND, private=True),
+        Method("mev_sendBundle", Kind.SEND, private=True),
+        Method("eth_cancelBundle", Kind.SEND, private=True),
+        Method("eth_sendPrivateTransaction", Kind.SEND, private=True),
+        Method("eth_sendPrivateRawTransaction", Kind.SEND, private=True),
+        Method("eth_cancelPrivateTransaction", Kind.SEND, private=True),
     ]
     return {row.name: row._replace(units=units[row.kind]) for row in rows}
 

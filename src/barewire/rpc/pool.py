@@ -139,6 +139,7 @@ class Pool:
         calls: calls begun.
         hedges: speculative hedges sent.
         failovers: attempts sent because another was in trouble.
+        prunes: some provider does not keep old states.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Pool:
         self.calls = 0
         self.hedges = 0
         self.failovers = 0
+        self.prunes = any(not p.archive for p in self.providers)
         self._allowance = 1.0  # speculative hedges that may be sent now
         self._open: dict[Attempt, None] = {}
         self._paused: dict[Call, None] = {}
@@ -247,7 +249,7 @@ class Pool:
             and p not in call.tried
             and p.serves(method)
             and p.can_afford(method, now_ns)
-            and (p.terms.archive or not call.archive)
+            and (p.archive or not call.archive)
         ]
         if not usable:
             return self._last_resort(call, now_ns)
@@ -286,7 +288,7 @@ class Pool:
             and p.terms.private == call.route
             and p.may_serve(call.method)
             and (at_least < 0 or p.head >= at_least)
-            and (p.terms.archive or not call.archive)
+            and (p.archive or not call.archive)
         )
 
     def _why_none(self, call: Call) -> str:
@@ -302,7 +304,7 @@ class Pool:
                 reasons.append(f"{p.name} does not serve {call.method.name}")
             elif call.at_least >= 0 and p.head < call.at_least:
                 reasons.append(f"{p.name} is at block {p.head}, {call.at_least} was asked for")
-            elif call.archive and not p.terms.archive:
+            elif call.archive and not p.archive:
                 reasons.append(f"{p.name} is no archive")
         return "; ".join(reasons) or "no provider is configured for the public route"
 
@@ -326,8 +328,8 @@ class Pool:
             return ()
         provider, call = attempt.provider, attempt.call
         provider.took(call.method.kind, (now_ns - attempt.sent_ns) / 1000, now_ns)
-        if attempt.mirror:
-            self.ejection.mirrored_well(provider)
+        if call.only:  # a mirror, or a probe
+            self.ejection.proved(provider, now_ns)
         call.done = True
         if not call.attempts:
             return ()
@@ -364,6 +366,10 @@ class Pool:
             self.ejection.park(provider, trouble.retry_after_ms, now_ns)
         elif trouble.fault is Fault.UNSUPPORTED:
             provider.does_not_serve(call.method)
+        elif trouble.fault is Fault.PRUNED:
+            # Not a sickness: it only does not keep everything. Who does is asked instead.
+            provider.archive = False
+            call.archive = self.prunes = True
         else:
             self._strike(provider, trouble.fault, trouble.message, now_ns)
         if not call.done and not attempt.mirror:
@@ -385,7 +391,7 @@ class Pool:
                 return
             if call.attempts:
                 return
-            hopeless = all(t.fault is Fault.UNSUPPORTED for _, t in call.causes)
+            hopeless = all(t.fault in (Fault.UNSUPPORTED, Fault.PRUNED) for _, t in call.causes)
             if call.at_least >= 0 or (call.rounds + 1 < self.policy.rounds and not hopeless):
                 self._pause(call, now_ns)
                 return

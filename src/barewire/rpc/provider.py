@@ -14,7 +14,6 @@ from barewire.rpc.methods import KINDS, Kind, Method
 __all__ = ["Provider", "Terms", "Tier"]
 
 Tier = str
-TIERS = ("colocated", "regional", "public")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Terms:
         name: unique in its pool; what people read.
         priority: 1 is best; the cost of a provider is multiplied by it.
         weight: the cost of a provider is divided by it.
-        tier: ``colocated``, ``regional`` or ``public``; only shown and used for defaults.
+        tier: ``colocated``, ``regional`` or ``public``; only shown.
         requests_per_s: its rate limit, 0 for none.
         units_per_s: its limit in compute units, 0 for none.
         methods: prefixes of the methods it serves (``eth_``, ``eth_call``); empty for all.
@@ -89,6 +88,7 @@ class Provider:
 
     Attributes:
         terms: its configuration.
+        archive: it is believed to serve states older than 128 blocks.
         connected: a transport is up.
         refused: why it may not be used at all (wrong chain), or "".
         head: its newest block number as far as known, -1 when unknown.
@@ -104,6 +104,7 @@ class Provider:
         "_requests",
         "_units",
         "_unserved",
+        "archive",
         "connected",
         "doubtful",
         "ejections",
@@ -130,6 +131,7 @@ class Provider:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
+        self.archive = terms.archive
         self.connected = False
         self.refused = ""
         self.head = -1

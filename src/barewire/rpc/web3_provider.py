@@ -63,12 +63,17 @@ class BarewireProvider(PersistentConnectionProvider):
 
     Attributes:
         client: the `RpcClient` underneath.
+        route: the private route that it belongs to, or "".
         endpoint_uri: the redacted addresses, for people.
     """
 
-    def __init__(self, source: Source, **kwargs: Any) -> None:
-        """Takes URLs, an `RpcConfig`, or an `RpcClient`; `kwargs` are web3's own."""
+    def __init__(self, source: Source, *, route: str = "", **kwargs: Any) -> None:
+        """Takes URLs, an `RpcConfig`, or an `RpcClient`; `kwargs` are web3's own.
+
+        With `route`, all that is asked goes to the providers of that private route alone.
+        """
         super().__init__(**kwargs)
+        self.route = route
         self.client = _client(source)
         self.endpoint_uri = ", ".join(p.name for p in self.client.pool.providers)
         self._connecting: asyncio.Lock | None = None
@@ -130,7 +135,7 @@ class BarewireProvider(PersistentConnectionProvider):
             elif method == "eth_unsubscribe":
                 answer["result"] = await self._unsubscribe(params[0])
             else:
-                answer["result"] = await self.client.request(method, params)
+                answer["result"] = await self.client.request(method, params, route=self.route)
         except RpcAnswerError as error:
             answer["error"] = error.error
         return cast(RPCResponse, answer)
@@ -225,11 +230,13 @@ class BarewireSyncProvider(JSONBaseProvider):
 
     Attributes:
         client: the `RpcClient` underneath, which lives on that thread's loop.
+        route: the private route that it belongs to, or "".
     """
 
-    def __init__(self, source: Source, **kwargs: Any) -> None:
-        """Takes URLs, an `RpcConfig`, or a fresh `RpcClient`; `kwargs` are web3's own."""
+    def __init__(self, source: Source, *, route: str = "", **kwargs: Any) -> None:
+        """Takes URLs, an `RpcConfig`, or a fresh `RpcClient`; the rest as `BarewireProvider`."""
         super().__init__(**kwargs)
+        self.route = route
         self.client = _client(source)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -264,7 +271,9 @@ class BarewireSyncProvider(JSONBaseProvider):
     async def _answer(self, number: int, method: str, params: Any) -> RPCResponse:
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
         try:
-            answer["result"] = await self.client.request(method, _plain(params or []))
+            answer["result"] = await self.client.request(
+                method, _plain(params or []), route=self.route
+            )
         except RpcAnswerError as error:
             answer["error"] = error.error
         return cast(RPCResponse, answer)

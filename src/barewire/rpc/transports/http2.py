@@ -7,6 +7,7 @@ stream; worth it where a provider limits connections. So it is taken when the co
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Mapping
 
@@ -25,6 +26,9 @@ from barewire.rpc.transports.dial import Dialer
 from barewire.rpc.transports.http1 import request_headers
 
 __all__ = ["Http2Channel"]
+
+# At DEBUG the library logs every header, and providers' keys are in paths and headers.
+logging.getLogger("hpack").setLevel(logging.INFO)
 
 _WINDOW = 16 << 20  # a large getLogs must not wait for window updates
 

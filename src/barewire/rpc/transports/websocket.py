@@ -7,6 +7,7 @@ whoever waits for it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 
@@ -25,6 +26,9 @@ from barewire.rpc.transports.dial import Dialer
 __all__ = ["WebSocketChannel"]
 
 _LARGEST = 256 << 20
+# At DEBUG the library logs request lines and headers, and providers' keys are in them.
+_MUTE = logging.getLogger("barewire.rpc.websocket")
+_MUTE.disabled = True
 
 
 class WebSocketChannel(StreamChannel):
@@ -58,7 +62,7 @@ class WebSocketChannel(StreamChannel):
             uri = parse_uri(self.address.url)
         except InvalidURI as error:
             raise Trouble(Fault.TRANSPORT, f"not a WebSocket URL: {self.address}") from error
-        self._protocol = ClientProtocol(uri, max_size=_LARGEST)
+        self._protocol = ClientProtocol(uri, max_size=_LARGEST, logger=_MUTE)
         self._parts = []
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
