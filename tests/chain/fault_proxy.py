@@ -1,8 +1,8 @@
 """A proxy that stands before a real node and breaks, on command, in every way providers break.
 
-It understands HTTP enough to rewrite JSON-RPC; a WebSocket is piped through as bytes, which can
-stall or be cut. In a test it runs in the test's loop; the benchmark runs it as a process of its own
-(``python -m tests.chain.fault_proxy PORT``), which reads modes from stdin and prints its port.
+It understands HTTP and WebSocket enough to rewrite JSON-RPC in both. In a test it runs in the
+test's loop; the benchmark runs it as a process of its own (``python -m tests.chain.fault_proxy
+PORT``), which reads modes from stdin and prints its port.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ import socket
 import ssl
 import struct
 import sys
+from collections.abc import Coroutine
 from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
 
 __all__ = ["MODES", "FaultProxy"]
 
@@ -151,25 +156,17 @@ class FaultProxy:
         if mode == "hang":
             await self._gate.wait()
         asked = json.loads(body)
-        items = asked if isinstance(asked, list) else [asked]
-        self.seen += [item["method"] for item in items]
+        items = self._note(asked)
         if mode == "500":
             _write(writer, b"upstream broke", "500 Internal Server Error")
         elif mode == "429":
             _write(writer, b"slow down", "429 Too Many Requests", "retry-after: 1\r\n")
         elif mode == "garbage":
             _write(writer, b"<html>It works!</html>")
-        elif mode == "refuse-batch" and isinstance(asked, list):
-            said = {"jsonrpc": "2.0", "id": None}
-            said["error"] = {"code": -32600, "message": "batch requests are not allowed"}  # type: ignore[assignment]
-            _write(writer, json.dumps(said).encode())
-        elif mode == "swallow" and items[0]["method"] == "eth_sendRawTransaction":
-            said = {"jsonrpc": "2.0", "id": items[0]["id"], "result": "0x" + "11" * 32}
-            _write(writer, json.dumps(said).encode())
+        elif invented := self._invented(mode, asked, items):
+            _write(writer, invented)
         else:
-            if mode == "stale":
-                body = body.replace(b'"latest"', b'"%b"' % self._frozen.encode())
-            said_bytes = self._bend(mode, asked, await self._ask_node(body))
+            said_bytes = self._bend(mode, asked, await self._ask_node(self._aged(mode, body)))
             if mode == "slow":
                 await asyncio.sleep(0.3)
             if mode == "drip":
@@ -178,6 +175,27 @@ class FaultProxy:
                     await asyncio.sleep(0.05)
             else:
                 _write(writer, said_bytes)
+
+    def _note(self, asked: Any) -> list[Any]:
+        items = asked if isinstance(asked, list) else [asked]
+        self.seen += [item["method"] for item in items]
+        return items
+
+    def _invented(self, mode: str, asked: Any, items: list[Any]) -> bytes:
+        """What is said without asking the node, or nothing."""
+        said: dict[str, Any] = {"jsonrpc": "2.0", "id": None}
+        if mode == "refuse-batch" and isinstance(asked, list):
+            said["error"] = {"code": -32600, "message": "batch requests are not allowed"}
+        elif mode == "swallow" and items[0]["method"] == "eth_sendRawTransaction":
+            said |= {"id": items[0]["id"], "result": "0x" + "11" * 32}
+        else:
+            return b""
+        return json.dumps(said).encode()
+
+    def _aged(self, mode: str, body: bytes) -> bytes:
+        if mode == "stale":
+            return body.replace(b'"latest"', b'"%b"' % self._frozen.encode())
+        return body
 
     def _bend(self, mode: str, asked: Any, said: bytes) -> bytes:
         if isinstance(asked, list) or mode not in ("stale", "lying", "other-chain"):
@@ -216,29 +234,103 @@ class FaultProxy:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.node_port, limit=64 << 20)
         return reader, writer
 
+    # WebSocket
+
     async def _pipe(
         self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        node_reader, node_writer = await asyncio.open_connection("127.0.0.1", self.node_port)
-        node_writer.write(head)
+        protocol = ServerProtocol()
+        protocol.receive_data(head)
+        (request,) = protocol.events_received()
+        protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
+        writer.write(b"".join(protocol.data_to_send()))
 
-        async def flow(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            while data := await source.read(1 << 16):
+        async def up(node: ClientConnection) -> None:
+            while data := await reader.read(1 << 16):
+                protocol.receive_data(data)
+                for frame in protocol.events_received():
+                    if isinstance(frame, Frame) and frame.opcode is Opcode.TEXT:
+                        await self._asked(bytes(frame.data), node, protocol, writer)
+
+        async def down(node: ClientConnection) -> None:
+            async for said in node:
+                assert isinstance(said, str)
                 await self._gate.wait()
-                sink.write(data)
-                await sink.drain()
+                self._say(said.encode(), protocol, writer)
 
-        both = [
-            asyncio.create_task(flow(reader, node_writer)),
-            asyncio.create_task(flow(node_reader, writer)),
-        ]
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            node_writer.transport.abort()
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+        async with connect(
+            f"ws://127.0.0.1:{self.node_port}", ping_interval=None, max_size=None
+        ) as node:
+            both = [asyncio.create_task(up(node)), asyncio.create_task(down(node))]
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in both:
+                    task.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
+
+    async def _asked(
+        self,
+        body: bytes,
+        node: ClientConnection,
+        protocol: ServerProtocol,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        mode = self._mode
+        if mode == "hang":
+            await self._gate.wait()
+        asked = json.loads(body)
+        items = self._note(asked)
+        errors = {
+            "500": {"code": -32603, "message": "internal error"},
+            "429": {"code": -32005, "message": "rate limit exceeded"},
+        }
+        if mode in errors:
+            refused = [{"jsonrpc": "2.0", "id": i["id"], "error": errors[mode]} for i in items]
+            said = refused if isinstance(asked, list) else refused[0]
+            self._say(json.dumps(said).encode(), protocol, writer)
+        elif mode == "garbage":
+            self._say(b"<html>It works!</html>", protocol, writer)
+        elif invented := self._invented(mode, asked, items):
+            self._say(invented, protocol, writer)
+        elif mode in ("ok", "reset"):
+            await node.send(body, text=True)
+        else:
+            self._later(self._bent(mode, asked, body, protocol, writer))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bent(
+        self,
+        mode: str,
+        asked: Any,
+        body: bytes,
+        protocol: ServerProtocol,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """An answer by way of the node's HTTP, bent."""
+        said = self._bend(mode, asked, await self._ask_node(self._aged(mode, body)))
+        if mode == "slow":
+            await asyncio.sleep(0.3)
+        if mode == "drip":
+            for at in range(len(said)):
+                part, last = said[at : at + 1], at + 1 == len(said)
+                if at == 0:
+                    protocol.send_text(part, fin=last)
+                else:
+                    protocol.send_continuation(part, fin=last)
+                writer.write(b"".join(protocol.data_to_send()))
+                await asyncio.sleep(0.05)
+        else:
+            self._say(said, protocol, writer)
+
+    @staticmethod
+    def _say(said: bytes, protocol: ServerProtocol, writer: asyncio.StreamWriter) -> None:
+        protocol.send_text(said)
+        writer.write(b"".join(protocol.data_to_send()))
 
 
 def _length(head: bytes) -> int:

@@ -74,16 +74,16 @@ async def load(client: RpcClient, seconds: float, per_s: int = 100) -> list[floa
     return taken
 
 
+@pytest.mark.parametrize("way", ["http", "ws"])
 @pytest.mark.parametrize(
     "fault", ["hang", "reset", "500", "429", "garbage", "stale", "slow", "drip"]
 )
-async def test_the_best_provider_breaks_and_no_call_is_lost(lab, fault):
+async def test_the_best_provider_breaks_and_no_call_is_lost(lab, fault, way):
     proxies, connect = lab
-    client = await connect()
-    await load(client, 0.5)
+    client = await connect(urls=[getattr(p, way) for p in proxies])
+    await load(client, 0.3)
     await best_of(client, proxies).set(fault)
-    taken = await load(client, 2.0)
-    assert len(taken) == 200
+    assert len(await load(client, 1.2)) == 120
 
 
 async def test_three_of_five_break_and_no_call_is_lost(lab):

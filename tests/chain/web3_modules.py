@@ -7,6 +7,7 @@ web3.py's own providers. The modules ship in web3.py's package; the fixtures are
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 import pytest_asyncio
@@ -193,4 +194,18 @@ class TestWeb3(AsyncWeb3ModuleTest):
 if OVER.endswith("ws"):
 
     class TestSubscriptions(PersistentConnectionProviderTest):
-        pass
+        @pytest.fixture(autouse=True)
+        def ticking(self, node):
+            """Blocks come by themselves, as these tests expect of a chain."""
+            stopped = threading.Event()
+
+            def tick() -> None:
+                w3 = Web3(HTTPProvider(node.http))
+                while not stopped.wait(0.25):
+                    w3.provider.make_request("evm_mine", [])
+
+            ticker = threading.Thread(target=tick)
+            ticker.start()
+            yield
+            stopped.set()
+            ticker.join()

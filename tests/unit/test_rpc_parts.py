@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import logging
 import random
-import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barewire.errors import ConfigError
+from barewire.errors import BarewireError, ConfigError
 from barewire.rpc.addresses import Address, redact, resolve_secrets
 from barewire.rpc.cache import Cache
 from barewire.rpc.chains import CHAINS
+from barewire.rpc.client import RpcClient
+from barewire.rpc.confidential import Confidential
 from barewire.rpc.config import ProviderConfig, RpcConfig, load
 from barewire.rpc.faults import Fault, Trouble, from_error, from_status
 from barewire.rpc.heads import Heads
@@ -231,13 +232,31 @@ def test_secrets_come_from_the_environment_and_private_files(monkeypatch, tmp_pa
     assert resolve_secrets(f"${{file:{secret}}}", "w") == "def"
 
 
-def test_no_log_line_can_show_an_address(caplog):
-    for path in (ROOT / "src/barewire/rpc").rglob("*.py"):
-        for call in re.findall(r"log\.\w+\([^)]*\)", path.read_text(), re.DOTALL):
-            assert ".url" not in call, f"{path}: {call}"
-    with caplog.at_level(logging.DEBUG):
-        Address("https://h/secret")
-    assert "secret" not in caplog.text
+# Routes
+
+
+@pytest.mark.parametrize("method", ["eth_sendBundle", "eth_callBundle", "mev_sendBundle"])
+def test_what_carries_bundles_is_not_sent_without_a_route(method):
+    client = RpcClient.from_urls(["http://127.0.0.1:1"])
+    with pytest.raises(BarewireError, match="has no route"):
+        asyncio.run(client.request(method, [{}]))
+
+
+def test_a_private_hash_is_asked_for_and_sent_on_its_route_alone():
+    secret = Confidential()
+    assert not secret
+    secret.sending("0xab", "")  # a public one needs no memory
+    assert not secret
+    secret.sending("0xcd", "dark")
+    secret.sending("0xcd", "dark")
+    assert secret.route_of(["0xCD"], "") == "dark"
+    assert secret.route_of(["0xcd"], "dark") == "dark"
+    assert secret.route_of(["0xab"], "") == ""
+    for other in ("", "light"):
+        with pytest.raises(BarewireError, match="private route 'dark'"):
+            secret.sending("0xcd", other)
+    with pytest.raises(BarewireError, match="belongs to the private route 'dark'"):
+        secret.route_of(["0xcd"], "light")
 
 
 # Configuration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -196,6 +197,65 @@ def test_rate_limits_are_kept():
     assert world.providers[0].tally.sent >= 50 * 9
 
 
+def test_compute_units_are_kept():
+    terms = [Terms("a", units_per_s=260), Terms("b")]  # ten eth_calls of 26
+    world = World([steady(1), steady(20)], terms=terms)
+    world.load(50, 10)
+    assert 90 <= world.providers[0].tally.sent <= 10 * 10 + 11
+
+
+def test_weight_and_priority_count_beside_latency():
+    world = World(
+        [steady(2), steady(3), steady(4)], terms=[Terms("a", priority=4), Terms("b"), Terms("c")]
+    )
+    world.load(100, 3)
+    assert world.chosen[-100:].count("b") == 100
+    world = World([steady(2), steady(3)], terms=[Terms("a"), Terms("b", weight=4.0)])
+    world.load(100, 3)
+    assert world.chosen[-100:].count("b") == 100
+
+
+def test_old_states_are_asked_of_archives():
+    terms = [Terms("pruned", archive=False), Terms("archive")]
+    world = World([steady(1), steady(20)], terms=terms)
+    world.load(50, 1)
+    world.chosen.clear()
+    world.load(50, 1, archive=True)
+    assert set(world.chosen) == {"archive"}
+    world.chosen.clear()
+    world.load(50, 1)
+    assert set(world.chosen) == {"pruned"}
+
+
+def test_who_turns_out_to_be_no_archive_is_not_punished_for_it():
+    world = World([steady(1), steady(20)])
+    world.load(50, 1)
+    world.behaviours[0] = failing(Fault.PRUNED)
+    world.call()
+    world.run(100)
+    assert world.chosen[-1] == "p1"
+    assert not world.providers[0].archive
+    assert not world.providers[0].strikes
+    world.behaviours[0] = steady(1)
+    world.load(50, 1)
+    assert world.chosen[-40:].count("p0") == 40
+
+
+def test_without_traffic_a_probe_brings_an_ejected_provider_back():
+    world = World(healthy(2))
+    world.load(100, 1)
+    sick = world.providers[0]
+    world.behaviours[0] = failing(Fault.PROVIDER)
+    world.load(100, 0.1)
+    assert world.pool.ejection.is_out(sick, world.now)
+    world.behaviours[0] = steady(1)
+    for _ in range(4):  # the health check's question, every five seconds
+        world.run(5_000)
+        world.call("eth_getBlockByNumber", only=sick)
+        world.run(100)
+    assert not world.pool.ejection.is_out(sick, world.now)
+
+
 def test_method_not_found_is_remembered():
     world = World([failing(Fault.UNSUPPORTED), steady(2)])
     world.load(50, 1, "debug_traceTransaction")
@@ -270,6 +330,29 @@ def test_speculative_hedges_stay_within_their_share(share, tail, seed):
     world.run(5_000)
     assert world.pool.hedges <= share * world.pool.calls + 1
     assert not world.failures
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    usual=st.floats(0.1, 400),
+    floor=st.floats(1, 50),
+    stretch=st.floats(1, 10),
+    seed=st.integers(0, 1000),
+)
+def test_nobody_is_asked_before_the_floor_and_somebody_is_at_the_ceiling(
+    usual, floor, stretch, seed
+):
+    policy = Policy(hedge_floor_ms=floor, hedge_ceiling_ms=floor * stretch)
+    world = World([steady(usual)] * 3, policy=policy, seed=seed)
+    world.load(20, 3)
+    world.sent.clear()
+    world.behaviours = [hang] * 3
+    call = world.call()
+    world.run(policy.hedge_ceiling_ms * 2.5)
+    mine = [a.sent_ns / 1e6 for a in world.sent if a.call is call]
+    for before, after in itertools.pairwise(mine):
+        assert floor - 0.001 <= after - before <= policy.hedge_ceiling_ms + 0.001
+    assert len(mine) == 3
 
 
 @settings(max_examples=20, deadline=None)
