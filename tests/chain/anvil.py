@@ -83,6 +83,11 @@ class Anvil:
         """The URL of JSON-RPC over WebSocket."""
         return f"ws://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Its process, for tests that stop or kill it."""
+        return self._process.pid
+
     def __enter__(self) -> Self:
         binary = npm_packages() / "@foundry-rs/anvil-linux-amd64/bin/anvil"
         requires(binary.exists(), "anvil (its package is pinned for x86-64 only)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import ssl
 import struct
@@ -21,6 +22,9 @@ from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
 __all__ = ["MODES", "FaultProxy"]
+
+_MUTE = logging.getLogger("fault-proxy")  # tests look at what the client logs
+_MUTE.disabled = True
 
 MODES = (
     "ok",
@@ -239,7 +243,7 @@ class FaultProxy:
     async def _pipe(
         self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        protocol = ServerProtocol()
+        protocol = ServerProtocol(logger=_MUTE)
         protocol.receive_data(head)
         (request,) = protocol.events_received()
         protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
@@ -259,7 +263,7 @@ class FaultProxy:
                 self._say(said.encode(), protocol, writer)
 
         async with connect(
-            f"ws://127.0.0.1:{self.node_port}", ping_interval=None, max_size=None
+            f"ws://127.0.0.1:{self.node_port}", ping_interval=None, max_size=None, logger=_MUTE
         ) as node:
             both = [asyncio.create_task(up(node)), asyncio.create_task(down(node))]
             try:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
+import logging
+import os
+import signal
+import socket
 import ssl
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 from cryptography import x509
@@ -17,11 +23,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from eth_account import Account
+from web3 import AsyncWeb3
 
 from barewire.errors import BarewireError
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig
 from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.rpc.status import snapshot
+from barewire.rpc.web3_provider import BarewireProvider
 from tests.chain.anvil import Anvil
 from tests.chain.fault_proxy import FaultProxy
 
@@ -207,6 +216,112 @@ async def test_private_bytes_reach_only_their_route(lab, node):
     assert "eth_sendRawTransaction" in proxies[3].seen
 
 
+async def test_a_receipt_poll_without_a_route_follows_the_private_one(lab, node):
+    proxies, _ = lab
+    providers = [ProviderConfig(name="dark", http=proxies[0].http, private="dark")]
+    providers += [ProviderConfig(name=f"p{i}", http=proxies[i].http) for i in (1, 2)]
+    me = Account.from_key(KEY).address
+    async with RpcClient(RpcConfig(providers=providers, mirror_share=1.0)) as client:
+        nonce = int(await client.request("eth_getTransactionCount", [me, "pending"]), 16)
+        raw, number = signed(node, nonce)
+        await client.send_raw(raw, route="dark")
+        for method in ("eth_getTransactionReceipt", "eth_getTransactionByHash"):
+            await client.request(method, [number])
+        with pytest.raises(BarewireError, match="was sent on the private route 'dark'"):
+            await client.send_raw(raw)
+    told = {"eth_sendRawTransaction", "eth_getTransactionReceipt", "eth_getTransactionByHash"}
+    assert told <= set(proxies[0].seen)
+    assert not told & (set(proxies[1].seen) | set(proxies[2].seen))
+
+
+async def test_web3_with_a_route_stays_on_it(lab):
+    proxies, _ = lab
+    providers = [ProviderConfig(name="dark", http=proxies[0].http, private="dark")]
+    providers += [ProviderConfig(name="lit", http=proxies[1].http)]
+    async with AsyncWeb3(BarewireProvider(RpcConfig(providers=providers), route="dark")) as w3:
+        await w3.eth.get_balance(IDENTITY["to"])
+    assert "eth_getBalance" in proxies[0].seen
+    assert "eth_getBalance" not in proxies[1].seen
+
+
+async def test_real_nodes_stopped_and_killed():
+    """SIGSTOP is a hang that no proxy plays: the kernel goes on taking what is sent."""
+    with Anvil("--block-time", "1") as a, Anvil("--block-time", "1") as b, Anvil() as c:
+        nodes = [a, b, c]
+        providers = [
+            ProviderConfig(name=f"node{i}", ws=one.ws, http=one.http) for i, one in enumerate(nodes)
+        ]
+        config = RpcConfig(providers=providers, max_lag=1_000, check_ms=500)
+        async with RpcClient(config) as client:
+            await load(client, 0.3)
+            busiest = max(client.pool.providers, key=lambda p: p.tally.sent)
+            first = nodes.pop(client.pool.providers.index(busiest))
+            os.kill(first.pid, signal.SIGSTOP)
+            try:
+                assert max(await load(client, 1.0)) < 1_000
+                os.kill(nodes[0].pid, signal.SIGKILL)
+                assert len(await load(client, 1.0)) == 100
+            finally:
+                os.kill(first.pid, signal.SIGCONT)
+            assert busiest.state(time.monotonic_ns()) in ("ejected", "probation")
+
+
+async def test_an_ejected_provider_comes_back_without_traffic(lab):
+    proxies, connect = lab
+    client = await connect(check_ms=100)
+    await load(client, 0.3)
+    sick = best_of(client, proxies)
+    provider = client.pool.providers[proxies.index(sick)]
+    await sick.set("500")
+    await load(client, 0.3)
+    assert client.pool.ejection.is_out(provider, time.monotonic_ns())
+    await sick.set("ok")
+    async with asyncio.timeout(10):
+        while client.pool.ejection.is_out(provider, time.monotonic_ns()):
+            await asyncio.sleep(0.05)
+    assert "eth_call" not in sick.seen[-3:]  # nothing but the health check's questions
+
+
+async def test_no_more_connections_than_configured_and_none_delayed(node):
+    async with FaultProxy(node.port) as proxy:
+        await proxy.set("slow")
+        provider = ProviderConfig(name="a", http=proxy.http, connections=7, batch_items=1)
+        async with RpcClient(RpcConfig(providers=[provider], sharing=False)) as client:
+            calls = [client.request("eth_getCode", [IDENTITY["to"], "latest"]) for _ in range(30)]
+            assert await asyncio.gather(*calls) == ["0x"] * 30
+            channel = client.links[0].http
+            assert len(channel._all) == 7
+            for connection in channel._all:
+                sock = connection.transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert ProviderConfig(name="b", http="http://b").connections == 100
+
+
+async def test_no_log_line_shows_a_credential(node, caplog):
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("asyncio").setLevel(logging.DEBUG)
+    async with FaultProxy(node.port) as proxy:
+        headers = {"x-api-key": "sesame-in-a-header"}
+        providers = [
+            ProviderConfig(name="http", http=f"{proxy.http}/sesame-in-a-path", headers=headers),
+            ProviderConfig(name="ws", ws=f"{proxy.ws}/sesame-in-a-path", headers=headers),
+            ProviderConfig(
+                name="down", http="http://u:sesame@127.0.0.1:1/sesame?k=sesame", headers=headers
+            ),
+        ]
+        async with RpcClient(RpcConfig(providers=providers)) as client:
+            await load(client, 0.2)
+            for mode in ("garbage", "500", "reset", "ok"):
+                await proxy.set(mode)
+                with contextlib.suppress(AllProvidersFailed):
+                    await client.request("eth_getCode", [IDENTITY["to"], "latest"], timeout_ms=300)
+            shown = [msgspec.json.encode(snapshot(client)).decode(), repr(client.config.policy())]
+            shown += [str(link.http.address) for link in client.links if link.http]
+            shown += [repr(client.config)]
+    assert "sesame" not in caplog.text
+    assert "sesame" not in "".join(shown)
+
+
 async def test_a_refused_batch_is_split_and_nothing_is_lost(lab):
     proxies, connect = lab
     await proxies[0].set("refuse-batch")
@@ -272,7 +387,7 @@ async def test_one_who_gives_up_does_not_take_the_others_with_him(lab):
 def certificate(folder: Path, *, days: int) -> tuple[Path, ssl.SSLContext]:
     """A self-signed certificate for provider.test that ends in `days`, and a server with it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "provider.test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"provider {days}")])
     now = datetime.datetime.now(datetime.UTC)
     built = (
         x509.CertificateBuilder()
@@ -319,6 +434,29 @@ async def test_an_expired_certificate_is_named_and_the_others_serve(node, tmp_pa
             await load(client, 0.3)
             assert "certificate has expired" in client.pool.providers[0].last_trouble
             assert client.pool.providers[0].state(time.monotonic_ns()) == "down"
+
+
+async def test_a_certificate_that_expires_while_in_use(node, tmp_path):
+    """What is connected goes on; a new connection is refused, and the next provider serves."""
+    pem, context = certificate(tmp_path, days=30)
+    context.num_tickets = 0  # a resumed session would not look at the certificate again
+    later, _ = certificate(tmp_path, days=-1)
+    trusted = tmp_path / "both.pem"
+    trusted.write_bytes(pem.read_bytes() + later.read_bytes())
+    async with FaultProxy(node.port, tls=context) as bad, FaultProxy(node.port) as good:
+        providers = [
+            ProviderConfig(name="bad", ca_file=str(trusted), http=bad.http),
+            ProviderConfig(name="good", http=good.http),
+        ]
+        async with RpcClient(RpcConfig(providers=providers)) as client:
+            await load(client, 0.2)
+            assert bad.seen
+            context.load_cert_chain(later, tmp_path / "key-1.pem")
+            await load(client, 0.2)
+            bad.cut()
+            assert len(await load(client, 0.5)) == 50
+            await asyncio.sleep(0.3)
+            assert "certificate has expired" in client.pool.providers[0].last_trouble
 
 
 async def test_tls_sessions_are_resumed(node, tmp_path):
@@ -368,8 +506,9 @@ async def test_nothing_can_be_reached_and_the_error_says_what():
     assert "apikey" not in str(caught.value)
 
 
-async def test_http2_against_an_independent_server(node, tmp_path):
+async def test_http2_against_an_independent_server(node, tmp_path, caplog):
     """node's http2 (nghttp2) before anvil, in plain text with prior knowledge."""
+    caplog.set_level(logging.DEBUG)
     script = tmp_path / "h2.js"
     script.write_text(
         """
@@ -398,12 +537,19 @@ async def test_http2_against_an_independent_server(node, tmp_path):
     try:
         assert process.stdout is not None
         port = int(await process.stdout.readline())
-        provider = ProviderConfig(name="h2", http=f"http://127.0.0.1:{port}", http2=True)
+        provider = ProviderConfig(
+            name="h2",
+            http=f"http://127.0.0.1:{port}/sesame",
+            http2=True,
+            headers={"x-api-key": "sesame"},
+        )
         async with RpcClient(RpcConfig(providers=[provider])) as client:
             assert len(await load(client, 0.5)) == 50
             big = IDENTITY | {"data": "0x" + "ab" * 100_000}
             said = await client.request("eth_call", [big, "latest"])
             assert said == big["data"]
+        assert "sesame" not in caplog.text
+        assert "hpack" not in caplog.text
     finally:
         process.kill()
         await process.wait()

@@ -72,6 +72,10 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     batch_bytes: int = 1_000_000
     price: float = 1.0
 
+    def __repr__(self) -> str:
+        shown = [redact(address) for address in (self.ipc, self.ws, self.http) if address]
+        return f"ProviderConfig({self.name!r}: {', '.join(shown)})"
+
     @classmethod
     def from_url(cls, url: str, index: int = 0) -> ProviderConfig:
         """A provider with one address and defaults for the rest, named after its host."""

@@ -102,9 +102,11 @@ class Link:
         down = self._down[channel is self.stream]
         while True:
             if channel.is_up:
-                wait_s = 0.05
+                answered = self.provider.tally.answered
                 down.clear()
                 await down.wait()
+                if self.provider.tally.answered > answered:
+                    wait_s = 0.05  # who only accepts and hangs up is called less and less often
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  (spreads load)
             wait_s = min(wait_s * 2, 5.0)
             await self._try(channel)
