@@ -142,11 +142,14 @@ class Namespace:
             os.close(fd)
 
     def run(self, *command: str) -> str:
-        """Runs a command inside and gives its output."""
-        return sh("ip", "netns", "exec", self.name, *command)
+        """Runs a command inside and gives its output.
+
+        By nsenter, because ``ip netns exec`` mounts a sysfs of its own, which a chroot forbids.
+        """
+        return sh("nsenter", f"--net={RUN / self.name}", *command)
 
     def popen(self, *command: str, **how: Any) -> subprocess.Popen[Any]:
-        """Starts a command inside, by nsenter, so that the pid is the command's own."""
+        """Starts a command inside; the pid is the command's own."""
         return subprocess.Popen(["nsenter", f"--net={RUN / self.name}", *command], **how)
 
     def start(self, function: Callable[..., Any], *args: Any) -> Child:
@@ -230,15 +233,14 @@ class Pair:
             *("peer", "name", INTERFACE, "netns", b.name, *many),
         )
         for end in (a, b):
-            ip = ("ip", "-n", end.name)
-            sh(*ip, "link", "set", INTERFACE, "address", end.mac, "mtu", str(self.mtu))
-            sh(*ip, "addr", "add", f"{end.ip4}/24", "dev", INTERFACE)
-            sh(*ip, "addr", "add", f"{end.ip6}/64", "dev", INTERFACE, "nodad")
-            sh(*ip, "link", "set", "lo", "up")
-            sh(*ip, "link", "set", INTERFACE, "up")
+            end.run("ip", "link", "set", INTERFACE, "address", end.mac, "mtu", str(self.mtu))
+            end.run("ip", "addr", "add", f"{end.ip4}/24", "dev", INTERFACE)
+            end.run("ip", "addr", "add", f"{end.ip6}/64", "dev", INTERFACE, "nodad")
+            end.run("ip", "link", "set", "lo", "up")
+            end.run("ip", "link", "set", INTERFACE, "up")
             # The kernel adds this route about a second later, and IPv6 is deaf until then.
             multicast = ("multicast", "ff00::/8", "dev", INTERFACE, "table", "local")
-            sh(*ip, "-6", "route", "replace", *multicast)
+            end.run("ip", "-6", "route", "replace", *multicast)
             if not self.offloads:
                 off = ("tx", "off", "tso", "off", "gso", "off", "gro", "off")
                 end.run("ethtool", "-K", INTERFACE, *off)

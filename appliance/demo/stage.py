@@ -76,17 +76,26 @@ def play(show: Show) -> int:
 @contextlib.contextmanager
 def _place(show: Show) -> Iterator[_Place]:
     """Two namespaces where we may; loopback and kernel sockets, said aloud, where we may not."""
-    if os.geteuid() != 0:
-        if show.via == "afxdp":
-            raise BarewireError("--via afxdp needs root", hint="sudo ./run demo")
-        console.print(
-            "Not root: no network namespaces and no AF_XDP (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF).\n"
-            "The demo runs over kernel sockets on loopback instead.",
-            style="bold",
-        )
-        yield _Place((), (), "127.0.0.1", _LOOPBACK, "kernel")
-        return
-    with Pair() as pair:
+    with contextlib.ExitStack() as stack:
+        try:
+            if os.geteuid() != 0:
+                raise PermissionError(
+                    "not root (CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_NET_RAW, CAP_BPF)"
+                )
+            pair = stack.enter_context(Pair())
+        except (OSError, RuntimeError) as error:
+            if show.via == "afxdp":
+                raise BarewireError(
+                    f"--via afxdp needs root and network namespaces: {error}",
+                    hint="sudo ./run demo",
+                ) from error
+            console.print(
+                f"No network namespaces and no AF_XDP: {error}.\n"
+                "The demo runs over kernel sockets on loopback instead.",
+                style="bold",
+            )
+            yield _Place((), (), "127.0.0.1", _LOOPBACK, "kernel")
+            return
         via = "kernel" if show.via == "kernel" else f"afxdp:{pair.b.interface}"
         yield _Place(
             ("nsenter", f"--net=/run/netns/{pair.a.name}"),
