@@ -22,7 +22,7 @@ from barewire.feeds.websocket import WebSocket
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import Transaction
 
-__all__ = ["CAUSES", "Announced", "ControlFrame", "Other", "TxFeed"]
+__all__ = ["BURST", "CAUSES", "Announced", "ControlFrame", "Other", "TxFeed"]
 
 BURST: int = lib.BW_TXFEED_BURST
 """Transactions that one native call hands out at most."""
@@ -78,6 +78,8 @@ class TxFeed:
 
     Attributes:
         native: ``struct bw_txfeed *``, for native loops; valid as long as this object.
+        event: what the last :meth:`read_into` found that is no transaction.
+        more: that call left something to be read.
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class TxFeed:
         self._lent_text: Any = None
         self._messages: Any = ffi.new("struct bw_message[]", BURST)
         self._event: Any = ffi.new("struct bw_txfeed_event *")
+        self.event: Announced | Other | ControlFrame | None = None
+        self.more = False
         self._stats = lib.bw_txfeed_stats(self.native)
 
     def lend(self, data: bytes | memoryview, arrival_ns: int = 0, clock: int = 0) -> None:
@@ -128,23 +132,40 @@ class TxFeed:
         self._lent_text = ffi.from_buffer("uint8_t[]", text)
         lib.bw_txfeed_lend_text(self.native, self._lent_text, len(text), bare, arrival_ns, clock)
 
+    def read_into(self, messages: Any, records: Any, room: int) -> int:
+        """One native call: writes at most `room` transactions; returns how many.
+
+        Afterwards :attr:`event` is what came behind them, if it is no transaction, and :attr:`more`
+        tells whether to call again.
+
+        Args:
+            messages: ``struct bw_message[]``, which will point to the envelopes. They are valid
+                until the next call.
+            records: ``struct bw_tx[]``.
+            room: of both, 1 to `BURST`.
+        """
+        count: int = lib.bw_txfeed_read(self.native, messages, records, room, self._event)
+        kind = self._event.kind
+        self.more = kind != lib.BW_TXFEED_NONE
+        self.event = self._take(kind) if self.more else None
+        return count
+
     def read(self) -> Iterator[Item]:
         """What the lent bytes complete, in order."""
-        more = True
-        while more:
+        self.more = True
+        while self.more:
             records = ffi.new("struct bw_tx[]", BURST)
-            count = lib.bw_txfeed_read(self.native, self._messages, records, BURST, self._event)
-            kind = self._event.kind
-            event = self._take(kind)
+            count = self.read_into(self._messages, records, BURST)
+            event = self.event
             for i in range(count):
                 message = self._messages[i]
-                raw = bytes(ffi.buffer(message.data, message.len))
-                yield Transaction(records + i, raw, records)
+                yield Transaction(
+                    records + i, bytes(ffi.buffer(message.data, message.len)), records
+                )
             if event is not None:
                 yield event
-            more = kind != lib.BW_TXFEED_NONE
 
-    def _take(self, kind: int) -> Item | None:
+    def _take(self, kind: int) -> Announced | Other | ControlFrame | None:
         event = self._event
         if kind == lib.BW_TXFEED_OTHER:
             return Other(bytes(ffi.buffer(event.text, event.text_len)))

@@ -1,0 +1,455 @@
+"""Pending transactions by subscription: a node's WebSocket or IPC socket, or bloXroute's gateway.
+
+    session = PendingTransactions("ws://10.0.0.2:8546", decoder)
+    transport.send(session.data_to_send())
+    session.lend(data, arrival_ns, clock)                   # what the transport received
+    while count := session.read_into(messages, records, 64) or session.more:
+        ...                                                 # count checked records
+    session.tick(now_mono_ns)                               # a few times a second
+    transport.send(session.data_to_send())
+
+Sans-I/O: the transport (TCP, TLS or a Unix socket), its clock and the decision to reconnect are the
+caller's. Transactions are read by native/txfeed.h; all that is decided here happens once a
+connection, once a burst or a few times a second, but for hash-only subscriptions, where every hash
+is handled here before its body is asked for.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from barewire._native import ffi
+from barewire.feeds.hole import Hole
+from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Other, TxFeed
+from barewire.feeds.websocket import Closed, Message, Opened, State, WebSocket
+from barewire.mempool.decoder import Decoder
+from barewire.mempool.record import Transaction
+
+__all__ = ["Counts", "PendingTransactions", "Phase", "Style", "Timing"]
+
+Style = Literal["bodies", "hashes", "bloxroute"]
+"""What is subscribed to: `eth_subscribe` to whole transactions (geth, reth, anvil and others take
+`true` as its second parameter), to hashes whose bodies are then fetched, or bloXroute's `newTxs`.
+"""
+
+_SUBSCRIBE: dict[Style, tuple[str, list[Any]]] = {
+    "bodies": ("eth_subscribe", ["newPendingTransactions", True]),
+    "hashes": ("eth_subscribe", ["newPendingTransactions"]),
+    "bloxroute": ("subscribe", ["newTxs", {"include": ["tx_hash", "raw_tx"]}]),
+}
+
+
+class Phase(enum.Enum):
+    """Where a connection is."""
+
+    CONNECTING = "connecting"
+    SUBSCRIBING = "subscribing"
+    LIVE = "live"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long is waited for what, and how much is asked for at once.
+
+    Attributes:
+        answer_ns: for the handshake, the subscription, and a sign of life.
+        ask_every_ns: between two questions for the head of the chain, which are the signs of life:
+            a node that answers them is not hung, however quiet its pool.
+        fetch_ns: for the body of an announced hash.
+        batch: hashes fetched in one request.
+    """
+
+    answer_ns: int = 10_000_000_000
+    ask_every_ns: int = 5_000_000_000
+    fetch_ns: int = 2_000_000_000
+    batch: int = 100
+
+
+@dataclass(slots=True)
+class Counts:
+    """What came about, over all connections of one source.
+
+    Attributes:
+        connections: begun. failures: and ended.
+        fetched: bodies asked for by hash. known: hashes not asked for, as another source had them.
+        vanished: answered with null: gone from the pool. unanswered: not answered in time.
+        errors: error answers to anything.
+        unclear: JSON that was neither expected nor a transaction.
+    """
+
+    connections: int = 0
+    failures: int = 0
+    fetched: int = 0
+    known: int = 0
+    vanished: int = 0
+    unanswered: int = 0
+    errors: int = 0
+    unclear: int = 0
+
+
+class _Answer(msgspec.Struct):
+    """What all answers have; `result` is read by whoever asked."""
+
+    id: int | str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"")
+    error: Any = None
+    method: str | None = None
+
+
+class PendingTransactions:
+    """One source of pending transactions, over one connection after the other.
+
+    Args:
+        url: ``ws://``, ``wss://``, or ``ipc://PATH`` for JSON without frames.
+        decoder: judges the envelopes.
+        style: see `Style`.
+        headers: of the WebSocket handshake; credentials go here.
+        source: number of the source, in the records.
+        trusted: marks the records as from a trusted source.
+        known: whether a hash has been delivered already, so that its body is not fetched.
+        timing: see `Timing`.
+        max_message: bytes of one message at most.
+        deflate: offer permessage-deflate.
+
+    Attributes:
+        phase: of the current connection.
+        why: what ended it.
+        hole: what the pool said after a reconnect.
+        filling: the records of the last :meth:`read_into` are from the pool, not from the stream,
+            and their time says nothing about the source.
+        more: that call left something to be read.
+        counts: see `Counts`.
+        last_error: the last error answer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        decoder: Decoder,
+        *,
+        style: Style = "bodies",
+        headers: Mapping[str, str] | None = None,
+        source: int = 0,
+        trusted: bool = False,
+        known: Callable[[bytes], bool] | None = None,
+        timing: Timing | None = None,
+        max_message: int = 16 << 20,
+        deflate: bool = False,
+    ) -> None:
+        self.url = url
+        self.style: Style = style
+        self._decoder = decoder
+        self._headers = dict(headers or {})
+        self._source = source
+        self._trusted = trusted
+        self._known = known
+        self._timing = timing or Timing()
+        self._max_message = max_message
+        self._deflate = deflate
+        self.counts = Counts()
+        self.hole = Hole(supported=style != "bloxroute")
+        self.last_error = ""
+        self._past: dict[str, Any] = {}
+        self._number = 0
+        self.connect(None)
+
+    def connect(self, now_mono_ns: int | None) -> None:
+        """Begins anew, for a new connection of the transport.
+
+        Args:
+            now_mono_ns: a clock reading; None for the first connection, which fills no hole.
+        """
+        self._past = self._read_stats() if self.counts.connections else {}
+        self.counts.connections += 1
+        self.phase = Phase.CONNECTING
+        self.why = ""
+        self.more = self.filling = False
+        self._out: list[bytes] = []
+        self._asked: dict[int, str] = {}
+        self._fetching: dict[bytes, tuple[int, int]] = {}  # hash -> number, and when asked
+        self._fetched_hash: dict[int, bytes] = {}
+        self._wanted: dict[bytes, None] = {}
+        self._texts: list[bytes] = []
+        self._since_ns = now_mono_ns
+        self._next_question_ns = 0
+        self._arrival = (0, 0)
+        self._websocket: WebSocket | None = None
+        if not self.url.startswith("ipc:"):
+            self._websocket = WebSocket(
+                self.url,
+                headers=self._headers,
+                max_message=self._max_message,
+                deflate=self._deflate,
+            )
+        self.feed = TxFeed(
+            self._decoder,
+            websocket=self._websocket,
+            source=self._source,
+            trusted=self._trusted,
+            max_text=self._max_message,
+        )
+        self.hole.begin()
+        if self._websocket is None:
+            self._subscribe()
+
+    # Out.
+
+    def data_to_send(self) -> bytes:
+        """What has to be sent now; asked for once."""
+        if self._websocket is None:
+            out, self._out = b"".join(self._out), []
+            return out
+        return self._websocket.data_to_send()
+
+    def _send(self, text: bytes) -> None:
+        if self._websocket is None:
+            self._out.append(text)
+        elif self._websocket.state is State.OPEN:
+            self._websocket.send(text)
+
+    def _ask(self, method: str, params: list[Any], about: str) -> int:
+        self._number += 1
+        self._asked[self._number] = about
+        self._send(_request(self._number, method, params))
+        return self._number
+
+    def _subscribe(self) -> None:
+        self.phase = Phase.SUBSCRIBING
+        method, params = _SUBSCRIBE[self.style]
+        self._ask(method, params, "subscribe")
+
+    # In.
+
+    def lend(self, data: bytes | memoryview, arrival_ns: int, clock: int) -> None:
+        """Lends bytes that the transport received; read them all before lending more.
+
+        Args:
+            data: must not change until then.
+            arrival_ns: when they came, by the clock `clock` (``enum dpb_clock``).
+            clock: see above.
+        """
+        self._arrival = (arrival_ns, clock)
+        if self._websocket is not None and self._websocket.state is State.CONNECTING:
+            answer = self._websocket.shake(bytes(data))
+            if isinstance(answer, Closed):
+                self._fail(answer.reason)
+            if not isinstance(answer, tuple):
+                data = b""
+            else:
+                data = answer[1]
+                assert isinstance(answer[0], Opened)
+                self._subscribe()
+        self.feed.lend(data, arrival_ns, clock)
+
+    def read_into(self, messages: Any, records: Any, room: int = BURST) -> int:
+        """Writes transactions as `TxFeed.read_into` does, and sees to everything else.
+
+        Returns:
+            How many. 0 means that everything has been read, unless :attr:`more` is set.
+        """
+        self.filling = False
+        while self.phase is not Phase.FAILED:
+            count = self.feed.read_into(messages, records, room)
+            if self.feed.event is not None:
+                self._see_to(self.feed.event)
+            if count and (self._fetching or self.filling):
+                self._note_bodies(records, count)
+            self.more = self.feed.more or bool(self._texts or self._wanted)
+            if count:
+                return count
+            if self.feed.more:
+                continue
+            self._fetch()
+            if not self._texts:
+                break
+            # From the pool: lent when the stream is read to its end, so that they do not mix.
+            self.filling = True
+            self.feed.lend_text(self._texts.pop(0), *self._arrival)
+        self.more = False
+        return 0
+
+    def receive(self, data: bytes, arrival_ns: int = 0, clock: int = 0) -> Iterator[Transaction]:
+        """:meth:`lend` and :meth:`read_into` for tools and tests: the transactions, copied."""
+        self.lend(data, arrival_ns, clock)
+        messages = ffi.new("struct bw_message[]", BURST)
+        while True:
+            records = ffi.new("struct bw_tx[]", BURST)
+            count = self.read_into(messages, records)
+            for i in range(count):
+                raw = bytes(ffi.buffer(messages[i].data, messages[i].len))
+                yield Transaction(records + i, raw, records)
+            if not count and not self.more:
+                return
+
+    def end(self, reason: str) -> None:
+        """The transport ended; `reason` says how."""
+        self._fail(reason)
+
+    def tick(self, now_mono_ns: int) -> None:
+        """What depends on time: asks for signs of life, gives up on what does not come."""
+        timing = self._timing
+        if self.phase is Phase.FAILED:
+            return
+        if self._since_ns is None:
+            self._since_ns = now_mono_ns
+        late = now_mono_ns - self._since_ns > timing.answer_ns
+        if self.phase is not Phase.LIVE:
+            if late:
+                self._fail(f"not subscribed within {timing.answer_ns / 1e9:g} s")
+            return
+        if self.hole.waiting and not self.hole.asked:
+            self._ask_pool()
+        if "head" in self._asked.values():
+            if late:
+                self._fail(f"no sign of life within {timing.answer_ns / 1e9:g} s")
+        elif now_mono_ns >= self._next_question_ns:
+            self._since_ns = now_mono_ns
+            self._next_question_ns = now_mono_ns + timing.ask_every_ns
+            if self.style == "bloxroute":
+                self._asked[0] = "head"
+                assert self._websocket is not None
+                self._websocket.ping()
+            else:
+                self._ask("eth_blockNumber", [], "head")
+        for wanted, (number, asked_ns) in list(self._fetching.items()):
+            if asked_ns == 0:
+                self._fetching[wanted] = (number, now_mono_ns)
+            elif now_mono_ns - asked_ns > timing.fetch_ns:
+                self.counts.unanswered += 1
+                self._fetched_hash.pop(number, None)
+                del self._fetching[wanted]
+
+    # What is not a transaction.
+
+    def _see_to(self, event: Announced | Other | ControlFrame) -> None:
+        if isinstance(event, Announced):
+            if self._known is not None and self._known(event.hash):
+                self.counts.known += 1
+            elif event.hash not in self._fetching:
+                self._wanted[event.hash] = None
+        elif isinstance(event, Other):
+            self._answered(event.text)
+        else:
+            assert self._websocket is not None
+            for said in self._websocket.take(event.event):
+                if isinstance(said, Closed):
+                    by = "closed by the other side" if said.by_peer else "failed"
+                    self._fail(f"{by}: {said.code} {said.reason}".rstrip())
+                elif isinstance(said, Message):
+                    self.feed.lend_text(said.data, *self._arrival)
+                else:
+                    self._asked.pop(0, None)  # the answer to our ping
+
+    def _answered(self, text: bytes) -> None:
+        try:
+            answer = msgspec.json.decode(text, type=_Answer)
+        except msgspec.MsgspecError:
+            self.counts.unclear += 1
+            return
+        if answer.method is not None:  # another subscription's, or none that we know
+            self.counts.unclear += 1
+            return
+        number = answer.id if isinstance(answer.id, int) else -1
+        about = self._asked.pop(number, "")
+        wanted = self._fetched_hash.pop(number, None)
+        if answer.error is not None or not bytes(answer.result):
+            self.counts.errors += 1
+            self.last_error = bytes(text[:500]).decode(errors="replace")
+            if about == "subscribe":
+                self._fail(f"the subscription was refused: {self.last_error}")
+            elif about.startswith("hole:"):
+                self._ask_hole(self.hole.refused(about[5:]))
+            elif wanted is not None:
+                self._fetching.pop(wanted, None)
+            return
+        if about == "subscribe":
+            self.phase = Phase.LIVE
+        elif about == "head":
+            self._ask_hole(self.hole.head(_quantity(answer.result)))
+        elif about.startswith("hole:"):
+            bodies = self.hole.answered(about[5:], bytes(answer.result))
+            self._texts += [_batch(bodies[i : i + 64]) for i in range(0, len(bodies), 64)]
+        elif wanted is not None:
+            self.counts.vanished += 1
+            self._fetching.pop(wanted, None)
+        else:
+            self.counts.unclear += 1
+
+    def _ask_pool(self) -> None:
+        self._ask_hole(self.hole.ask())
+
+    def _ask_hole(self, questions: list[tuple[str, list[Any], str]]) -> None:
+        for method, params, about in questions:
+            self._ask(method, params, f"hole:{about}")
+
+    def _fetch(self) -> None:
+        """Asks for the bodies of what was announced, as many at once as were."""
+        wanted_now, self._wanted = list(self._wanted), {}
+        for at in range(0, len(wanted_now), self._timing.batch):
+            batch = wanted_now[at : at + self._timing.batch]
+            requests = []
+            for wanted in batch:
+                self._number += 1
+                self._fetching[wanted] = (self._number, 0)
+                self._fetched_hash[self._number] = wanted
+                params = ["0x" + wanted.hex()]
+                requests.append(_request(self._number, "eth_getTransactionByHash", params))
+            self.counts.fetched += len(batch)
+            self._send(b"[" + b",".join(requests) + b"]")
+
+    def _note_bodies(self, records: Any, count: int) -> None:
+        if self.filling:
+            self.hole.filled += count
+        for i in range(count):
+            number, _ = self._fetching.pop(bytes(records[i].hash), (-1, 0))
+            self._fetched_hash.pop(number, None)
+
+    def _fail(self, why: str) -> None:
+        if self.phase is Phase.FAILED:
+            return
+        self.phase = Phase.FAILED
+        self.why = why
+        self.more = False
+        self.counts.failures += 1
+        self.counts.unanswered += len(self._fetching)
+        self.hole.broken()
+
+    # What was seen.
+
+    def stats(self) -> dict[str, Any]:
+        """Counters over all connections; refused texts by cause."""
+        return self._read_stats() | asdict(self.counts) | {"hole": self.hole.stats()}
+
+    def _read_stats(self) -> dict[str, Any]:
+        now = self.feed.stats()
+        past = self._past
+        refused = dict(past.get("refused", {}))
+        for name, count in now.pop("refused").items():  # type: ignore[union-attr]
+            refused[name] = refused.get(name, 0) + count
+        return {name: past.get(name, 0) + count for name, count in now.items()} | {
+            "refused": refused
+        }
+
+
+def _request(number: int, method: str, params: list[Any]) -> bytes:
+    call = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    return json.dumps(call, separators=(",", ":")).encode()
+
+
+def _batch(bodies: list[bytes]) -> bytes:
+    """Transaction objects as answers, the way the native reader takes many at once."""
+    return b"[" + b",".join(b'{"result":' + body + b"}" for body in bodies) + b"]"
+
+
+def _quantity(text: msgspec.Raw) -> int:
+    try:
+        return int(msgspec.json.decode(text, type=str), 16)
+    except (msgspec.MsgspecError, ValueError):
+        return 0

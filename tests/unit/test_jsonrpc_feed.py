@@ -1,0 +1,329 @@
+"""Sessions of pending transactions, on a clock of the test's own and bytes by hand."""
+
+import json
+import random
+
+import pytest
+from websockets.frames import Opcode
+from websockets.server import ServerProtocol
+
+from barewire.feeds.jsonrpc import PendingTransactions, Phase, Timing
+from barewire.mempool.decoder import Decoder, Rules
+from tests.transactions import envelope, make
+from tests.unit.txjson_texts import notification, spelled
+
+SECOND = 1_000_000_000
+
+
+def transaction(seed: int, kind: int = 2) -> tuple[dict, bytes]:
+    """Its JSON, and its bytes."""
+    fields = make(random.Random(seed), kind)
+    return spelled(kind, fields), envelope(kind, fields)
+
+
+class Node:
+    """The other side of a session over WebSocket."""
+
+    def __init__(self, session: PendingTransactions) -> None:
+        self.session = session
+        self.server = ServerProtocol(max_size=None)
+        self.server.receive_data(session.data_to_send())
+        [request] = self.server.events_received()
+        self.headers = request.headers
+        self.server.send_response(self.server.accept(request))
+        self.got: list = []
+        self.flush()
+
+    def asked(self) -> list:
+        """Requests that came since the last call; a batch is a list of its own."""
+        data = self.session.data_to_send()
+        if data:
+            self.server.receive_data(data)
+        frames = self.server.events_received()
+        return [json.loads(f.data) for f in frames if f.opcode is Opcode.TEXT]
+
+    def say(self, *messages) -> list[bytes]:
+        """Sends JSON; gives the envelopes of the transactions that it made."""
+        for message in messages:
+            self.server.send_text(json.dumps(message).encode())
+        return self.flush()
+
+    def flush(self) -> list[bytes]:
+        return [tx.raw for tx in self.session.receive(b"".join(self.server.data_to_send()))]
+
+    def subscribe(self, name: str = "0x1") -> dict:
+        [request] = self.asked()
+        assert self.say({"jsonrpc": "2.0", "id": request["id"], "result": name}) == []
+        assert self.session.phase is Phase.LIVE
+        return request
+
+
+def session(**options) -> PendingTransactions:
+    return PendingTransactions("ws://node.example", Decoder(Rules.preset("prague", 0)), **options)
+
+
+def test_bodies():
+    live = session(headers={"Authorization": "secret"})
+    assert live.phase is Phase.CONNECTING
+    node = Node(live)
+    assert node.headers["Authorization"] == "secret"
+    assert live.phase is Phase.SUBSCRIBING
+    request = node.subscribe()
+    assert (request["method"], request["params"]) == (
+        "eth_subscribe",
+        ["newPendingTransactions", True],
+    )
+    known = [transaction(n, n % 5) for n in range(200)]
+    assert node.say(*(notification(tx) for tx, _ in known)) == [raw for _, raw in known]
+    node.server.send_ping(b"still there?")
+    node.flush()
+    node.server.receive_data(live.data_to_send())
+    assert bytes(node.server.events_received()[0].data) == b"still there?"
+
+
+def test_transactions_behind_the_subscription_in_one_piece():
+    live = session()
+    node = Node(live)
+    [request] = node.asked()
+    tx, raw = transaction(1)
+    assert node.say({"id": request["id"], "result": "0x1"}, notification(tx)) == [raw]
+
+
+def test_hashes_are_fetched_in_batches_and_only_once():
+    live = session(style="hashes", known=lambda tx_hash: tx_hash == bytes(32))
+    node = Node(live)
+    assert node.subscribe()["params"] == ["newPendingTransactions"]
+    known = {tx["hash"]: (tx, raw) for tx, raw in map(transaction, range(150))}
+    announced = [*known, *list(known)[:10], "0x" + "00" * 32]
+    assert node.say(*(notification(tx_hash) for tx_hash in announced)) == []
+    batches = node.asked()
+    assert [len(batch) for batch in batches] == [100, 50]
+    answers = []
+    for batch in batches:
+        for request in batch:
+            assert request["method"] == "eth_getTransactionByHash"
+            tx, _ = known[request["params"][0]]
+            answers.append({"jsonrpc": "2.0", "id": request["id"], "result": tx})
+    gone, refused, late = answers.pop(), answers.pop(), answers.pop()
+    answers += [{"id": gone["id"], "result": None}, {"id": refused["id"], "error": {"code": 1}}]
+    random.Random(0).shuffle(answers)
+    assert len(node.say(answers[:80], answers[80:])) == 147
+    live.tick(1 * SECOND)
+    live.tick(4 * SECOND)
+    counts = live.stats()
+    assert (counts["fetched"], counts["known"], counts["vanished"]) == (150, 1, 1)
+    assert (counts["errors"], counts["unanswered"]) == (1, 1)
+    assert node.say([late]) == [known[late["result"]["hash"]][1]]
+
+
+def test_bloxroute():
+    live = session(style="bloxroute")
+    node = Node(live)
+    request = node.subscribe("3dea1a7e-5a3d-4c1d-9e9a-0f1f9a1c2e11")
+    assert (request["method"], request["params"][0]) == ("subscribe", "newTxs")
+    tx, raw = transaction(2)
+    assert node.say(notification({"txHash": tx["hash"], "rawTx": "0x" + raw.hex()})) == [raw]
+    live.tick(SECOND)
+    node.server.receive_data(live.data_to_send())
+    [ping] = node.server.events_received()
+    assert ping.opcode is Opcode.PING
+    node.flush()
+    live.tick(20 * SECOND)
+    assert live.phase is Phase.LIVE
+
+
+def test_over_ipc_without_frames():
+    live = PendingTransactions("ipc:///run/node.ipc", Decoder(Rules.preset("prague", 0)))
+    request = json.loads(live.data_to_send())
+    known = [transaction(n, n % 5) for n in range(70)]
+    data = json.dumps({"id": request["id"], "result": "0x7"}).encode()
+    data += b"".join(json.dumps(notification(tx)).encode() for tx, _ in known)
+    got = [tx.raw for at in range(0, len(data), 1000) for tx in live.receive(data[at : at + 1000])]
+    assert got == [raw for _, raw in known]
+
+
+def test_signs_of_life():
+    live = session(timing=Timing(answer_ns=10 * SECOND, ask_every_ns=5 * SECOND))
+    node = Node(live)
+    node.subscribe()
+    for n in range(4):
+        live.tick(n * 5 * SECOND)
+        [request] = node.asked()
+        assert request["method"] == "eth_blockNumber"
+        if n < 3:
+            node.say({"id": request["id"], "result": hex(n)})
+    live.tick(25 * SECOND)
+    assert live.phase is Phase.LIVE
+    live.tick(26 * SECOND)
+    assert live.phase is Phase.FAILED
+    assert live.why == "no sign of life within 10 s"
+    assert node.say(notification(transaction(1)[0])) == []
+
+
+def test_a_handshake_that_stalls():
+    live = session()
+    live.tick(5)
+    live.tick(5 + 11 * SECOND)
+    assert live.why == "not subscribed within 10 s"
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"error": {"code": -32601, "message": "no such method"}}, "the subscription was refused"),
+        ({}, "the subscription was refused"),
+    ],
+)
+def test_a_subscription_that_is_refused(answer, why):
+    live = session()
+    node = Node(live)
+    [request] = node.asked()
+    node.say(answer | {"id": request["id"]})
+    assert live.phase is Phase.FAILED
+    assert live.why.startswith(why)
+
+
+def test_closed_by_the_other_side_or_failed():
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    node.server.send_close(1001, "restart")
+    node.flush()
+    assert live.why == "closed by the other side: 1001 restart"
+    live.connect(0)
+    live.data_to_send()
+    assert list(live.receive(b"HTTP/1.1 503 Busy\r\n\r\n")) == []
+    assert "503" in live.why
+    live.connect(0)
+    node = Node(live)
+    node.subscribe()
+    assert list(live.receive(b"\xff\xff")) == []
+    assert live.why == "failed: 1002 invalid opcode"
+    live.connect(0)
+    live.end("connection reset by peer")
+    assert live.why == "connection reset by peer"
+    assert live.stats()["failures"] == 4
+
+
+def answered(node: Node, answers: dict) -> list:
+    """Answers what the session asks until it asks no more; gives what was asked and what came."""
+    asked, came = [], []
+    while requests := node.asked():
+        for request in requests:
+            key = (request["method"], str(request["params"][0]) if request["params"] else "")
+            asked.append(key)
+            came += node.say({"id": request["id"]} | answers[key])
+    return [asked, came]
+
+
+def test_after_a_reconnect_the_pool_fills_the_hole():
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    live.tick(0)
+    assert answered(node, {("eth_blockNumber", ""): {"result": "0x64"}})[1] == []
+    assert live.hole.stats()["holes"] == 0
+    live.end("reset")
+    live.connect(SECOND)
+    node = Node(live)
+    node.subscribe()
+    pending = [transaction(n, n % 5) for n in range(130)]
+    queued = [transaction(n) for n in range(130, 140)]
+    pool = {
+        "pending": {"0xa": {str(n): tx for n, (tx, _) in enumerate(pending)}},
+        "queued": {"0xb": {str(n): tx for n, (tx, _) in enumerate(queued)}},
+    }
+    live.tick(SECOND)
+    asked, came = answered(
+        node,
+        {
+            ("txpool_content", ""): {"result": pool},
+            ("eth_blockNumber", ""): {"result": "0x66"},
+            ("eth_getBlockByNumber", "0x65"): {"result": {"transactions": ["0x" + "01" * 32]}},
+            ("eth_getBlockByNumber", "0x66"): {"result": {"transactions": []}},
+        },
+    )
+    assert len(asked) == 4
+    assert came == [raw for _, raw in pending + queued]
+    assert live.filling is False
+    assert live.hole.take_mined() == [bytes([1]) * 32]
+    assert live.hole.take_mined() == []
+    stats = live.stats()
+    assert stats["hole"] == {"holes": 1, "filled": 140, "unfillable": 0, "blocks_unseen": 0}
+    assert stats["connections"] == 2
+    assert stats["transactions"] == 140
+    assert not live.hole.waiting
+
+
+def test_what_cannot_be_filled_is_counted():
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    live.tick(0)
+    answered(node, {("eth_blockNumber", ""): {"result": "0x64"}})
+    live.end("reset")
+    live.connect(SECOND)
+    node = Node(live)
+    node.subscribe()
+    live.tick(SECOND)
+    no = {"error": {"code": -32601, "message": "no such method"}}
+    asked, came = answered(
+        node,
+        {("txpool_content", ""): no, ("eth_blockNumber", ""): {"result": hex(100 + 80)}}
+        | {("eth_getBlockByNumber", hex(n)): {"result": None} for n in range(101, 181)}
+        | {("eth_getBlockByNumber", "pending"): no},
+    )
+    assert came == []
+    assert asked.count(("eth_getBlockByNumber", "pending")) == 1
+    stats = live.stats()["hole"]
+    assert stats == {"holes": 1, "filled": 0, "unfillable": 1, "blocks_unseen": 80}
+
+
+def test_the_pending_block_where_the_pool_is_closed():
+    live = session()
+    Node(live).subscribe()
+    live.end("reset")
+    live.connect(0)
+    node = Node(live)
+    node.subscribe()
+    live.tick(0)
+    tx, raw = transaction(1)
+    no = {"error": {"code": -32601, "message": "no such method"}}
+    _, came = answered(
+        node,
+        {
+            ("txpool_content", ""): no,
+            ("eth_blockNumber", ""): {"result": "0x1"},
+            ("eth_getBlockByNumber", "pending"): {"result": {"transactions": [tx]}},
+        },
+    )
+    assert came == [raw]
+
+
+def test_what_is_unclear_is_counted():
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    head = {"hash": "0x" + "ab" * 32, "number": "0x1"}
+    node.say(notification(head), {"id": 99, "result": "0x1"}, {"id": [], "x": 1}, [1, "text"])
+    node.server.send_text(b"{not json")
+    node.flush()
+    stats = live.stats()
+    assert stats["unclear"] == 5
+    assert stats["refused"] == {"syntax": 1}
+    assert live.phase is Phase.LIVE
+
+
+def test_deflated_bodies():
+    from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+
+    live = session(deflate=True)
+    server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()])
+    server.receive_data(live.data_to_send())
+    [request] = server.events_received()
+    server.send_response(server.accept(request))
+    known = [transaction(n, n % 5) for n in range(30)]
+    for tx, _ in known:
+        server.send_text(json.dumps(notification(tx)).encode())
+    data = b"".join(server.data_to_send())
+    assert [tx.raw for tx in live.receive(data)] == [raw for _, raw in known]
