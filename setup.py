@@ -1,5 +1,7 @@
 """Builds the two native cores and the Python types in C; all else is in pyproject.toml."""
 
+import runpy
+
 from setuptools import Extension, setup
 
 FLAGS = [
@@ -20,10 +22,13 @@ def python_types(name: str) -> Extension:
     )
 
 
+lwip = runpy.run_path("dpdk_bindings/_build_lwip.py")
+
 setup(
     ext_modules=[python_types("port"), python_types("datagram"), python_types("stream")],
     cffi_modules=[
         "dpdk_bindings/_build.py:ffibuilder",
         "src/barewire/_build.py:ffibuilder",
+        *(["dpdk_bindings/_build_lwip.py:ffibuilder"] if lwip["wanted"]() else []),
     ],
 )

@@ -48,7 +48,13 @@ class KernelStreams:
         self._busy_poll: bool | None = None
 
     def connect(
-        self, address: str, port: int, source: str | None, interface: str | None, timeout_ms: int
+        self,
+        address: str,
+        port: int,
+        source: str | None,
+        interface: str | None,
+        timeout_ms: int,
+        tls: bool,
     ) -> int:
         """See :class:`~dpdk_bindings.stream.Backend`."""
         ip = parse_address(address)

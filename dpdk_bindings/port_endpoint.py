@@ -20,12 +20,12 @@ from dpdk_bindings.routing import Destination, Router, Unrouted
 from dpdk_bindings.sockets import Channel, bind_channel, discard, dropped, parse_address
 from dpdk_bindings.tables import IP
 
-__all__ = ["PortBackend"]
+__all__ = ["PortBackend", "choose_checksum"]
 
 _REASONS = {
     value: "rx_" + name.removeprefix("DPB_REJECT_").lower()
     for value, name in ffi.typeof("enum dpb_reject").elements.items()
-    if value not in (lib.DPB_REJECT_NONE, lib.DPB_REJECTS)
+    if value not in (lib.DPB_REJECT_NONE, lib.DPB_REJECTS) and "TCP" not in name
 }
 _DEFAULT_TTL = 64
 _MULTICAST_TTL = 1
@@ -48,7 +48,7 @@ class PortBackend:
             self._interface: str | None = about.get("interface")
             if self._interface:
                 self._router = Router(self._interface)
-            self._rx_checksum = _choose_checksum(rx_checksum, about.get("driver", ""))
+            self._rx_checksum = choose_checksum(rx_checksum, about.get("driver", ""))
             self._open_native()
             for channel in channels:
                 self._open_channel(channel)
@@ -177,7 +177,8 @@ class PortBackend:
         self._port.close()
 
 
-def _choose_checksum(policy: str, driver: str) -> str:
+def choose_checksum(policy: str, driver: str) -> str:
+    """``"verify"`` or ``"trust"``, from what was asked for and the interface's driver."""
     if policy not in ("auto", "verify", "trust"):
         raise BindingsError(
             f"rx_checksum {policy!r} is not known", hint='there are "auto", "verify", "trust"'

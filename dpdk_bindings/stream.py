@@ -50,7 +50,13 @@ class Backend(Protocol):
     ref: Any  # struct dpb_stream_ref *
 
     def connect(
-        self, address: str, port: int, source: str | None, interface: str | None, timeout_ms: int
+        self,
+        address: str,
+        port: int,
+        source: str | None,
+        interface: str | None,
+        timeout_ms: int,
+        tls: bool,
     ) -> int:
         """Starts a connection; the address of its ``struct dpb_stream``."""
 
@@ -156,6 +162,7 @@ class StreamEndpoint(NativeStreams):
         source: str | None = None,
         interface: str | None = None,
         timeout_ms: int = 5000,
+        tls: bool = False,
     ) -> Connection:
         """Starts a connection, which :meth:`poll` then brings about.
 
@@ -165,6 +172,8 @@ class StreamEndpoint(NativeStreams):
             source: local address to connect from; by default the kernel's choice.
             interface: for a link-local address, where it is.
             timeout_ms: how long to try; then the connection has failed with ETIMEDOUT.
+            tls: whether the caller will encrypt what it sends and authenticate what it gets. Over
+                a port plain text is refused but to peers on the same link (see README.md).
 
         Raises:
             BindingsError: it cannot even be tried: no route, a bad address.
@@ -173,7 +182,7 @@ class StreamEndpoint(NativeStreams):
         parse_address(address)
         if not 0 < port < 65536:
             raise BindingsError(f"port {port}", hint="a port is a whole number from 1 to 65535")
-        stream = self._backend.connect(address, port, source, interface, timeout_ms)
+        stream = self._backend.connect(address, port, source, interface, timeout_ms, tls)
         connection = Connection(self._ref, stream, self._backend, (address, port))
         self._connections = [c for c in self._connections if not c.closed]
         self._connections.append(connection)
@@ -222,15 +231,36 @@ class StreamEndpoint(NativeStreams):
             raise BindingsError("this endpoint was closed")
 
 
-def open_stream(via: str) -> StreamEndpoint:
+def open_stream(
+    via: str, *, rx_checksum: str = "auto", plain_beyond_link: bool = False
+) -> StreamEndpoint:
     """Opens a stream endpoint.
 
     Args:
-        via: ``"kernel"`` for kernel sockets.
+        via: ``"kernel"`` for kernel sockets; or the address of a port
+            (:func:`~dpdk_bindings.port.open_port`), which the endpoint opens, has to itself, and
+            closes. TCP is then lwIP's.
+        rx_checksum: of a port: ``"verify"`` or ``"trust"`` segments whose checksum a sender on the
+            same host left unfinished, or ``"auto"``, which trusts a veth interface only. Wrong
+            checksums are refused always.
+        plain_beyond_link: of a port: allow plain text to peers behind a router, where README.md
+            says it is not safe.
 
     Raises:
         BindingsError: with what was wrong and what to do.
     """
-    if via != "kernel":
-        raise BindingsError(f"stream backend {via!r} is not known", hint='there is "kernel"')
-    return StreamEndpoint(KernelStreams())
+    if via == "kernel":
+        return StreamEndpoint(KernelStreams())
+    if ":" not in via:
+        raise BindingsError(
+            f"stream backend {via!r} is not known",
+            hint='there are "kernel" and ports, like "afxdp:eth1"',
+        )
+    # Kernel sockets must work where ports, netlink and lwIP do not.
+    from dpdk_bindings.port import open_port
+    from dpdk_bindings.port_stream import PortStreams
+
+    streams = PortStreams(
+        open_port(via), rx_checksum=rx_checksum, plain_beyond_link=plain_beyond_link
+    )
+    return StreamEndpoint(streams)

@@ -20,8 +20,8 @@
 struct dpb_over_port;
 
 struct dpb_rejects {
-    uint64_t count[16]; /* by enum dpb_reject */
-    struct dpb_sample last[16];
+    uint64_t count[32]; /* by enum dpb_reject */
+    struct dpb_sample last[32];
 };
 
 /* `verify`: whether UDP checksums are verified. The port must outlive the endpoint. NULL: out of

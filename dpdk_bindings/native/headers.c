@@ -4,16 +4,21 @@
 
 #include "checksum.h"
 
+/* One pass over a frame: the steps share registers, which is most of what they cost. */
+#define INLINE static inline __attribute__((always_inline))
+
 enum {
     ETHER = 14,
     TAG = 4,
     IP4 = 20,
     IP6 = 40,
     UDP = 8,
+    TCP = 20,
     TYPE_IP4 = 0x0800,
     TYPE_IP6 = 0x86dd,
     TYPE_TAG = 0x8100,
     TYPE_SERVICE_TAG = 0x88a8,
+    PROTO_TCP = 6,
     PROTO_UDP = 17,
 };
 
@@ -35,8 +40,8 @@ static const uint8_t PROTO_WORD[2] = {0, PROTO_UDP};
 
 /* The datagram `len` bytes long that starts at `p`; the IP layer vouches for `len` bytes.
  * `addresses`: the source address and behind it the destination's. */
-static inline int parse_udp(const uint8_t *p, uint32_t len, const uint8_t *addresses,
-                            uint32_t addresses_len, int verify, struct dpb_udp *out) {
+INLINE int parse_udp(const uint8_t *p, uint32_t len, const uint8_t *addresses,
+                     uint32_t addresses_len, int verify, struct dpb_udp *out) {
     if (len < UDP)
         return DPB_REJECT_UDP_LENGTH;
     uint32_t udp_len = get16(p + 4);
@@ -60,7 +65,15 @@ static inline int parse_udp(const uint8_t *p, uint32_t len, const uint8_t *addre
     return DPB_REJECT_NONE;
 }
 
-static int parse_ip4(const uint8_t *p, uint32_t len, int verify, struct dpb_udp *out) {
+/* What lies below UDP and TCP: the IP datagram, without padding. */
+struct ip {
+    const uint8_t *at, *addresses; /* the source address and behind it the destination's */
+    uint32_t len, header;
+    uint16_t vlan;
+    uint8_t family, protocol;
+};
+
+INLINE int parse_ip4(const uint8_t *p, uint32_t len, struct ip *ip) {
     if (len < IP4)
         return DPB_REJECT_TRUNCATED;
     if (p[0] >> 4 != 4)
@@ -78,15 +91,16 @@ static int parse_ip4(const uint8_t *p, uint32_t len, int verify, struct dpb_udp 
         return DPB_REJECT_TRUNCATED;
     if (get16(p + 6) & 0x3fff) /* more fragments, or an offset */
         return DPB_REJECT_FRAGMENT;
-    if (p[9] != PROTO_UDP)
-        return DPB_REJECT_NOT_UDP;
-    out->family = 4;
-    out->source = p + 12;
-    out->dest = p + 16;
-    return parse_udp(p + IP4, total - IP4, p + 12, 8, verify, out);
+    ip->at = p;
+    ip->addresses = p + 12;
+    ip->len = total;
+    ip->header = IP4;
+    ip->family = 4;
+    ip->protocol = p[9];
+    return DPB_REJECT_NONE;
 }
 
-static int parse_ip6(const uint8_t *p, uint32_t len, int verify, struct dpb_udp *out) {
+INLINE int parse_ip6(const uint8_t *p, uint32_t len, struct ip *ip) {
     if (len < IP6)
         return DPB_REJECT_TRUNCATED;
     if (p[0] >> 4 != 6)
@@ -95,41 +109,100 @@ static int parse_ip6(const uint8_t *p, uint32_t len, int verify, struct dpb_udp 
     if (payload > len - IP6)
         return DPB_REJECT_TRUNCATED;
     switch (p[6]) {
-    case PROTO_UDP:
-        break;
     case 44:
         return DPB_REJECT_FRAGMENT;
     case 0: case 43: case 51: case 60: case 135: case 139: case 140:
         return DPB_REJECT_IP_OPTIONS;
     default:
-        return DPB_REJECT_NOT_UDP;
+        break;
     }
-    out->family = 6;
-    out->source = p + 8;
-    out->dest = p + 24;
-    return parse_udp(p + IP6, payload, p + 8, 32, verify, out);
+    ip->at = p;
+    ip->addresses = p + 8;
+    ip->len = IP6 + payload;
+    ip->header = IP6;
+    ip->family = 6;
+    ip->protocol = p[6];
+    return DPB_REJECT_NONE;
 }
 
-int dpb_udp_parse(const uint8_t *frame, uint32_t len, int verify, struct dpb_udp *out) {
+INLINE int parse_frame(const uint8_t *frame, uint32_t len, struct ip *ip) {
     if (len < ETHER)
         return DPB_REJECT_TRUNCATED;
     uint32_t at = ETHER;
     uint16_t type = get16(frame + 12);
-    out->vlan = DPB_NO_VLAN;
+    ip->vlan = DPB_NO_VLAN;
     if (type == TYPE_TAG) {
         if (len < ETHER + TAG)
             return DPB_REJECT_TRUNCATED;
-        out->vlan = get16(frame + 14);
+        ip->vlan = get16(frame + 14);
         type = get16(frame + 16);
         at += TAG;
     }
     if (type == TYPE_IP4)
-        return parse_ip4(frame + at, len - at, verify, out);
+        return parse_ip4(frame + at, len - at, ip);
     if (type == TYPE_IP6)
-        return parse_ip6(frame + at, len - at, verify, out);
+        return parse_ip6(frame + at, len - at, ip);
     if (type == TYPE_SERVICE_TAG || (type == TYPE_TAG && at > ETHER))
         return DPB_REJECT_NESTED_TAG;
     return DPB_REJECT_NOT_IP;
+}
+
+int dpb_udp_parse(const uint8_t *frame, uint32_t len, int verify, struct dpb_udp *out) {
+    struct ip ip;
+    int why = parse_frame(frame, len, &ip);
+    if (why)
+        return why;
+    if (ip.protocol != PROTO_UDP)
+        return DPB_REJECT_NOT_UDP;
+    uint32_t address_len = ip.family == 4 ? 4 : 16;
+    out->vlan = ip.vlan;
+    out->family = ip.family;
+    out->source = ip.addresses;
+    out->dest = ip.addresses + address_len;
+    /* A constant for each family, so that the sums unroll. */
+    return ip.family == 4
+               ? parse_udp(ip.at + IP4, ip.len - IP4, ip.addresses, 8, verify, out)
+               : parse_udp(ip.at + IP6, ip.len - IP6, ip.addresses, 32, verify, out);
+}
+
+int dpb_tcp_parse(const uint8_t *frame, uint32_t len, struct dpb_tcp *out) {
+    struct ip ip;
+    int why = parse_frame(frame, len, &ip);
+    if (why)
+        return why;
+    if (ip.protocol != PROTO_TCP)
+        return DPB_REJECT_NOT_TCP;
+    const uint8_t *p = ip.at + ip.header;
+    uint32_t tcp_len = ip.len - ip.header;
+    if (tcp_len < TCP)
+        return DPB_REJECT_TCP_LENGTH;
+    uint32_t header = (uint32_t)(p[12] >> 4) * 4;
+    if (header < TCP || header > tcp_len)
+        return DPB_REJECT_TCP_LENGTH;
+    uint32_t address_len = ip.family == 4 ? 4 : 16;
+    uint8_t proto_and_len[4] = {0, PROTO_TCP};
+    put16(proto_and_len + 2, tcp_len);
+    uint64_t pseudo = dpb_sum_header(0, proto_and_len, 4);
+    pseudo = ip.family == 4 ? dpb_sum_header(pseudo, ip.addresses, 8)
+                            : dpb_sum_header(pseudo, ip.addresses, 32);
+    uint64_t check = word(p + 16);
+    uint64_t sum = dpb_sum_add(pseudo, p, tcp_len);
+    out->ip = ip.at;
+    out->source = ip.addresses;
+    out->dest = ip.addresses + address_len;
+    out->ip_len = ip.len;
+    out->tcp_at = ip.header;
+    out->source_port = get16(p);
+    out->dest_port = get16(p + 2);
+    out->vlan = ip.vlan;
+    out->family = ip.family;
+    if (dpb_sum_fold(sum) == 0xffff) {
+        out->right = (uint16_t)check;
+        return DPB_REJECT_NONE;
+    }
+    out->right = dpb_sum_finish(sum + (uint16_t)~check); /* the sum without the field */
+    return dpb_sum_fold(pseudo) == check ? DPB_REJECT_TCP_CHECKSUM_UNFINISHED
+                                         : DPB_REJECT_TCP_CHECKSUM;
 }
 
 void dpb_tx_prepare(const struct dpb_tx_route *route, struct dpb_tx_headers *h) {

@@ -1,4 +1,4 @@
-/* Ethernet, one 802.1Q tag, IPv4 or IPv6, UDP: taken apart, and put together.
+/* Ethernet, one 802.1Q tag, IPv4 or IPv6, UDP or TCP: taken apart, and (UDP) put together.
  *
  * Parsing is strict and believes nothing: every length is checked against the bytes that are
  * there before anything behind it is read, and the first reason to reject wins. Trailing bytes
@@ -6,9 +6,9 @@
  * does. What the XDP program leaves to the kernel (fragments, IPv4 options, IPv6 extension
  * headers) is rejected here too, for frames that come from a capture.
  *
- * Checksums: the IPv4 header's is always verified. UDP's is verified unless told to trust. A
- * frame sent by a local peer over veth can carry a UDP checksum that Linux left for hardware to
- * finish (CHECKSUM_PARTIAL): the field then holds exactly the sum of the pseudo-header. No wire
+ * Checksums: the IPv4 header's is always verified, as is TCP's. UDP's is verified unless told to
+ * trust. A frame sent by a local peer over veth can carry a checksum that Linux left for hardware
+ * to finish (CHECKSUM_PARTIAL): the field then holds exactly the sum of the pseudo-header. No wire
  * does that to a frame, so it is a cause of its own: `ethtool -K IFACE tx off` at the sender, or
  * trusting the interface, is the cure.
  *
@@ -38,6 +38,10 @@ enum dpb_reject {
     DPB_REJECT_UDP_CHECKSUM_UNFINISHED, /* left to hardware that never saw it */
     DPB_REJECT_UDP_CHECKSUM_MISSING,    /* zero, over IPv6 (RFC 8200, 8.1) */
     DPB_REJECT_NOT_OURS,                /* sound, but for no channel of the endpoint */
+    DPB_REJECT_NOT_TCP,
+    DPB_REJECT_TCP_LENGTH,              /* shorter than its header says, or than any header is */
+    DPB_REJECT_TCP_CHECKSUM,
+    DPB_REJECT_TCP_CHECKSUM_UNFINISHED, /* left to hardware that never saw it */
     DPB_REJECTS,
 };
 
@@ -57,6 +61,23 @@ struct dpb_udp {
 /* Takes `len` bytes at `frame` apart. Returns an enum dpb_reject; `out` is filled only when that
  * is DPB_REJECT_NONE. */
 int dpb_udp_parse(const uint8_t *frame, uint32_t len, int verify, struct dpb_udp *out);
+
+struct dpb_tcp {
+    const uint8_t *ip;     /* the IP datagram: ip_len bytes, without padding behind it */
+    const uint8_t *source; /* address in the frame, 4 or 16 bytes */
+    const uint8_t *dest;
+    uint32_t ip_len;
+    uint32_t tcp_at;       /* where in the datagram the TCP header begins */
+    uint16_t source_port;  /* host order */
+    uint16_t dest_port;
+    uint16_t vlan;         /* the tag's 16 bits, or DPB_NO_VLAN */
+    uint16_t right;        /* what the checksum field should hold, as it lies in memory */
+    uint8_t family;        /* 4 or 6 */
+};
+
+/* As dpb_udp_parse, for TCP. With DPB_REJECT_TCP_CHECKSUM_UNFINISHED `out` is filled too: whoever
+ * trusts the sender finishes a copy with `right`. */
+int dpb_tcp_parse(const uint8_t *frame, uint32_t len, struct dpb_tcp *out);
 
 /* What the headers to a destination are made of; addresses in network order, ports in host's. */
 struct dpb_tx_route {

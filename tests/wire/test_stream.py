@@ -39,7 +39,7 @@ def pair() -> Iterator[Pair]:
         yield made
 
 
-@pytest.fixture(params=["kernel"])
+@pytest.fixture(params=["kernel", "afxdp:veth0"])
 def via(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -296,8 +296,7 @@ def test_one_byte_segments(pair: Pair, via: str) -> None:
                 seen += read(endpoint, connection, 1)
             assert seen == said
             for at in range(len(said)):
-                assert connection.send(said[at : at + 1]) == 1
-                endpoint.poll()
+                until(endpoint, lambda at=at: connection.send(said[at : at + 1]) == 1)  # type: ignore[misc]
             got = b""
             while len(got) < len(said):
                 endpoint.poll()
@@ -376,7 +375,7 @@ def test_misuse_is_raised(pair: Pair, via: str) -> None:
             endpoint.connect("localhost", 5)
         with pytest.raises(BindingsError, match="port 0"):
             endpoint.connect(pair.b.ip4, 0)
-        with pytest.raises(BindingsError, match="cannot connect"):
+        with pytest.raises(BindingsError, match="cannot (connect|send) to 192"):
             start(pair.a, endpoint, "192.0.2.1", 5)
         with pytest.raises(BindingsError, match=r"cannot connect from 10\.55\.0\.77"):
             start(pair.a, endpoint, pair.b.ip4, 5, source="10.55.0.77")
