@@ -375,9 +375,9 @@ def test_misuse_is_raised(pair: Pair, via: str) -> None:
             endpoint.connect("localhost", 5)
         with pytest.raises(BindingsError, match="port 0"):
             endpoint.connect(pair.b.ip4, 0)
-        with pytest.raises(BindingsError, match="cannot (connect|send) to 192"):
+        with pytest.raises(BindingsError, match=r"cannot (connect|send) to 192"):
             start(pair.a, endpoint, "192.0.2.1", 5)
-        with pytest.raises(BindingsError, match=r"cannot connect from 10\.55\.0\.77"):
+        with pytest.raises(BindingsError, match=r"cannot (connect from|send to) 10\.55\.0"):
             start(pair.a, endpoint, pair.b.ip4, 5, source="10.55.0.77")
         with connected(pair, endpoint, listener) as (connection, _):
             with pytest.raises(ValueError, match="offset 5"):
