@@ -147,7 +147,10 @@ class LocalSigner:
         return SignerCounts(*(getattr(counts, name) for name in SignerCounts._fields))
 
     def close(self) -> None:
-        """Wipes the key, and stops and wipes the pool. What was prepared with it stops working."""
+        """Wipes the key, and stops and wipes the pool. What was prepared with it stops working.
+
+        Not while another thread signs with it.
+        """
         if self.native:
             lib.bw_signer_free(self.native)
             self.native = ffi.NULL

@@ -2,8 +2,8 @@
  *
  * A signature is r and s = (z + r d) / k, where only z, the hash, depends on the message. So a pool
  * keeps, for nonces k that were drawn from the kernel's generator, {1/k, r d, r, parity of R.y}.
- * Online two scalar operations are left, all of them calls of libsecp256k1's public interface that
- * are documented as constant time:
+ * Online two scalar operations are left, all of them calls of libsecp256k1's public interface whose
+ * own tests hold them to constant time with every operand secret (src/ctime_tests.c):
  *
  *     t = r d + z        secp256k1_ec_seckey_tweak_add
  *     s = t * (1/k)      secp256k1_ec_seckey_tweak_mul

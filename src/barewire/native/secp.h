@@ -7,8 +7,8 @@
  * process and never unloaded; every function below is then safe from any thread. Before that they
  * fail with BW_SECP_ABSENT and do nothing.
  *
- * Only calls of the library's public interface are used, those on secrets are the ones it
- * documents as constant time (libsecp256k1: include/secp256k1.h). */
+ * Only calls of the library's public interface are used; those on secrets are the ones that its own
+ * tests hold to constant time (libsecp256k1: src/ctime_tests.c). */
 #ifndef BAREWIRE_SECP_H
 #define BAREWIRE_SECP_H
 
