@@ -151,29 +151,28 @@ static inline enum bw_verdict access_list(struct decoding *d, struct bw_cursor *
 
 /* EIP-7702: an authorization that is well formed but not valid is skipped by the chain, so its
  * values (chain, nonce, signature) are not judged here. */
+static inline enum bw_verdict authorization(struct bw_cursor *c) {
+    static const uint8_t WIDTH[6] = {32, 0, 8, 1, 32, 32}; /* of its integers, in bytes */
+    const uint8_t *address;
+    for (int field = 0; field < 6; field++) {
+        if (c->at == c->end) return BW_AUTH_SHAPE;
+        if (field == 1)
+            BW_TRY(bw_rlp_fixed(c, 20, BW_AUTH_SHAPE, &address));
+        else
+            BW_TRY(bw_rlp_integer(c, WIDTH[field]));
+    }
+    return c->at == c->end ? BW_OK : BW_AUTH_SHAPE;
+}
+
 static enum bw_verdict authorizations(struct decoding *d, struct bw_cursor *c) {
     struct bw_cursor entries, entry;
-    const uint8_t *address;
-    uint64_t wide[4], narrow;
     BW_TRY(bw_rlp_list(c, &entries));
     d->tx->auths_off = offset(d, entries.at);
     d->tx->auths_len = (uint32_t)bw_left(&entries);
     if (d->rules->pool && entries.at == entries.end) return BW_AUTH_EMPTY;
     while (entries.at < entries.end) {
         BW_TRY(bw_rlp_list(&entries, &entry));
-        for (int field = 0; field < 6; field++) {
-            if (entry.at == entry.end) return BW_AUTH_SHAPE;
-            switch (field) {
-            case 1: BW_TRY(bw_rlp_fixed(&entry, 20, BW_AUTH_SHAPE, &address)); break;
-            case 2: BW_TRY(bw_rlp_u64(&entry, &narrow)); break;
-            case 3:
-                BW_TRY(bw_rlp_u64(&entry, &narrow));
-                if (narrow > UINT8_MAX) return BW_INT_WIDTH;
-                break;
-            default: BW_TRY(bw_rlp_u256(&entry, wide));
-            }
-        }
-        if (entry.at != entry.end) return BW_AUTH_SHAPE;
+        BW_TRY(authorization(&entry));
         d->gas += GAS_AUTHORIZATION;
     }
     return BW_OK;

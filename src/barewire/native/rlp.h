@@ -135,8 +135,26 @@ static inline enum bw_verdict bw_rlp_u64(struct bw_cursor *c, uint64_t *value) {
 static inline enum bw_verdict bw_rlp_fixed(struct bw_cursor *c, uint32_t width,
                                            enum bw_verdict otherwise, const uint8_t **data) {
     uint32_t n;
+    if (width > 1 && width < 56 && bw_left(c) > width && *c->at == 0x80 + width) {
+        *data = c->at + 1;
+        c->at += 1 + width;
+        return BW_OK;
+    }
     BW_TRY(bw_rlp_string(c, data, &n));
     return __builtin_expect(n == width, 1) ? BW_OK : otherwise;
+}
+
+/* An integer of at most `width` bytes whose value nobody needs. */
+static inline enum bw_verdict bw_rlp_integer(struct bw_cursor *c, uint32_t width) {
+    const uint8_t *data;
+    uint32_t n;
+    if (c->at < c->end && (uint8_t)(*c->at - 1) < 0x80) { /* 1 to 0x7f, or the empty string */
+        c->at++;
+        return BW_OK;
+    }
+    BW_TRY(bw_rlp_string(c, &data, &n));
+    if (n && data[0] == 0) return BW_INT_ZEROS;
+    return n > width ? BW_INT_WIDTH : BW_OK;
 }
 
 /* A list of strings of exactly `width` bytes each: how many, and where the first begins. */
