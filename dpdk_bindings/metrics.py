@@ -25,6 +25,7 @@ __all__ = [
     "MetricsWriter",
     "NotedError",
     "Values",
+    "histogram_values",
 ]
 
 DUTY_KINDS = ("idle", "busy", "housekeeping")
@@ -247,10 +248,7 @@ class MetricsReader:
 
     def values(self, histogram: int, quantiles: tuple[float, ...]) -> Values:
         """A histogram's values at `quantiles` (0 to 1, nearest rank)."""
-        raw: Any = self._raw.histograms + histogram
-        values: Any = ffi.new("uint64_t[]", len(quantiles))
-        count = lib.dpb_histogram_quantiles(raw, quantiles, values, len(quantiles))
-        return Values(count, raw.sum_ns, raw.max_ns, tuple(values))
+        return histogram_values(self._raw.histograms + histogram, quantiles)
 
     def cumulative(self, histogram: int, bounds_ns: list[int]) -> tuple[list[int], int, int]:
         """How many values are at most each of `bounds_ns` (ascending), how many there are, sum."""
@@ -269,3 +267,11 @@ class MetricsReader:
 def _text(chars: Any) -> str:
     raw = ffi.string(chars)
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+
+
+def histogram_values(histogram: Any, quantiles: tuple[float, ...]) -> Values:
+    """The values of a ``struct dpb_histogram *`` (of any native module) at `quantiles`."""
+    raw: Any = ffi.cast("struct dpb_histogram *", int(ffi.cast("uintptr_t", histogram)))
+    values: Any = ffi.new("uint64_t[]", len(quantiles))
+    count = lib.dpb_histogram_quantiles(raw, quantiles, values, len(quantiles))
+    return Values(count, raw.sum_ns, raw.max_ns, tuple(values))

@@ -34,6 +34,7 @@ HEADERS = [
     ROOT / "native/template.h",
     ROOT / "native/request.h",
     ROOT / "native/dedup.h",
+    ROOT / "native/arbiter.h",
     ROOT / "native/wsframe.h",
     ROOT / "native/txjson.h",
     ROOT / "native/txfeed.h",

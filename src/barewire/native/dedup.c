@@ -9,7 +9,10 @@ struct entry {
     uint8_t hash[32];
     uint64_t first_mono_ns; /* 0: free */
     uint64_t sources;
-    uint8_t pad[16];
+    uint64_t arrival_ns;
+    uint16_t source;
+    uint8_t clock;
+    uint8_t pad[5];
 };
 _Static_assert(sizeof(struct entry) == 64, "an entry a cache line");
 
@@ -48,12 +51,19 @@ void bw_dedup_free(struct bw_dedup *d) {
 }
 
 int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns) {
+    struct bw_dedup_first first;
+    return bw_dedup_arrived(d, hash, source, 0, 0, now_mono_ns, &first);
+}
+
+int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t arrival_ns,
+                     uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first) {
     if (source >= BW_DEDUP_SOURCES) source = BW_DEDUP_SOURCES - 1;
     struct entry *bucket = d->entry + bucket_of(d, hash) * BW_DEDUP_WAYS;
     struct entry *take = bucket;
     for (struct entry *e = bucket; e < bucket + BW_DEDUP_WAYS; e++) {
         if (e->first_mono_ns && memcmp(e->hash, hash, 32) == 0) {
             if (now_mono_ns - e->first_mono_ns < d->max_age_ns) {
+                *first = (struct bw_dedup_first){e->arrival_ns, e->sources, e->source, e->clock, {0}};
                 e->sources |= (uint64_t)1 << source;
                 d->stats.seen++;
                 d->stats.seen_of[source]++;
@@ -70,6 +80,9 @@ int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint
     memcpy(take->hash, hash, 32);
     take->first_mono_ns = now_mono_ns ? now_mono_ns : 1;
     take->sources = (uint64_t)1 << source;
+    take->arrival_ns = arrival_ns;
+    take->source = (uint16_t)source;
+    take->clock = clock;
     d->stats.first++;
     d->stats.first_of[source]++;
     return 0;

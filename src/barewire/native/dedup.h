@@ -29,6 +29,15 @@ struct bw_dedup_stats {
     uint64_t seen_of[64];      /* by source: another was first, or it brought it twice */
 };
 
+/* The arrival that a hash is remembered by. */
+struct bw_dedup_first {
+    uint64_t arrival_ns;       /* of the clock named in `clock` */
+    uint64_t sources;          /* that had brought it before this time, a bit each */
+    uint16_t source;           /* who was first */
+    uint8_t clock;             /* enum dpb_clock */
+    uint8_t reserved[5];
+};
+
 struct bw_dedup;
 
 /* Remembers `entries` hashes (a power of two from 8 to 2^28) for `max_age_ns`; `key` are 16 random
@@ -39,6 +48,11 @@ void bw_dedup_free(struct bw_dedup *d);
 /* 1 if `hash` (32 bytes) was asked about less than max_age_ns before `now_mono_ns`; otherwise 0,
  * and it is remembered from now on. The age counts from the first time. */
 int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns);
+
+/* The same, for one that arrived at `arrival_ns` of `clock`; where it was seen before, *first says
+ * when and from whom. */
+int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t arrival_ns,
+                     uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first);
 
 /* The sources that have brought `hash`, a bit each (bit 0: source 0); 0 if it is not known. */
 uint64_t bw_dedup_sources(const struct bw_dedup *d, const uint8_t *hash);
