@@ -16,7 +16,10 @@ def python_types(name: str) -> Extension:
         f"dpdk_bindings._{name}",
         [f"dpdk_bindings/python/{name}.c"],
         include_dirs=["dpdk_bindings/include"],
-        depends=[f"dpdk_bindings/include/dpdk_bindings/{name}.h"],
+        depends=[
+            f"dpdk_bindings/include/dpdk_bindings/{name}.h",
+            "dpdk_bindings/python/burst.h",
+        ],
         extra_compile_args=FLAGS,
         py_limited_api=True,
     )
