@@ -1,22 +1,27 @@
-"""From a configuration to an appliance that is ready to turn.
+"""From a configuration to one core of an appliance that is ready to turn.
 
 Everything that can fail is done here, before the first packet: sockets and ports are opened,
 tables compiled, memory taken, the strategy made. What was chosen on the way (backend, mode,
-clock, widths) is collected in :attr:`Appliance.chosen` and said once.
+clock, widths) is collected in :attr:`Appliance.chosen` and said once. A core opens what its own
+stages need; one that has all of them needs nobody else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import time
-import traceback
 from pathlib import Path
 from typing import Any
 
-from appliance.config import Config, Shot, Source
+from appliance import flight
+from appliance.conductor import Conductor
+from appliance.config import Config, Core, Shot, Source
+from appliance.desk import Desk, Out
+from appliance.joints import Joints
+from appliance.links import measure_endpoint, measure_feed, measure_rings
+from appliance.metrics import files
 from appliance.places import Place
-from appliance.strategy import Strategy, load
+from appliance.strategy import load
 from barewire import secp
 from barewire.errors import BarewireError, ConfigError
 from barewire.execution.shots import Caps, ShotBook
@@ -25,8 +30,10 @@ from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
 from barewire.mempool.trigger_table import TriggerTable
 from barewire.mempool.triggers import compile_triggers
-from barewire.pump import Feed, Pump
+from barewire.pump import Feed, Pump, Rings
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, open_datagram
+from dpdk_bindings.metrics import MetricsError
+from dpdk_bindings.ring import Outbox
 
 __all__ = ["Appliance", "examine"]
 
@@ -46,27 +53,41 @@ def examine(config: Config, where: Path) -> None:
 
 
 class Appliance:
-    """One appliance, opened in order and closed in reverse. Use it by ``with``.
+    """One core's part, opened in order and closed in reverse. Use it by ``with``.
+
+    Args:
+        config: the whole appliance.
+        where: its file, which paths in it are relative to.
+        core: the core to open; by default the only one.
+        joints: what joins it to the others.
 
     Attributes:
-        pump: the hot path.
+        pump: its section of the hot path.
+        metrics: where its loop writes what it does.
         chosen: what was chosen at start, by part.
         warnings: what whoever starts it has to know.
-        strategy_errors: exceptions that the strategy raised.
-        last_strategy_error: the last of them, with its place.
+        peers: with the stage "receive": numbers of "destinations" by name, and of who answers
+            "retransmissions" by source.
     """
 
-    def __init__(self, config: Config, where: Path) -> None:
+    def __init__(
+        self, config: Config, where: Path, core: Core | None = None, joints: Joints | None = None
+    ) -> None:
         self._config = config
         self._where = where
+        self._core = core or config.cores[0]
+        self._joints = joints or Joints()
         self._exit = contextlib.ExitStack()
         self._endpoints: list[DatagramEndpoint] = []
-        self._peers: dict[str, int] = {}
-        self._armed: dict[str, int] = {}
+        self._has = set(self._core.stages)
+        self.peers: dict[str, dict[str, int]] = {"destinations": {}, "retransmissions": {}}
         self.chosen: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
-        self.strategy_errors = 0
-        self.last_strategy_error = ""
+        self.decoder: Decoder | None = None
+        self.shots: ShotBook | None = None
+        self.triggers: TriggerTable | None = None
+        self._conductor: Conductor | None = None
+        self._memory_noted = False
         try:
             self._open()
         except BaseException:
@@ -80,42 +101,100 @@ class Appliance:
         self._exit.close()
 
     def _open(self) -> None:
-        config = self._config
-        feeds = [self._open_source(source) for source in config.source]
-        self._out = self._endpoints[0]
-        for destination in config.destination:
-            self._peers[destination.name] = _add_peer(self._out, destination.address)
-        self.decoder = Decoder(Rules.preset(config.chain.fork, config.chain.id))
-        self.shots = self._open_shots()
-        self.triggers = self._exit.enter_context(
-            TriggerTable(config.trigger, shots=self.shots.numbers if self.shots else None)
-        )
-        self.chosen["signatures"] = {"library": secp.load()}
-        self._strategy = self._open_strategy()
+        self._exit.callback(self._joints.close)
+        self._open_records()
+        feeds = self._open_feeds()
+        out = self._open_out()
+        dedup = None
+        if "decode" in self._has:
+            self.decoder = Decoder(Rules.preset(self._config.chain.fork, self._config.chain.id))
+        if "trigger" in self._has:
+            self.shots = self._open_shots()
+            numbers = self.shots.numbers if self.shots else None
+            self.triggers = self._exit.enter_context(
+                TriggerTable(self._config.trigger, shots=numbers)
+            )
+            dedup = Dedup()
+            self.chosen["signatures"] = {"library": secp.load()}
+        self._desk = Desk(out, self.peers["destinations"], self.shots)
         self.pump = Pump(
             feeds,
             decoder=self.decoder,
             triggers=self.triggers,
-            dedup=Dedup(),
+            dedup=dedup,
             shots=self.shots,
-            out=self._out.ref,
+            out=out.ref,
+            stages=(self._core.stages[0], self._core.stages[-1]),
+            rings=Rings(
+                before=self._joints.before.handle if self._joints.before else None,
+                after=self._joints.after.handle if self._joints.after else None,
+                outboxes=[ring.handle for ring in self._joints.outboxes],
+                recorder=self._recorder.handle if self._recorder else None,
+                metrics=self.metrics.handle,
+            ),
         )
         self._exit.callback(self.pump.close)
-        for shot in config.shot:
-            self._arm_configured(shot)
+        self._desk.note_sent = lambda cause, peer, payload, left: self.pump.note_sent(
+            cause, peer, payload, left=left
+        )
+        if "trigger" in self._has:
+            for shot in self._config.shot:
+                self._arm_configured(shot)
+            self._open_strategy()
+        self._write_about()
 
-    def _open_source(self, source: Source) -> Feed:
+    def _open_records(self) -> None:
+        """Metrics and flight recorder, under a name that no other living loop has."""
+        folder = Path(self._config.metrics.folder)
+        name = files.free_name(self._core.name, folder)
+        if name != self._core.name:
+            self.warnings.append(
+                f"another living loop is called {self._core.name!r} in {folder}: this one writes "
+                f"its metrics as {name!r}"
+            )
+        try:
+            self.metrics = files.create(name, folder=folder, stall_ms=self._config.metrics.stall_ms)
+        except (OSError, MetricsError) as error:
+            raise BarewireError(
+                f"no metrics can be written in {folder}: {error}",
+                hint="metrics.folder names another one, on a tmpfs and of the same user",
+            ) from error
+        self._exit.callback(self.metrics.close)
+        megabytes = self._config.recorder.megabytes
+        self._recorder = flight.create(folder, name, megabytes)
+        if self._recorder is not None:
+            self._exit.callback(self._recorder.close)
+        self._folder, self._name = folder, name
+        self.chosen["records"] = {"metrics": str(self.metrics.path), "recorder_mb": megabytes}
+
+    def _open_feeds(self) -> list[Feed]:
+        if not self._has & {"receive", "feed"}:
+            return []
+        feeds = []
+        for number, source in enumerate(self._config.source):
+            peer, endpoint = None, None
+            if "receive" in self._has:
+                endpoint, peer = self._open_endpoint(source)
+            elif source.retransmit is not None:
+                assert self._joints.outbox is not None
+                endpoint = Outbox(self._joints.outbox, number).ref
+                peer = self._joints.peers["retransmissions"][source.name]
+            receiver = None
+            if "feed" in self._has:
+                receiver = MoldReceiver(MoldConfig(lines=len(source.lines), ask=peer is not None))
+            lines = [RETRANSMISSION] if source.retransmit is not None else []
+            lines += range(len(source.lines))
+            feeds.append(Feed(source.name, endpoint, receiver, lines, peer, source.trusted))
+        return feeds
+
+    def _open_endpoint(self, source: Source) -> tuple[Any, int | None]:
         """Opens the endpoint of one source: its lines, and where retransmissions come to."""
         channels: list[Channel] = []
-        lines: list[int] = []
         if source.retransmit is not None:
             # First, because an endpoint sends to a unicast peer from its first channel: the
             # answer then comes to an address of its own.
             channels.append(Channel(_address_towards(source.retransmit), 0))
-            lines.append(RETRANSMISSION)
-        for number, line in enumerate(source.lines):
-            channels.append(Channel(line.address, line.port, line.interface))
-            lines.append(number)
+        channels += [Channel(line.address, line.port, line.interface) for line in source.lines]
         endpoint = open_datagram(source.via.text, channels=channels)
         self._exit.callback(endpoint.close)
         self._endpoints.append(endpoint)
@@ -123,8 +202,19 @@ class Appliance:
         peer = None
         if source.retransmit is not None:
             peer = _add_peer(endpoint, source.retransmit)
-        receiver = MoldReceiver(MoldConfig(lines=len(source.lines), ask=peer is not None))
-        return Feed(source.name, endpoint.ref, receiver, lines, peer, source.trusted)
+            self.peers["retransmissions"][source.name] = peer
+        return endpoint.ref, peer
+
+    def _open_out(self) -> Out:
+        if "receive" not in self._has:
+            self.peers = self._joints.peers
+            assert self._joints.outbox is not None
+            return Outbox(self._joints.outbox, 0)
+        out = self._endpoints[0]
+        for destination in self._config.destination:
+            peer = _add_peer(out, destination.address)
+            self.peers["destinations"][destination.name] = peer
+        return out
 
     def _open_shots(self) -> ShotBook | None:
         """The book of shots, with a number for each that a trigger names; None: nothing fires."""
@@ -149,7 +239,7 @@ class Appliance:
 
     def _arm_configured(self, shot: Shot) -> None:
         payload = _payload(shot, self._where)
-        self.arm(
+        self._desk.arm(
             shot.name,
             shot.destination,
             payload,
@@ -159,121 +249,120 @@ class Appliance:
             group=shot.group,
         )
 
-    def _open_strategy(self) -> Strategy | None:
-        if self._config.strategy is None:
-            return None
-        made = load(self._config.strategy.load, str(self._where))
-        return made(self, self._config.strategy.options)
-
-    # What a strategy may do (appliance.strategy.Actions).
-
-    def send(self, destination: str, payload: bytes) -> bool:
-        """Sends `payload` to the destination of that name at once; False if it did not leave."""
-        if self.halted:
-            return False
-        if not self._out.send(self._peer(destination), payload):
-            return False
-        return self._out.flush() > 0
-
-    def arm(
-        self,
-        shot: str,
-        destination: str,
-        payload: bytes,
-        *,
-        expires_after_ms: int,
-        value_wei: int = 0,
-        max_fee_wei: int = 0,
-        group: str | None = None,
-        cookie: int = 0,
-    ) -> None:
-        """Arms a shot.
-
-        Raises:
-            BarewireError: nothing may fire here, it is armed, its group has fired, or a cap
-                forbids it.
-        """
-        if self.shots is None:
-            raise BarewireError(
-                f"shot {shot!r}: nothing may fire: fire.unjournalled is false",
-                hint="there is no journal yet; set it to true if you accept that",
-            )
-        self.shots.arm(
-            shot,
-            payload,
-            peers=[self._peer(destination)],
-            expires_mono_ns=self.now_mono_ns() + expires_after_ms * 1_000_000,
-            value_wei=value_wei,
-            max_fee_wei=max_fee_wei,
-            group=group,
-            cookie=cookie,
+    def _open_strategy(self) -> None:
+        wanted = self._config.strategy
+        if wanted is None:
+            return
+        made = load(wanted.load, str(self._where))
+        shots = self.shots
+        conductor = Conductor(
+            made(self._desk, wanted.options),
+            halt=shots.halt if shots else lambda: None,
+            metrics=self.metrics,
+            limit_ms=wanted.limit_ms,
         )
+        self._conductor = conductor
+        self._desk.halted = lambda: conductor.halted
+        self._desk.cause = lambda: conductor.cause
 
-    def now_mono_ns(self) -> int:
-        """CLOCK_MONOTONIC."""
-        return time.monotonic_ns()
+    def _write_about(self) -> None:
+        strategy = self._config.strategy
+        sources = [
+            flight.Listed(
+                source.name,
+                [(c.address, c.port) for c in endpoint.channels],
+                source.trusted,
+            )
+            for source, endpoint in zip(self._config.source, self._endpoints, strict=False)
+        ] or [flight.Listed(source.name, [], source.trusted) for source in self._config.source]
+        addresses = {d.name: d.address for d in self._config.destination}
+        about = flight.About(
+            loop=self._name,
+            stages=list(self._core.stages),
+            sources=sources,
+            peers={
+                number: (addresses[name].address, addresses[name].port)
+                for name, number in self.peers["destinations"].items()
+            },
+            triggers=self._config.trigger,
+            fires=self.shots is not None,
+            strategy=strategy.load if strategy else "",
+        )
+        if self._recorder is not None:
+            flight.write_about(self._folder, about)
 
     # What the loop does.
 
-    @property
-    def halted(self) -> bool:
-        """Whether sending has stopped, after the strategy raised."""
-        return self.strategy_errors > 0
+    def conducting(self) -> contextlib.AbstractContextManager[object]:
+        """While inside, calls of the strategy that take too long are broken off."""
+        return self._conductor or contextlib.nullcontext()
 
     def hand_over(self, found: int) -> None:
-        """Gives the matches of the last turn to the strategy.
-
-        What it raises is counted, kept, and stops sending; receiving goes on.
-        """
-        if self._strategy is None:
-            return
-        for match in self.pump.matches(found):
-            try:
-                self._strategy.on_match(match)
-            except Exception:  # noqa: BLE001  any error of a user's code must not stop the loop
-                self.strategy_errors += 1
-                self.last_strategy_error = traceback.format_exc()
-                if self.shots is not None:
-                    self.shots.halt()
+        """Gives the matches of the last turn to the strategy."""
+        if self._conductor is not None:
+            self._conductor.hand_over(self.pump.matches(found))
 
     def housekeeping(self) -> None:
         """What has to happen beside the packets; a few times a second, never blocking."""
         for endpoint in self._endpoints:
             endpoint.housekeeping()
-        self.triggers.reclaim()
+        if self.triggers is not None:
+            self.triggers.reclaim()
+        self._joints.beat()
+        if self._recorder is not None:
+            self._recorder.beat()
+
+    def measure(self) -> None:
+        """Writes down what is too dear to be written at once: links and memory."""
+        for source, endpoint in zip(self._config.source, self._endpoints, strict=False):
+            measure_endpoint(self.metrics, source.name, endpoint)
+        for feed in self.pump.feeds:
+            if feed.receiver is not None:
+                measure_feed(self.metrics, feed)
+        measure_rings(self.metrics, self._joints.before, self._joints.outbox)
+        grown = self.metrics.look_at_memory()
+        strategy = self._config.strategy
+        if strategy and grown > strategy.memory_mb << 20 and not self._memory_noted:
+            self._memory_noted = True
+            self.metrics.note(
+                f"strategy: memory grew by more than {strategy.memory_mb} MiB: it keeps objects, "
+                "and nothing is collected while the loop runs"
+            )
 
     def stop(self) -> None:
         """Lets the strategy finish, after the last packet."""
-        on_stop = getattr(self._strategy, "on_stop", None)
-        if on_stop is not None:
-            on_stop()
+        if self._conductor is not None:
+            self._conductor.stop()
 
     def stats(self) -> dict[str, Any]:
         """Every counter, by part."""
-        sources = {}
-        for source, feed, endpoint in zip(
-            self._config.source, self.pump.feeds, self._endpoints, strict=True
-        ):
-            sources[source.name] = feed.receiver.stats() | {"endpoint": endpoint.stats()}
-        refusals = {name: entry.count for name, entry in self.decoder.refusals().items()}
+        conductor = self._conductor
         return {
             "pump": self.pump.stats(),
-            "sources": sources,
+            "sources": self._source_stats(),
             "reassembly": self.pump.reassembly_stats(),
-            "triggers": self.pump.match_stats(),
-            "refused": refusals,
+            "triggers": self.pump.match_stats() if self.triggers else {},
+            "refused": {name: entry.count for name, entry in self.decoder.refusals().items()}
+            if self.decoder
+            else {},
             "shots": self.shots.counts() if self.shots else {},
-            "strategy": {"errors": self.strategy_errors, "last_error": self.last_strategy_error},
+            "strategy": {
+                "errors": conductor.errors,
+                "stalled": int(conductor.stalled),
+                "last_error": conductor.last_error,
+            }
+            if conductor
+            else {},
         }
 
-    def _peer(self, destination: str) -> int:
-        try:
-            return self._peers[destination]
-        except KeyError:
-            raise BarewireError(
-                f"there is no destination {destination!r}",
-                hint=f"configured: {', '.join(self._peers) or 'none'}",
-            ) from None
+    def _source_stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = {feed.name: {} for feed in self.pump.feeds}
+        for feed in self.pump.feeds:
+            if feed.receiver is not None:
+                stats[feed.name] |= feed.receiver.stats()
+        for source, endpoint in zip(self._config.source, self._endpoints, strict=False):
+            stats[source.name]["endpoint"] = endpoint.stats()
+        return stats
 
 
 def _payload(shot: Shot, where: Path) -> bytes:

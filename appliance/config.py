@@ -2,6 +2,17 @@
 
     [core]
     cpu = 1                                  # pin the hot thread here
+    fifo = 50                                # SCHED_FIFO of that priority; by default not
+
+                                             # or several cores, each with a part of the path:
+    # [[core]]                               #   a process each, and a ring in shared memory
+    # name = "rx"                            #   between them
+    # cpu = 1
+    # stages = ["receive", "feed"]
+    # [[core]]
+    # name = "hit"
+    # cpu = 2
+    # stages = ["decode", "trigger"]
 
     [chain]
     id = 1
@@ -37,17 +48,29 @@
     max_total_value = "5 ether"
     max_fee = "0.05 ether"
 
+    [strategy]
+    load = "mine.py:Backrun"                 # or "package.module:Class", or an entry point's name
+    options = { depth = 3 }                  # handed to it as they are
+    limit_ms = 100                           # a call that takes longer is a stall: sending stops
+
+    [metrics]
+    stall_ms = 1.0                           # a longer turn of the loop counts as a stall
+
+    [recorder]
+    megabytes = 64                           # of the flight recorder, a core; 0: none
+
 Every value is checked when it is read; an error names the key, the value and what is allowed.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
+from appliance.metrics.files import FOLDER
 from appliance.places import Place
 from barewire import config
 from barewire.errors import ConfigError
@@ -61,8 +84,11 @@ __all__ = [
     "Core",
     "Destination",
     "Fire",
+    "Metrics",
+    "Recorder",
     "Shot",
     "Source",
+    "Stage",
     "Strategy",
     "Via",
     "load",
@@ -112,10 +138,21 @@ class Via:
         return self.text
 
 
-class Core(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The core that the hot thread spins on; without `cpu` it is not pinned."""
+Stage = Literal["receive", "feed", "decode", "trigger"]
 
+
+class Core(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A hot thread and the stages of the path that it runs.
+
+    Without `cpu` it is not pinned; with `fifo`, 1 to 99, it runs under SCHED_FIFO. `name` names
+    its process, metrics and flight recorder.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.]{1,15}$")] = "hot"
     cpu: _Count | None = None
+    stages: list[Stage] = msgspec.field(default_factory=lambda: list(get_args(Stage)))
+    fifo: Annotated[int, Meta(ge=1, le=99)] | None = None
+    lock_memory: bool = True
 
 
 class Chain(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -174,24 +211,46 @@ class Fire(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Strategy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A user's class that is handed the matches: ``module:Class`` or ``path/to/file.py:Class``."""
+    """A user's class that is handed the matches (see appliance.strategy.load for `load`)."""
 
-    load: Annotated[str, Meta(pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$")]
+    load: Annotated[str, Meta(pattern=r"^([^:]+:)?[A-Za-z_][A-Za-z0-9_.-]*$")]
     options: dict[str, Any] = {}
+    limit_ms: Annotated[float, Meta(gt=0)] = 100
+    memory_mb: Annotated[int, Meta(ge=1)] = 256
+
+
+class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where counters and flight recorders lie, and from when on a turn is a stall."""
+
+    folder: str = str(FOLDER)
+    stall_ms: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class Recorder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How much the flight recorder keeps, in each core."""
+
+    megabytes: Literal[0, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096] = 64
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole file."""
 
     source: Annotated[list[Source], Meta(min_length=1, max_length=16)]
-    core: Core = Core()
+    core: Core | list[Core] = Core()
     chain: Chain = Chain()
     destination: list[Destination] = []
     trigger: list[Trigger] = []
     shot: list[Shot] = []
     fire: Fire = Fire()
     strategy: Strategy | None = None
+    metrics: Metrics = Metrics()
+    recorder: Recorder = Recorder()
     statistics_every_s: Annotated[float, Meta(gt=0)] = 1.0
+
+    @property
+    def cores(self) -> list[Core]:
+        """The cores in the order of the path."""
+        return [self.core] if isinstance(self.core, Core) else self.core
 
 
 def load(path: Path) -> Config:
@@ -207,7 +266,7 @@ def load(path: Path) -> Config:
 
 def check(loaded: Config, where: str) -> None:
     """Checks what one value alone cannot tell: names that must be unique, or must exist."""
-    for kind in ("source", "destination", "trigger", "shot"):
+    for kind in ("cores", "source", "destination", "trigger", "shot"):
         names: list[str] = [entry.name for entry in getattr(loaded, kind)]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -215,6 +274,12 @@ def check(loaded: Config, where: str) -> None:
                     f"{where}: {kind}[{index}].name = {name!r}: used twice",
                     hint="names are unique, so that counters can tell them apart",
                 )
+    path = [stage for core in loaded.cores for stage in core.stages]
+    if path != list(get_args(Stage)) or not all(core.stages for core in loaded.cores):
+        raise ConfigError(
+            f"{where}: core.stages: together the cores run {', '.join(path) or 'nothing'}",
+            hint=f"each of {', '.join(get_args(Stage))} once, in this order; at least one a core",
+        )
     destinations = [entry.name for entry in loaded.destination]
     shots = [entry.name for entry in loaded.shot]
     for index, shot in enumerate(loaded.shot):

@@ -14,8 +14,10 @@ packet behind this one waits for. What should happen in microseconds belongs int
 (``actions.arm``), which native code fires without asking. ``on_stop``, where it has one, is called
 after the last packet.
 
-An exception in it is counted and shown with its place, and stops sending: the halt word is set, no
-shot fires and nothing is sent from then on. Receiving goes on.
+An exception in it, or a call that takes longer than ``strategy.limit_ms``, is counted and shown
+with its place, and stops sending: the halt word is set, no shot fires and nothing is sent from
+then on. Receiving goes on (appliance.conductor). docs/strategies.md is the longer story, and
+appliance.strategy_kit replays captures into a strategy without a network.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -31,7 +34,10 @@ from typing import Any, Protocol, cast
 from barewire.errors import ConfigError
 from barewire.pump import Match
 
-__all__ = ["Actions", "Strategy", "load"]
+__all__ = ["GROUP", "Actions", "Strategy", "load"]
+
+GROUP = "barewire.strategies"
+"""The entry points among which a name without a colon is looked up."""
 
 
 class Strategy(Protocol):
@@ -70,16 +76,19 @@ class Actions(Protocol):
 
 
 def load(spec: str, where: str) -> Callable[[Actions, dict[str, Any]], Strategy]:
-    """Finds the class that ``module:Class`` or ``path/to/file.py:Class`` names.
+    """Finds a strategy's class.
 
     Args:
-        spec: which class; a path is relative to the folder of the configuration.
+        spec: ``package.module:Class``; ``path/to/file.py:Class``, relative to the folder of the
+            configuration; or the name of an entry point of the group ``barewire.strategies``.
         where: the configuration's path, for finding files and for the error.
 
     Raises:
         ConfigError: no such file, module or class, or one without ``on_match``.
     """
     place, _, name = spec.rpartition(":")
+    if not place:
+        place, name = _entry_point(spec, where)
     try:
         if place.endswith(".py"):
             module = _from_file((Path(where).parent / place).resolve())
@@ -94,9 +103,20 @@ def load(spec: str, where: str) -> Callable[[Actions, dict[str, Any]], Strategy]
     if not isinstance(made, type) or not callable(getattr(made, "on_match", None)):
         raise ConfigError(
             f"{where}: strategy.load = {spec!r}: {place} has no class {name} with on_match",
-            hint="see appliance/strategy.py",
+            hint="see docs/strategies.md",
         )
     return cast("Callable[[Actions, dict[str, Any]], Strategy]", made)
+
+
+def _entry_point(name: str, where: str) -> tuple[str, str]:
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        raise ConfigError(
+            f"{where}: strategy.load = {name!r}: no installed package has such an entry point",
+            hint=f"of the group {GROUP} there are: {', '.join(sorted(found)) or 'none'}; or name "
+            "package.module:Class or file.py:Class",
+        )
+    return found[name].module, found[name].attr
 
 
 def _from_file(path: Path) -> ModuleType:

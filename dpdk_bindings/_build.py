@@ -26,6 +26,8 @@ HEADERS = [
     ROOT / "native/stream_kernel.h",
     ROOT / "include/dpdk_bindings/ring.h",
     ROOT / "native/ring_file.h",
+    ROOT / "include/dpdk_bindings/outbox.h",
+    ROOT / "native/endpoint_outbox.h",
     ROOT / "include/dpdk_bindings/metrics.h",
     ROOT / "native/metrics_file.h",
     ROOT / "native/headers.h",

@@ -28,8 +28,9 @@ __all__ = [
     "histogram_values",
 ]
 
-DUTY_KINDS = ("idle", "busy", "housekeeping")
-STALL_CAUSES = ("idle", "busy", "housekeeping", "descheduled")
+DUTY_KINDS = ("idle", "busy", "housekeeping", "callback")
+_PAGE = os.sysconf("SC_PAGESIZE")
+STALL_CAUSES = (*DUTY_KINDS, "descheduled")
 
 
 class MetricsError(Exception):
@@ -125,6 +126,7 @@ class MetricsWriter:
         #: ``struct dpb_metrics *``, for a loop in C; valid until :meth:`close`.
         self.handle: Any = out[0]
         self.handle.duty.stall_ns = int(stall_ms * 1e6)
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def link(self, name: str) -> Any:
         """``struct dpb_link *`` of the link called `name` (at most 23 bytes): count in it."""
@@ -154,11 +156,21 @@ class MetricsWriter:
         lib.dpb_metrics_beat(self.handle)
         lib.dpb_metrics_mark(self.handle, time.monotonic_ns())
 
+    def look_at_memory(self) -> int:
+        """Notes how much memory is resident; returns by how many bytes it grew since the first."""
+        pages = int(os.pread(self._statm, 128, 0).split()[1])
+        header = self.handle.header
+        header.memory_bytes = pages * _PAGE
+        if not header.memory_begin_bytes:
+            header.memory_begin_bytes = header.memory_bytes
+        return int(header.memory_bytes) - int(header.memory_begin_bytes)
+
     def close(self) -> None:
         """Removes the file; readers who have it open keep the last numbers."""
         if self.handle:
             lib.dpb_metrics_close(self.handle)
             self.handle = ffi.NULL
+            os.close(self._statm)
             self.path.unlink(missing_ok=True)
 
 
@@ -203,6 +215,22 @@ class MetricsReader:
     def heartbeat_age_ns(self) -> int:
         """CLOCK_MONOTONIC since the loop last showed that it lives."""
         return time.monotonic_ns() - int(self._raw.header.heartbeat_mono_ns)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process is there (as seen from our process namespace)."""
+        return Path(f"/proc/{self.pid}").exists()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory of its process, as it last looked; 0: it never did."""
+        return int(self._raw.header.memory_bytes)
+
+    @property
+    def memory_growth_bytes(self) -> int:
+        """By how much that is more than when the loop began."""
+        header = self._raw.header
+        return int(header.memory_bytes) - int(header.memory_begin_bytes)
 
     @property
     def errors_lost(self) -> int:

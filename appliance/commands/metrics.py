@@ -69,7 +69,10 @@ def _as_dict(reader: MetricsReader) -> dict[str, Any]:
         "loop": reader.name,
         "pid": reader.pid,
         "opened_real_ns": reader.opened_real_ns,
+        "alive": reader.alive,
         "heartbeat_age_ns": reader.heartbeat_age_ns,
+        "memory_bytes": reader.memory_bytes,
+        "memory_growth_bytes": reader.memory_growth_bytes,
         "counters": {
             counter.name.lower(): value
             for counter, value in zip(Counter, reader.counters(), strict=True)
@@ -84,7 +87,12 @@ def _as_dict(reader: MetricsReader) -> dict[str, Any]:
 
 def _show(loop: dict[str, Any]) -> None:
     age_ms = loop["heartbeat_age_ns"] / 1e6
-    console.print(f"[bold]{loop['loop']}[/]  process {loop['pid']}, last beat {age_ms:,.0f} ms ago")
+    state = "" if loop["alive"] else " [bold red](gone)[/]"
+    console.print(
+        f"[bold]{loop['loop']}[/]  process {loop['pid']}{state}, last beat {age_ms:,.0f} ms ago, "
+        f"{loop['memory_bytes'] / 2**20:,.0f} MiB resident "
+        f"({loop['memory_growth_bytes'] / 2**20:+,.1f} since it began)"
+    )
     counters = Table(box=None, pad_edge=False)
     counters.add_column("counter")
     counters.add_column("", justify="right")

@@ -1,8 +1,8 @@
 """Runs the appliance: takes transactions off the wire, matches, fires.
 
-One pinned, spinning process, configured by a TOML file (examples/appliance.toml is one). It says
-what it chose when it starts, a line a second while it runs, and everything it counted when
-SIGTERM or SIGINT stops it.
+One pinned, spinning process for each core of the configuration, a TOML file
+(examples/appliance.toml is one). It says what it chose when it starts, a line a second while it
+runs, and everything it counted when SIGTERM or SIGINT stops it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from appliance import config
-from appliance.assembly import Appliance, examine
+from appliance.assembly import examine
+from appliance.crew import hot_core, run_crew
 from appliance.loop import Loop
 from appliance.output import add_output_argument
 from appliance.report import Reporter
@@ -37,17 +38,19 @@ def run(args: argparse.Namespace) -> int:
         examine(loaded, args.config)
         reporter.event("configuration is good", file=str(args.config))
         return 0
-    with Appliance(loaded, args.config) as appliance:
-        reporter.start(appliance.chosen, appliance.warnings)
+    if len(loaded.cores) > 1:
+        return run_crew(loaded, args.config, reporter)
+    with hot_core(loaded, args.config, loaded.cores[0]) as (appliance, chosen, warnings):
+        reporter.start(chosen, warnings)
         loop = Loop(
             appliance,
-            cpu=loaded.core.cpu,
             every_s=loaded.statistics_every_s,
             report=lambda: reporter.statistics(appliance.stats()),
         )
         began = time.monotonic()
         loop.run()
         appliance.stop()
+        appliance.measure()
         stats = appliance.stats() | {"loop": {"longest_pause_ns": loop.longest_pause_ns}}
         reporter.summary(stats, time.monotonic() - began)
     return 0

@@ -76,6 +76,8 @@ def _loop(text: _Text, reader: MetricsReader, loop: str) -> None:
     text.add("barewire_loop_info", 1, loop=loop, process=str(reader.pid))
     text.add("barewire_loop_start_time_seconds", reader.opened_real_ns / 1e9, loop=loop)
     text.add("barewire_loop_heartbeat_age_seconds", reader.heartbeat_age_ns / 1e9, loop=loop)
+    text.add("barewire_loop_memory_bytes", reader.memory_bytes, loop=loop)
+    text.add("barewire_loop_memory_growth_bytes", reader.memory_growth_bytes, loop=loop)
     for kind, spent_ns in duty.spent_ns.items():
         text.add("barewire_loop_time_seconds_total", spent_ns / 1e9, loop=loop, kind=kind)
     for kind, turns in duty.turns.items():

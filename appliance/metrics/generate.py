@@ -121,8 +121,9 @@ def _table(schema: _Schema) -> str:
             "the figures of `barewire metrics` are known to better than 1 %. Prometheus gets six",
             "buckets to a decade from 100 ns to 10 s, and its quantiles are as coarse as those.",
             "",
-            "The `cause` of a stall is what the loop was doing (`idle`, `busy`, `housekeeping`),",
-            "or `descheduled`: the thread was not running for more than half of the time.",
+            "The `cause` of a stall is what the loop was doing (`idle`, `busy`, `housekeeping`,",
+            "`callback`: the strategy), or `descheduled`: the thread was stopped, preempted or",
+            "waiting for more than half of the time. A strategy that sleeps is `callback`.",
             "",
         ]
     )

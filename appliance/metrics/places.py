@@ -154,7 +154,7 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
     "barewire_loop_time_seconds_total": (
         "counter",
-        "Time spent, by `kind`: idle, busy, housekeeping",
+        "Time spent, by `kind`: idle, busy, housekeeping, callback (the strategy)",
     ),
     "barewire_loop_turns_total": (
         "counter",
@@ -167,6 +167,14 @@ METRICS: dict[str, tuple[str, str]] = {
     "barewire_loop_longest_stall_seconds": (
         "gauge",
         "The longest stall, by `cause`",
+    ),
+    "barewire_loop_memory_bytes": (
+        "gauge",
+        "Resident memory of the loop's process",
+    ),
+    "barewire_loop_memory_growth_bytes": (
+        "gauge",
+        "Resident memory more than when the loop began: what a strategy keeps",
     ),
     "barewire_link_received_total": (
         "counter",

@@ -117,6 +117,7 @@ static int take(struct dpb_over_port *e, const struct dpb_frame *frame, struct d
     d->channel = (uint16_t)channel;
     d->family = udp.family;
     d->source_port = udp.source_port;
+    d->headers = (uint16_t)(udp.payload - frame->data);
     memcpy(d->source, udp.source, udp.family == 4 ? 4 : 16);
     return DPB_REJECT_NONE;
 }

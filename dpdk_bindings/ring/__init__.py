@@ -23,9 +23,11 @@ from dpdk_bindings.ring.consumer import Records, RingConsumer
 from dpdk_bindings.ring.errors import RingError, RingFull
 from dpdk_bindings.ring.files import remove_ring
 from dpdk_bindings.ring.mapped import ProducerStatus, RingKind, RingState, Seat, look
+from dpdk_bindings.ring.outbox import Outbox
 from dpdk_bindings.ring.producer import RingProducer
 
 __all__ = [
+    "Outbox",
     "ProducerStatus",
     "Records",
     "RingConsumer",

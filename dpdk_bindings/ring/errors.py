@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
+from dpdk_bindings.errors import BindingsError
+
 __all__ = ["RingError", "RingFull"]
 
 
-class RingError(Exception):
-    """A ring that cannot be created, opened or trusted.
-
-    Attributes:
-        message: what was wrong, with the ring's name.
-        hint: what to do about it, or an empty string.
-    """
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+class RingError(BindingsError):
+    """A ring that cannot be created, opened or trusted."""
 
 
 class RingFull(RingError):  # noqa: N818 - the word is the condition

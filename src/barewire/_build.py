@@ -39,6 +39,7 @@ HEADERS = [
     ROOT / "native/txjson.h",
     ROOT / "native/txfeed.h",
     ROOT / "native/senders.h",
+    ROOT / "native/trace.h",
     ROOT / "native/pump.h",
 ]
 

@@ -119,7 +119,7 @@ def _explain(message: str, data: Any, kind: type, where: str) -> ConfigError:
 def _descend(value: Any, info: Any, path: str) -> tuple[Any, Any]:
     """Follows ``a.b[2].c`` through the data and through the type at once."""
     for name, index in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
-        info = _plain(info)
+        info = _plain(info, value)
         if name and name != "...":
             value = value.get(name) if isinstance(value, dict) else None
             if isinstance(info, inspect.StructType):
@@ -131,13 +131,17 @@ def _descend(value: Any, info: Any, path: str) -> tuple[Any, Any]:
         else:
             value = value[int(index)] if isinstance(value, list) else None
             info = getattr(info, "item_type", None)
-    return value, _plain(info)
+    return value, _plain(info, value)
 
 
-def _plain(info: Any) -> Any:
-    """The struct or list inside an optional."""
+def _plain(info: Any, value: Any = None) -> Any:
+    """The struct or list inside an optional; of a table or a list of them, what `value` is."""
     if isinstance(info, inspect.UnionType):
         rest = [part for part in info.types if not isinstance(part, inspect.NoneType)]
+        if isinstance(value, dict):
+            rest = [part for part in rest if isinstance(part, inspect.StructType)]
+        elif isinstance(value, list):
+            rest = [part for part in rest if isinstance(part, inspect.ListType)]
         if len(rest) == 1:
             return rest[0]
     return info

@@ -1,7 +1,8 @@
 """The hot path as one object: endpoints, feeds, triggers and shots in, matches out.
 
 `Pump` composes the native parts (native/pump.h tells the order and why) and keeps them alive;
-:meth:`Pump.turn` is one native call.
+:meth:`Pump.turn` is one native call. A pump runs a section of the path: all of it on one core, or
+the stages that one of several cores has, between rings.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from barewire.mempool.dedup import Dedup
 from barewire.mempool.record import Transaction
 from barewire.mempool.trigger_table import TriggerTable
 
-__all__ = ["Feed", "Match", "Pump"]
+__all__ = ["STAGES", "Feed", "Match", "Pump", "Rings"]
 
 NO_LINE: int = lib.BW_PUMP_NO_LINE
+STAGES: tuple[str, ...] = ("receive", "feed", "decode", "trigger")
+"""The stages of the path, in its order (``enum bw_stage``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,9 @@ class Feed:
 
     Attributes:
         name: for statistics.
-        endpoint: ``struct dpb_datagram_ref *``, of whatever brings the datagrams.
-        receiver: arbitrates the lines.
+        endpoint: ``struct dpb_datagram_ref *``, of whatever brings the datagrams; without the
+            stage "receive" of whatever takes the requests for retransmission, or None.
+        receiver: arbitrates the lines; None without the stage "feed".
         lines: what each channel of the endpoint is, in order: the number of a line, or
             `RETRANSMISSION`, or `NO_LINE`.
         request_peer: the endpoint's peer that retransmits, or None.
@@ -41,10 +45,29 @@ class Feed:
 
     name: str
     endpoint: Any
-    receiver: MoldReceiver
+    receiver: MoldReceiver | None
     lines: Sequence[int]
     request_peer: int | None = None
     trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """What joins a section to other cores, and what is written down: native handles, or None.
+
+    Attributes:
+        before: ``struct dpb_ring_rx *`` from the core in front, which has the stage before ours.
+        after: ``struct dpb_ring_tx *`` to the core behind.
+        outboxes: ``struct dpb_ring_rx *`` of cores whose datagrams we send.
+        recorder: ``struct dpb_ring_tx *`` of the flight recorder (native/trace.h).
+        metrics: ``struct dpb_metrics *`` where times and counters are written.
+    """
+
+    before: Any = None
+    after: Any = None
+    outboxes: Sequence[Any] = ()
+    recorder: Any = None
+    metrics: Any = None
 
 
 class Match:
@@ -72,77 +95,110 @@ class Match:
 
 
 class Pump:
-    """Composes the hot path. Borrows every part it is given and keeps it alive.
+    """Composes a section of the hot path. Borrows every part it is given and keeps it alive.
 
     Args:
-        feeds: 1 to 16 sources.
-        decoder: its rules judge the transactions, and it counts what is refused.
-        triggers: the current table, which may be replaced while the pump turns.
-        dedup: remembers the hashes that were seen.
+        feeds: 1 to 16 sources; none without "receive" and "feed".
+        decoder: its rules judge the transactions, and it counts what is refused; for "decode".
+        triggers: the current table, which may be replaced while the pump turns; for "trigger".
+        dedup: remembers the hashes that were seen; for "trigger".
         shots: what may fire, or None.
         out: ``struct dpb_datagram_ref *`` by which shots leave; needed with `shots`.
         clock_mono_ns: ``uint64_t *`` read instead of CLOCK_MONOTONIC, for replay.
+        stages: the first and the last of the section.
+        rings: what joins it to others.
     """
 
     def __init__(
         self,
-        feeds: Sequence[Feed],
+        feeds: Sequence[Feed] = (),
         *,
-        decoder: Decoder,
-        triggers: TriggerTable,
-        dedup: Dedup,
+        decoder: Decoder | None = None,
+        triggers: TriggerTable | None = None,
+        dedup: Dedup | None = None,
         shots: ShotBook | None = None,
         out: Any = None,
         clock_mono_ns: Any = None,
+        stages: tuple[str, str] = (STAGES[0], STAGES[-1]),
+        rings: Rings | None = None,
     ) -> None:
-        if not 1 <= len(feeds) <= lib.BW_PUMP_SOURCES:
-            raise BarewireError(f"{len(feeds)} sources", hint=f"1 to {lib.BW_PUMP_SOURCES}")
+        if len(feeds) > lib.BW_PUMP_SOURCES:
+            raise BarewireError(f"{len(feeds)} sources", hint=f"at most {lib.BW_PUMP_SOURCES}")
         self.feeds = tuple(feeds)
-        self._reassemblers = [Reassembler() for _ in feeds]
+        self._reassemblers = {
+            number: Reassembler() for number, feed in enumerate(feeds) if feed.receiver is not None
+        }
         config: Any = ffi.new("struct bw_pump_config *")
+        config.first, config.last = (STAGES.index(stage) for stage in stages)
         config.sources = len(feeds)
         for number, feed in enumerate(feeds):
-            if len(feed.lines) > lib.BW_PUMP_CHANNELS:
-                raise BarewireError(
-                    f"source {feed.name}: {len(feed.lines)} channels",
-                    hint=f"at most {lib.BW_PUMP_CHANNELS}",
-                )
-            source = config.source[number]
-            setattr(source, "in", _as("struct dpb_datagram_ref *", feed.endpoint)[0])
-            source.mold = feed.receiver.native
-            source.fragments = self._reassemblers[number].native
-            source.request_peer = -1 if feed.request_peer is None else feed.request_peer
-            source.number = number
-            source.trusted = feed.trusted
-            for channel in range(lib.BW_PUMP_CHANNELS):
-                source.line[channel] = feed.lines[channel] if channel < len(feed.lines) else NO_LINE
-        config.rules = decoder.native_rules[0]
-        config.refusals = decoder.native_refusals
-        config.triggers = triggers.native
-        config.dedup = dedup.native
+            self._source(config.source[number], number, feed)
+        if decoder is not None:
+            config.rules = decoder.native_rules[0]
+            config.refusals = decoder.native_refusals
+        if triggers is not None:
+            config.triggers = triggers.native
+        if dedup is not None:
+            config.dedup = dedup.native
         if shots is not None:
             config.shots = shots.native
             config.out = _as("struct dpb_datagram_ref *", out)[0]
         if clock_mono_ns is not None:
             config.clock_mono_ns = clock_mono_ns
+        if rings is not None:
+            _join(config, rings)
         native = lib.bw_pump_new(config)
         if native == ffi.NULL:
-            raise MemoryError("no memory for the pump")
+            raise BarewireError(
+                f"no pump for the stages {stages[0]} to {stages[1]}",
+                hint="a part that its section needs is missing, or there is no memory",
+            )
         self._native: Any = ffi.gc(native, lib.bw_pump_free)
         # Freed after the pump, because they are attributes of the object that holds it.
         self._triggers = triggers
-        self._parts = (decoder, dedup, shots, out, clock_mono_ns)
+        self._parts = (decoder, dedup, shots, out, clock_mono_ns, rings)
         self._found = lib.bw_pump_found(self._native)
         self._stats = lib.bw_pump_stats(self._native)
         self._turn: Any = lib.bw_pump_turn
+        self._run: Any = lib.bw_pump_run
+
+    def _source(self, source: Any, number: int, feed: Feed) -> None:
+        if len(feed.lines) > lib.BW_PUMP_CHANNELS:
+            raise BarewireError(
+                f"source {feed.name}: {len(feed.lines)} channels",
+                hint=f"at most {lib.BW_PUMP_CHANNELS}",
+            )
+        if feed.endpoint is not None:
+            setattr(source, "in", _as("struct dpb_datagram_ref *", feed.endpoint)[0])
+        if feed.receiver is not None:
+            source.mold = feed.receiver.native
+            source.fragments = self._reassemblers[number].native
+        source.request_peer = -1 if feed.request_peer is None else feed.request_peer
+        source.number = number
+        source.trusted = feed.trusted
+        for channel in range(lib.BW_PUMP_CHANNELS):
+            source.line[channel] = feed.lines[channel] if channel < len(feed.lines) else NO_LINE
 
     def turn(self) -> int:
         """One turn (native/pump.h); returns how many matches :meth:`matches` has."""
         found: int = self._turn(self._native)
         return found
 
+    def run(self, until_mono_ns: int) -> int:
+        """Turns until there are matches, or until that time; one native call, as :meth:`turn`."""
+        found: int = self._run(self._native, until_mono_ns)
+        return found
+
+    def note_sent(
+        self, cause: Transaction | None, peer: int, payload: bytes, *, left: bool
+    ) -> None:
+        """Counts and records what was sent from Python, or (not `left`) could not be."""
+        record = ffi.NULL if cause is None else cause.record
+        lib.bw_pump_note_sent(self._native, record, peer, payload, len(payload), left)
+
     def matches(self, found: int) -> Iterator[Match]:
         """What the last :meth:`turn`, which returned `found`, handed over."""
+        assert self._triggers is not None
         for index in range(found):
             entry = self._found[index]
             raw = bytes(ffi.buffer(entry.raw, entry.tx.raw_len))
@@ -165,8 +221,7 @@ class Pump:
     def reassembly_stats(self) -> dict[str, dict[str, Any]]:
         """Counters of the reassembly of long envelopes, by feed."""
         return {
-            feed.name: part.stats()
-            for feed, part in zip(self.feeds, self._reassemblers, strict=True)
+            self.feeds[number].name: part.stats() for number, part in self._reassemblers.items()
         }
 
     def close(self) -> None:
@@ -174,11 +229,29 @@ class Pump:
         if self._native is not None:
             ffi.release(self._native)
             self._native = None
-            self._turn = _closed
+            self._turn = self._run = _closed
 
 
-def _closed(_native: Any) -> int:
+def _closed(*_: Any) -> int:
     raise BarewireError("the pump is closed")
+
+
+def _join(config: Any, rings: Rings) -> None:
+    if len(rings.outboxes) > lib.BW_PUMP_OUTBOXES:
+        raise BarewireError(
+            f"{len(rings.outboxes)} outboxes", hint=f"at most {lib.BW_PUMP_OUTBOXES}"
+        )
+    for name, kind in (
+        ("before", "struct dpb_ring_rx *"),
+        ("after", "struct dpb_ring_tx *"),
+        ("recorder", "struct dpb_ring_tx *"),
+        ("metrics", "struct dpb_metrics *"),
+    ):
+        if (handle := getattr(rings, name)) is not None:
+            setattr(config, name, _as(kind, handle))
+    config.outboxes = len(rings.outboxes)
+    for number, outbox in enumerate(rings.outboxes):
+        config.outbox[number] = _as("struct dpb_ring_rx *", outbox)
 
 
 def _as(kind: str, pointer: Any) -> Any:

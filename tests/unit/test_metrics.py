@@ -29,7 +29,7 @@ from barewire.errors import BarewireError
 from dpdk_bindings.metrics import DUTY_KINDS, MetricsError, MetricsReader, MetricsWriter
 from tests.requires import requires
 
-IDLE, BUSY, HOUSEKEEPING = range(3)
+IDLE, BUSY, HOUSEKEEPING, CALLBACK = range(4)
 
 
 @pytest.fixture
@@ -113,8 +113,8 @@ def test_time_goes_to_what_it_was_spent_on(loop, folder):
         now += ns
         loop.turn(kind, now)
     duty = read(folder).duty()
-    assert duty.spent_ns == {"idle": 150, "busy": 2000, "housekeeping": 30}
-    assert duty.turns == {"idle": 2, "busy": 1, "housekeeping": 1}
+    assert duty.spent_ns == {"idle": 150, "busy": 2000, "housekeeping": 30, "callback": 0}
+    assert duty.turns == {"idle": 2, "busy": 1, "housekeeping": 1, "callback": 0}
     assert sum(duty.stalls.values()) == 0
 
 

@@ -69,6 +69,39 @@ def test_every_transaction_once(pair, tmp_path, traffic, via, faults):
         check_complete(rig.stop(), traffic)
 
 
+@pytest.mark.parametrize("via", ["kernel", "afxdp:veth0"])
+@pytest.mark.parametrize(
+    "cut", [("receive",), ("receive", "feed"), ("receive", "feed", "decode")], ids="-".join
+)
+def test_two_cores(pair, tmp_path, traffic, via, cut):
+    """The path cut anywhere: lossy lines, retransmission asked for and a shot fired across it."""
+    stages = ("receive", "feed", "decode", "trigger")
+    cores = "".join(
+        f'[[core]]\nname = "{name}"\nstages = {list(part)}\n'
+        for name, part in (("front", cut), ("behind", stages[len(cut) :]))
+    )
+    payload = tmp_path / "shot.hex"
+    payload.write_text(PAYLOAD.hex())
+    fire = (
+        f'[[shot]]\nname = "s"\ndestination = "gateway"\npayload = "{payload}"\n'
+        "expires_after_ms = 60000\n[fire]\nunjournalled = true\n"
+    )
+    trigger = '[[trigger]]\nname = "all"\nshot = "s"\n'
+    messages = traffic[0]
+    with Rig(pair, tmp_path, via=via, triggers=trigger, extra=fire + cores) as rig:
+        rig.publish(messages[:200], faults={0: lossy(0.2, 1), 1: lossy(0.2, 2)})
+        rig.publish(messages[200:250], faults={0: dead, 1: dead})
+        rig.publish(messages[250:])
+        rig.settle()
+        stopped = rig.stop()
+    check_complete(stopped, traffic)
+    assert stopped.feed["retransmitted"] >= 50
+    assert stopped.replies == [PAYLOAD]
+    assert stopped.summary["shots"]["fired"] == 1
+    assert stopped.summary["pump"]["handed_on"] > 0
+    assert stopped.summary["pump"]["not_handed_on"] == 0
+
+
 def test_both_lines_dead_for_a_while_is_recovered_by_retransmission(pair, tmp_path, traffic):
     messages = traffic[0]
     with Rig(pair, tmp_path) as rig:

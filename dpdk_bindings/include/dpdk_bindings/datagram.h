@@ -23,7 +23,8 @@ struct dpb_datagram {
     uint8_t family;          /* 4 or 6 */
     uint8_t source[16];      /* sender's address, network order; IPv4 in the first four bytes */
     uint16_t source_port;    /* host order */
-    uint8_t reserved[14];
+    uint16_t headers;        /* bytes of frame headers that lie in front of `data`; 0: no frame */
+    uint8_t reserved[12];
 };
 
 struct dpb_datagram_ops {

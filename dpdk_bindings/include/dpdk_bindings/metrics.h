@@ -21,7 +21,7 @@
 #include <time.h>
 
 /* <cdef> */
-#define DPB_METRICS_VERSION 1
+#define DPB_METRICS_VERSION 2
 #define DPB_HISTOGRAM_BUCKETS 3840
 #define DPB_LINKS 32
 #define DPB_NOTED 64
@@ -39,7 +39,8 @@ enum dpb_duty_kind {
     DPB_DUTY_IDLE = 0,         /* looked, and there was nothing */
     DPB_DUTY_BUSY = 1,         /* worked */
     DPB_DUTY_HOUSEKEEPING = 2, /* heartbeats, checks, credit */
-    DPB_DUTY_KINDS = 3,
+    DPB_DUTY_CALLBACK = 3,     /* someone else's code, which the loop called with what it found */
+    DPB_DUTY_KINDS = 4,
 };
 
 /* Why a turn of the loop took longer than it may: what it was doing, or that it was not running. */
@@ -47,20 +48,21 @@ enum dpb_stall_cause {
     DPB_STALL_IDLE = 0,
     DPB_STALL_BUSY = 1,
     DPB_STALL_HOUSEKEEPING = 2,
-    DPB_STALL_DESCHEDULED = 3, /* stopped, preempted, or waiting in the kernel */
-    DPB_STALL_CAUSES = 4,
+    DPB_STALL_CALLBACK = 3,    /* whether it worked or slept */
+    DPB_STALL_DESCHEDULED = 4, /* stopped, preempted, or waiting in the kernel */
+    DPB_STALL_CAUSES = 5,
 };
 
 struct dpb_duty {
     uint64_t last_mono_ns; /* end of the last turn; 0: the next turn is the first */
-    uint64_t spent_ns[3];  /* by enum dpb_duty_kind */
-    uint64_t turns[3];
+    uint64_t spent_ns[4];  /* by enum dpb_duty_kind */
+    uint64_t turns[4];
     uint64_t stall_ns;     /* threshold: a longer turn is a stall */
-    uint64_t stalls[4];    /* by enum dpb_stall_cause */
-    uint64_t longest_ns[4];
+    uint64_t stalls[5];    /* by enum dpb_stall_cause */
+    uint64_t longest_ns[5];
     uint64_t mark_mono_ns; /* last dpb_duty_mark(), and the thread's CPU time then */
     uint64_t mark_cpu_ns;
-    uint64_t reserved[6];
+    uint64_t reserved[2];
 };
 
 /* What came over one link: a port's queue, a line of a feed, a ring. */
@@ -95,7 +97,9 @@ struct dpb_metrics_header {
     uint64_t heartbeat_mono_ns;
     uint64_t errors_lost; /* distinct errors that found no place */
     char name[32];        /* the loop's */
-    uint8_t reserved[32];
+    uint64_t memory_bytes;       /* resident, as last looked at; 0: never */
+    uint64_t memory_begin_bytes; /*   and when the loop began */
+    uint8_t reserved[16];
 };
 
 /* The writer's (or a reader's) view of a mapped file. */
@@ -174,7 +178,7 @@ __attribute__((cold, noinline, unused)) static void dpb_duty_stall(struct dpb_du
                                                                    uint64_t now_mono_ns)
 {
     unsigned cause = kind;
-    if (duty->mark_mono_ns) {
+    if (duty->mark_mono_ns && kind != DPB_DUTY_CALLBACK) {
         uint64_t passed = now_mono_ns - duty->mark_mono_ns;
         uint64_t ran = dpb_thread_cpu_ns() - duty->mark_cpu_ns;
         if (passed > ran && passed - ran > spent_ns / 2)

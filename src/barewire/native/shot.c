@@ -382,3 +382,10 @@ int bw_shots_status(const struct bw_shots *book, uint32_t number, struct bw_shot
     };
     return 0;
 }
+
+const struct bw_shot_spec *bw_shots_spec(const struct bw_shots *book, uint32_t number)
+{
+    if (number >= book->config.capacity || !book->shots[number].spec.bytes)
+        return NULL;
+    return &book->shots[number].spec;
+}

@@ -164,6 +164,10 @@ void bw_shots_note_hash(struct bw_shots *book, uint64_t seq, uint32_t n, const u
 int bw_shots_events(const struct bw_shots *book, uint64_t seq, struct bw_shot_event *out, int max);
 void bw_shots_counts(const struct bw_shots *book, uint64_t *out); /* out[BW_SHOT_OUTCOMES] */
 int bw_shots_status(const struct bw_shots *book, uint32_t shot, struct bw_shot_status *out);
+
+/* What was last armed under this number; NULL where it never was. In the firing thread, and until
+ * it is armed anew. */
+const struct bw_shot_spec *bw_shots_spec(const struct bw_shots *book, uint32_t shot);
 /* </cdef> */
 
 #endif

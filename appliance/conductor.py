@@ -1,0 +1,174 @@
+"""Hands matches to a user's strategy, and holds it to its limits.
+
+Nothing that a strategy does stops the receiving: what it raises is caught and a call that takes
+longer than its limit is broken off. Either is counted, noted with its cause in the distinct-error
+log, and stops the sending: from then on no shot fires and :attr:`Conductor.halted` is true. A
+strategy that has stalled is not called again; it would hold up every packet behind each match.
+
+A call is broken off by a timer's signal (SIGALRM), which Python delivers between two instructions
+or out of a sleep. Code in C that does not return cannot be broken off; it is counted when it does.
+The timer is not set for each call, which would cost two system calls a match: it is set when a
+call begins and none is running, and at its end looks whether the call that it finds is old enough.
+So it runs out at most once in each `limit_ms`, and never without matches.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from appliance.metrics.places import Counter, Histogram
+from appliance.strategy import Strategy
+from barewire.mempool.record import Transaction
+from barewire.pump import Match
+from dpdk_bindings.metrics import DUTY_KINDS, MetricsWriter
+
+__all__ = ["Conductor", "StrategyStalled"]
+
+_CALLBACK = DUTY_KINDS.index("callback")
+
+
+class StrategyStalled(BaseException):
+    """Raised inside a strategy whose call takes too long; ``except Exception`` lets it through."""
+
+
+class Conductor:
+    """Calls one strategy; use it by ``with``, in the main thread, to break off stalled calls.
+
+    Args:
+        strategy: the user's object.
+        halt: stops native code from sending.
+        metrics: where calls, errors and times are counted; None: nowhere.
+        limit_ms: a call that takes longer is a stall.
+
+    Attributes:
+        errors: exceptions that the strategy raised.
+        last_error: the last of them, or of the stalls, with its place.
+        stalled: whether a call took too long.
+        cause: the transaction that the strategy is being called with, or None.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        halt: Callable[[], None],
+        metrics: MetricsWriter | None = None,
+        limit_ms: float = 100,
+    ) -> None:
+        self._strategy = strategy
+        self._on_match = strategy.on_match
+        self._halt = halt
+        self._metrics = metrics
+        self._limit_ns = int(limit_ms * 1e6)
+        self.errors = 0
+        self.last_error = ""
+        self.stalled = False
+        self.cause: Transaction | None = None
+        self._began_ns = 0  # of the call that runs; 0: none does
+        self._timer_set = False
+        self._handler: Any = None
+
+    @property
+    def halted(self) -> bool:
+        """Whether sending has stopped."""
+        return self.errors > 0 or self.stalled
+
+    def __enter__(self) -> Self:
+        self._handler = signal.signal(signal.SIGALRM, self._alarm)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._handler)
+
+    def hand_over(self, matches: Iterable[Match]) -> None:
+        """Gives the strategy each of `matches`."""
+        for match in matches:
+            if self.stalled:
+                return
+            self._call(match)
+
+    def _call(self, match: Match) -> None:
+        began_ns = time.monotonic_ns()
+        self.cause = match.tx
+        try:
+            try:
+                self._began_ns = began_ns
+                if not self._timer_set and self._handler is not None:
+                    self._set_timer(self._limit_ns)
+                self._on_match(match)
+            finally:
+                self._began_ns = 0
+        except StrategyStalled as stall:
+            self._stall(stall)
+        except Exception as error:  # noqa: BLE001  any error of a user's code must not stop the loop
+            self._error(error)
+        self.cause = None
+        ended_ns = time.monotonic_ns()
+        if ended_ns - began_ns > self._limit_ns and not self.stalled:
+            self._stall(None)
+        if (metrics := self._metrics) is not None:
+            metrics.count(Counter.STRATEGY_CALLS)
+            metrics.observe(Histogram.STRATEGY_SECONDS, ended_ns - began_ns)
+            metrics.turn(_CALLBACK, ended_ns)
+
+    def stop(self) -> None:
+        """Lets the strategy finish, after the last packet."""
+        on_stop = getattr(self._strategy, "on_stop", None)
+        if on_stop is not None:
+            on_stop()
+
+    def _alarm(self, *_: object) -> None:
+        self._timer_set = False
+        if not self._began_ns:
+            return
+        left_ns = self._began_ns + self._limit_ns - time.monotonic_ns()
+        self._set_timer(left_ns if left_ns > 0 else self._limit_ns)
+        if left_ns <= 0:
+            raise StrategyStalled
+
+    def _set_timer(self, after_ns: int) -> None:
+        self._timer_set = True
+        signal.setitimer(signal.ITIMER_REAL, max(after_ns, 1000) / 1e9)
+
+    def _stall(self, stall: StrategyStalled | None) -> None:
+        self.stalled = True
+        self._halt()
+        where = ""
+        if stall is not None:
+            self.last_error = "".join(traceback.format_exception(stall))
+            where = f" at {_place(stall)}"
+        what = f"strategy: a call took longer than {self._limit_ns / 1e6:g} ms{where}"
+        self.last_error = self.last_error or what
+        self._note(Counter.STRATEGY_STALLS, f"{what}: sending stopped, it is called no more")
+
+    def _error(self, error: Exception) -> None:
+        self.errors += 1
+        self._halt()
+        self.last_error = "".join(traceback.format_exception(error))
+        name = type(error).__name__
+        self._note(Counter.STRATEGY_ERRORS, f"strategy: {name} at {_place(error)}: sending stopped")
+
+    def _note(self, counter: Counter, text: str) -> None:
+        if self._metrics is not None:
+            self._metrics.count(counter)
+            self._metrics.note(text)
+
+
+def _place(error: BaseException) -> str:
+    """File and line of the strategy's own code that raised."""
+    frames = list(traceback.extract_tb(error.__traceback__))
+    theirs = [frame for frame in frames if frame.filename != __file__]
+    last = (theirs or frames)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"

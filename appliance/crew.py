@@ -1,0 +1,245 @@
+"""Several cores: a process each, and a foreman that is not hot.
+
+The foreman creates the rings, starts a process for each core, tells the others the numbers of the
+peers when the first has opened its endpoints, and lets all go at once. Then it sleeps: it passes
+SIGTERM on, puts their statistics together for the report, and when one of them dies it stops the
+rest and says which. If the foreman dies, the kernel kills them.
+
+They talk over a socket pair each, one JSON object a datagram. A hot core never waits for it: what
+finds no room is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance.assembly import Appliance
+from appliance.config import Config, Core
+from appliance.core import Hot, die_with_parent
+from appliance.joints import Joints, RingFds, create_rings
+from appliance.loop import Loop
+from appliance.report import Reporter
+from barewire.errors import BarewireError
+from dpdk_bindings.errors import BindingsError
+
+__all__ = ["hot_core", "run_crew"]
+
+_ROOM = 1 << 20  # of one datagram between a core and the foreman
+_STOP_S = 5.0
+
+
+@contextlib.contextmanager
+def hot_core(
+    config: Config, where: Path, core: Core, joints: Joints | None = None
+) -> Iterator[tuple[Appliance, dict[str, Any], list[str]]]:
+    """One core, hot and open: its part of the appliance, what was chosen, what to warn of."""
+    with Hot(core) as hot:
+        hot.settle()
+        with Appliance(config, where, core, joints) as appliance:
+            hot.harden()
+            chosen = {f"core {core.name}": hot.chosen} | appliance.chosen
+            yield appliance, chosen, hot.warnings + appliance.warnings
+
+
+def run_crew(config: Config, where: Path, reporter: Reporter) -> int:
+    """Runs all cores until SIGTERM or SIGINT; 0 after a clean stop.
+
+    Raises:
+        BarewireError: a core could not open its part, or died.
+    """
+    fds = create_rings(config.cores)
+    members: list[_Member] = []
+
+    def stop(*_: object) -> None:
+        for member in members:
+            member.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for index in range(len(config.cores)):
+            members.append(_Member(config, where, index, fds, members))
+        return _conduct(config, members, reporter)
+    finally:
+        for member in members:
+            member.end()
+        fds.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> int:
+    first = members[0].hear()
+    for member in members[1:]:
+        member.say({"peers": first["peers"]})
+    opened = [first, *(member.hear() for member in members[1:])]
+    reporter.start(
+        {part: what for one in opened for part, what in one["chosen"].items()},
+        list(dict.fromkeys(warning for one in opened for warning in one["warnings"])),
+    )
+    began = time.monotonic()
+    for member in reversed(members):  # who takes is there before who gives
+        member.say({"go": True})
+    every_s = config.statistics_every_s
+    next_report = began + every_s
+    with selectors.DefaultSelector() as ready:
+        for member in members:
+            ready.register(member.talk, selectors.EVENT_READ, member)
+        while not all(member.final for member in members):
+            for key, _ in ready.select(max(0.01, next_report - time.monotonic())):
+                member = key.data
+                said = member.hear()
+                member.stats = said["stats"]
+                if said["final"]:
+                    member.final = True
+                    ready.unregister(member.talk)
+                    for other in members:
+                        other.stop()
+            if time.monotonic() >= next_report:
+                next_report += every_s
+                if all(member.stats for member in members):
+                    reporter.statistics(_together(members))
+    reporter.summary(_together(members), time.monotonic() - began)
+    return 0
+
+
+class _Member:
+    """The foreman's view of one core's process."""
+
+    def __init__(
+        self, config: Config, where: Path, index: int, fds: RingFds, others: list[_Member]
+    ) -> None:
+        self.name = config.cores[index].name
+        self.talk, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self.talk, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+        self.stats: dict[str, Any] = {}
+        self.final = self.asked = False
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.talk.close()
+            for other in others:
+                other.talk.close()
+            os._exit(_work(config, where, index, fds, theirs))
+        theirs.close()
+
+    def say(self, what: dict[str, Any]) -> None:
+        """Tells the core something; one that is dead is noticed when it is heard."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.talk.send(msgspec.json.encode(what))
+
+    def hear(self) -> dict[str, Any]:
+        """What the core says next.
+
+        Raises:
+            BarewireError: it says that it cannot go on, or has died.
+        """
+        try:
+            raw = self.talk.recv(_ROOM)
+        except ConnectionResetError:
+            raw = b""
+        if not raw:
+            _, status = os.waitpid(self.pid, 0)
+            self.pid = 0
+            code = os.waitstatus_to_exitcode(status)
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+            raise BarewireError(
+                f"core {self.name!r} died: {how}", hint="its own words, if any, are above"
+            )
+        said: dict[str, Any] = msgspec.json.decode(raw)
+        if "error" in said:
+            raise BarewireError(said["error"], hint=said["hint"])
+        return said
+
+    def stop(self) -> None:
+        """Asks the core to stop, once: a second signal would find it on its way out."""
+        if self.pid and not self.asked:
+            self.asked = True
+            os.kill(self.pid, signal.SIGTERM)
+
+    def end(self) -> None:
+        """Sees to it that the process is gone."""
+        self.stop()
+        deadline = time.monotonic() + _STOP_S
+        while self.pid:
+            gone, _ = os.waitpid(self.pid, os.WNOHANG)
+            if gone:
+                break
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(0.005)
+        self.pid = 0
+        self.talk.close()
+
+
+def _work(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> int:
+    """One core's process, from start to end; returns its exit status."""
+    die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        _turn(config, where, index, fds, talk)
+    except (BarewireError, BindingsError) as error:
+        talk.send(msgspec.json.encode({"error": error.message, "hint": error.hint}))
+        return 2
+    except EOFError:  # the foreman is gone
+        return 1
+    return 0
+
+
+def _turn(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> None:
+    core = config.cores[index]
+    peers = _hear(talk)["peers"] if index else {}
+    with hot_core(config, where, core, Joints.of(index, fds, peers)) as opened:
+        appliance, chosen, warnings = opened
+
+        def say(final: bool = False) -> None:
+            said = {"stats": appliance.stats(), "final": final}
+            flags = 0 if final else socket.MSG_DONTWAIT
+            with contextlib.suppress(BlockingIOError):
+                talk.send(msgspec.json.encode(said), flags)
+
+        loop = Loop(appliance, every_s=config.statistics_every_s, report=say)
+        talk.send(
+            msgspec.json.encode({"chosen": chosen, "warnings": warnings, "peers": appliance.peers})
+        )
+        _hear(talk)
+        loop.run()
+        appliance.stop()
+        appliance.measure()
+        say(final=True)
+
+
+def _hear(talk: socket.socket) -> dict[str, Any]:
+    raw = talk.recv(_ROOM)
+    if not raw:
+        raise EOFError
+    said: dict[str, Any] = msgspec.json.decode(raw)
+    return said
+
+
+def _together(members: list[_Member]) -> dict[str, Any]:
+    """Their statistics as one: what several count is added up."""
+    whole: dict[str, Any] = {}
+    for member in members:
+        _add(whole, member.stats)
+    return whole
+
+
+def _add(to: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict):
+            _add(to.setdefault(key, {}), value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            to[key] = to.get(key, 0) + value
+        else:
+            to[key] = value

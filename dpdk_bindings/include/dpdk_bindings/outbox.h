@@ -1,0 +1,82 @@
+/* An outbox: a datagram endpoint that another core sends for.
+ *
+ * An endpoint belongs to one thread, and an interface's queue to one socket. A core that decides but
+ * does not own the endpoint therefore writes its datagrams into a lossless ring, as the same table
+ * of functions as any endpoint (so that what fires does not know the difference), and the owner
+ * sends them from there. Money is not dropped on the way: a full ring refuses the reservation, and
+ * a record stays in it until the owner has handed it to the real endpoint.
+ *
+ * What the real endpoint has no room or no next hop for is tried again for DPB_OUTBOX_PATIENCE_NS,
+ * then given up and counted: what was decided for this instant must not leave at another.
+ *
+ * Records: `source` is the number of the endpoint among the owner's, `user` the peer. */
+#ifndef DPDK_BINDINGS_OUTBOX_H
+#define DPDK_BINDINGS_OUTBOX_H
+
+#include "datagram.h"
+#include "ring.h"
+
+#define DPB_OUTBOX_PATIENCE_NS 10000000u
+#define DPB_OUTBOX_BURST 16
+
+/* <cdef> */
+/* The deciding core's side. Receives nothing. */
+struct dpb_outbox {
+    struct dpb_ring_tx *ring;
+    int32_t peer;
+    uint32_t room; /* bytes reserved; 0: none */
+    uint16_t endpoint;
+    uint8_t reserved[6];
+};
+/* </cdef> */
+
+/* The owner's side. Zero but for `ring`. */
+struct dpb_outbox_reader {
+    struct dpb_ring_rx *ring;
+    struct dpb_record held[DPB_OUTBOX_BURST];
+    int count;
+    int next;
+    uint64_t sent;
+    uint64_t given_up;
+};
+
+/* Hands what is waiting to endpoints[0..n); returns how many datagrams were handed over. */
+static inline int dpb_outbox_drain(struct dpb_outbox_reader *reader,
+                                   const struct dpb_datagram_ref *endpoints, uint32_t n,
+                                   uint64_t now_mono_ns)
+{
+    int sent = 0;
+    if (reader->next == reader->count) {
+        reader->next = 0;
+        reader->count = dpb_ring_take(reader->ring, reader->held, DPB_OUTBOX_BURST);
+        if (reader->count <= 0) {
+            reader->count = 0;
+            return 0;
+        }
+    }
+    for (; reader->next < reader->count; reader->next++) {
+        const struct dpb_record *record = &reader->held[reader->next];
+        const struct dpb_datagram_ref *to = record->source < n ? &endpoints[record->source] : NULL;
+        uint8_t *room =
+            to ? to->ops->reserve(to->endpoint, (int)record->user, record->len) : NULL;
+        if (room) {
+            memcpy(room, record->data, record->len);
+            if (to->ops->commit(to->endpoint, record->len) >= 0) {
+                to->ops->flush(to->endpoint);
+                reader->sent++;
+                sent++;
+            } else {
+                reader->given_up++;
+            }
+        } else if (!to ||
+                   now_mono_ns - record->publish_mono_ns > DPB_OUTBOX_PATIENCE_NS) {
+            reader->given_up++;
+        } else {
+            break;
+        }
+        dpb_ring_ack(reader->ring, record->seq);
+    }
+    return sent;
+}
+
+#endif
