@@ -79,6 +79,7 @@ class Appliance:
         self._joints = joints or Joints()
         self._exit = contextlib.ExitStack()
         self._endpoints: list[DatagramEndpoint] = []
+        self._outboxes: list[Outbox] = []  # kept: the pump borrows them
         self._has = set(self._core.stages)
         self.peers: dict[str, dict[str, int]] = {"destinations": {}, "retransmissions": {}}
         self.chosen: dict[str, dict[str, Any]] = {}
@@ -177,7 +178,9 @@ class Appliance:
                 endpoint, peer = self._open_endpoint(source)
             elif source.retransmit is not None:
                 assert self._joints.outbox is not None
-                endpoint = Outbox(self._joints.outbox, number).ref
+                outbox = Outbox(self._joints.outbox, number)
+                self._outboxes.append(outbox)
+                endpoint = outbox.ref
                 peer = self._joints.peers["retransmissions"][source.name]
             receiver = None
             if "feed" in self._has:
