@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -212,6 +213,26 @@ def test_a_forked_child_cannot_sign_and_its_parent_goes_on(key):
         signer.wait(2048)
         digest = os.urandom(32)
         accepted(digest, signer.sign_hash(digest))
+
+
+def test_a_forked_child_has_zeros_where_the_pool_was(key):
+    def vaults() -> bytes:
+        ranges = []
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+                begin, end = (int(digits, 16) for digits in match.groups())
+            elif line.startswith("VmFlags:") and "wf" in line.split():
+                ranges.append((begin, end - begin))
+        with Path("/proc/self/mem").open("rb") as memory:
+            return b"".join((memory.seek(begin), memory.read(size))[1] for begin, size in ranges)
+
+    with presigned(key, 2048) as signer:
+        signer.wait(2048)
+        ours = vaults()
+        assert SECRET in ours
+        assert len(ours) - ours.count(0) > 2048 * 90  # most of 97 bytes of each entry
+        child = in_a_child(lambda: b"%d %d" % (len(vaults()), any(vaults())))
+        assert child == b"%d 0" % len(ours)
 
 
 def test_a_forked_child_may_clean_up_and_sign_with_a_key_of_its_own(key):
