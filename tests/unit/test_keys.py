@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -247,7 +248,13 @@ def test_new_list_and_address(tmp_path, capsys):
     assert "there already" in err
 
 
-def test_import(tmp_path, capsys):
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keystores are written with little work."""
+    monkeypatch.setattr(Key, "encrypted", functools.partialmethod(Key.encrypted, scrypt_n=16))
+
+
+def test_import(tmp_path, capsys, quick):
     password = private(tmp_path / "password", PASSWORD)
     bare = private(tmp_path / "bare", SECRET.hex().encode())
     store = tmp_path / "b.json"
@@ -294,3 +301,15 @@ def test_what_the_command_line_refuses(tmp_path, capsys):
     assert not (tmp_path / "x").exists()
     status, out, _ = barewire(capsys, "address", bare, "--force-raw")
     assert (status, out.strip()) == (0, Account.from_key(SECRET).address)
+
+
+def test_a_password_is_asked_for_twice(tmp_path, capsys, monkeypatch, quick):
+    answers = iter(["one", "another", "same", "same", "same"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(answers))
+    store = tmp_path / "asked.json"
+    status, _, err = barewire(capsys, "new", store)
+    assert (status, "differ" in err, store.exists()) == (2, True, False)
+    assert barewire(capsys, "new", store)[0] == 0
+    status, out, _ = barewire(capsys, "address", store)
+    assert (status, out[:2]) == (0, "0x")
