@@ -1,11 +1,19 @@
-"""Swaps through the real Uniswap V2 router on a real node: what the record says is what moved."""
+"""Swaps through Uniswap's real routers on a real node: what the record says is what moved.
+
+The contracts are those of Uniswap's npm packages (V2 router, V3 SwapRouter, SwapRouter02, Universal
+Router); calldata comes from eth-abi, for every V2 function, and from Uniswap's own SDKs.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import eth_abi
 import pytest
@@ -15,6 +23,7 @@ from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.record import Transaction
 from barewire.mempool.swaps import Swap, SwapTable
 from tests.chain.anvil import HERE, Anvil, npm_packages
+from tests.requires import requires
 
 UNISWAP = HERE / "uniswap"
 TRANSFER = "0x" + keccak256(b"Transfer(address,address,uint256)").hex()
@@ -28,6 +37,15 @@ def call(signature: str, *values: object) -> str:
     return "0x" + (keccak256(signature.encode())[:4] + eth_abi.encode(types, values)).hex()
 
 
+class Moved(NamedTuple):
+    """One Transfer event."""
+
+    token: str
+    amount: int
+    giver: str
+    taker: str
+
+
 class Market:
     """WETH, three tokens and the pairs between them, on a node."""
 
@@ -35,25 +53,26 @@ class Market:
         self.node = node
         self.me = node.rpc("eth_accounts")[0]
         self.build = modules / "@uniswap"
-        self.weth = self.deploy("v2-periphery", "WETH9", [])
-        factory = self.deploy("v2-core", "UniswapV2Factory", [("address", self.me)])
+        # where the SDKs believe it is on chain 1
+        self.weth = "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2"
+        deployed = self.deploy("v2-periphery/build/WETH9")
+        node.rpc("anvil_setCode", self.weth, node.rpc("eth_getCode", deployed, "latest"))
+        self.v2 = self.deploy("v2-core/build/UniswapV2Factory", address=[self.me])
         self.router = self.deploy(
-            "v2-periphery", "UniswapV2Router02", [("address", factory), ("address", self.weth)]
+            "v2-periphery/build/UniswapV2Router02", address=[self.v2, self.weth]
         )
-        self.tokens = [
-            self.deploy("v2-periphery", "ERC20", [("uint256", 10**30)]) for _ in range(3)
-        ]
+        self.tokens = [self.deploy("v2-periphery/build/ERC20", uint256=[10**30]) for _ in range(3)]
         for token in self.tokens:
-            self.send(token, call("approve(address,uint256)", self.router, 2**256 - 1))
+            self.approve(token, self.router)
             self.send(
                 self.router,
                 call(
                     "addLiquidityETH(address,uint256,uint256,uint256,address,uint256)",
                     *(token, 1000 * ETHER, 0, 0, self.me, LATER),
                 ),
-                100 * ETHER,
+                1000 * ETHER,
             )
-        for one, other in zip(self.tokens, self.tokens[1:], strict=False):
+        for one, other in itertools.pairwise(self.tokens):
             self.send(
                 self.router,
                 call(
@@ -62,10 +81,19 @@ class Market:
                 ),
             )
 
-    def deploy(self, package: str, name: str, arguments: list[tuple[str, object]]) -> str:
-        code = json.loads((self.build / package / "build" / f"{name}.json").read_text())["bytecode"]
-        types, values = [kind for kind, _ in arguments], [value for _, value in arguments]
-        data = "0x" + code.removeprefix("0x") + eth_abi.encode(types, values).hex()
+    def approve(self, token: str, spender: str) -> None:
+        self.send(token, call("approve(address,uint256)", spender, 2**256 - 1))
+
+    def bytecode(self, path: str) -> str:
+        found = json.loads((self.build / f"{path}.json").read_text())["bytecode"]
+        assert isinstance(found, str)
+        return found.removeprefix("0x")
+
+    def deploy(self, path: str, **arguments: list[object]) -> str:
+        """Deploys a build artifact; its arguments by their type, in order."""
+        types = [kind for kind, values in arguments.items() for _ in values]
+        values = [value for values in arguments.values() for value in values]
+        data = "0x" + self.bytecode(path) + eth_abi.encode(types, values).hex()
         address = self.send(None, data)["contractAddress"]
         assert isinstance(address, str)
         return address
@@ -80,19 +108,18 @@ class Market:
         assert receipt["status"] == "0x1"
         return receipt
 
-    def swap(self, data: str, value: int) -> tuple[Swap, list[tuple[str, int]]]:
-        """Sends it; the decoded swap of the mined bytes, and what each Transfer moved."""
-        receipt = self.send(self.router, data, value)
+    def swaps(self, router: str, data: str, value: int) -> tuple[list[Swap], list[Moved]]:
+        """Sends it; the decoded swaps of the mined bytes, and what each Transfer moved."""
+        receipt = self.send(router, data, value)
         raw = self.node.rpc("eth_getRawTransactionByHash", receipt["transactionHash"])
         tx = Decoder(Rules.preset("osaka")).decode(bytes.fromhex(raw[2:]))
         assert isinstance(tx, Transaction)
-        (swap,) = TABLE.decode(tx)
         moved = [
-            (log["address"], int(log["data"], 16))
+            Moved(log["address"], int(log["data"], 16), *("0x" + t[26:] for t in log["topics"][1:]))
             for log in receipt["logs"]
             if log["topics"][0] == TRANSFER
         ]
-        return swap, moved
+        return TABLE.decode(tx), moved
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +165,12 @@ def test_the_record_is_what_moved(market, name, types, give, take, hops):
         (LIMIT, True): [limit],
         (LIMIT, False): [exact],
     }[types, exact_in]
-    swap, moved = market.swap(call(f"{name}({types})", *amounts, path, market.me, LATER), value)
+    data = call(f"{name}({types})", *amounts, path, market.me, LATER)
+    (swap,), moved = market.swaps(market.router, data, value)
 
-    (token_in, amount_in), (token_out, amount_out) = moved[0], moved[-1]
+    (token_in, amount_in, *_), (token_out, amount_out, *_) = moved[0], moved[-1]
     assert len(moved) == swap.hops + 1 == hops + 1
-    assert [token for token, _ in moved] == ["0x" + token.hex() for token in swap.tokens]
+    assert [move.token for move in moved] == ["0x" + token.hex() for token in swap.tokens]
     assert (token_in, token_out) == (path[0], path[-1])
     assert (swap.native_in, swap.native_out) == (give, take)
     assert swap.target == bytes.fromhex(market.router[2:])
@@ -152,3 +180,181 @@ def test_the_record_is_what_moved(market, name, types, give, take, hops):
     else:
         assert swap.amount_out == amount_out == exact
         assert swap.amount_in >= amount_in
+
+
+# ---- V3 and the Universal Router, by calldata of Uniswap's SDKs ----
+
+FEES = {500: 10, 3000: 60, 10000: 200}  # and the spacing of the ticks
+ADDRESSES = "address,address"
+
+
+class WideMarket(Market):
+    """The same, with V3 pools of two fees between its tokens, and the routers that know V3."""
+
+    def __init__(self, node: Anvil, modules: Path) -> None:
+        super().__init__(node, modules)
+        core, periphery = "v3-core/artifacts/contracts", "v3-periphery/artifacts/contracts"
+        factory = self.deploy(f"{core}/UniswapV3Factory.sol/UniswapV3Factory")
+        positions = self.deploy(
+            f"{periphery}/NonfungiblePositionManager.sol/NonfungiblePositionManager",
+            address=[factory, self.weth, factory],  # who describes a position is not asked
+        )
+        swap_router = "swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02"
+        self.routers = {
+            "v2": self.router,
+            "v3": self.deploy(
+                f"{periphery}/SwapRouter.sol/SwapRouter", address=[factory, self.weth]
+            ),
+            "v3-02": self.deploy(swap_router, address=[self.v2, factory, positions, self.weth]),
+            "universal": self.deploy(
+                "universal-router/artifacts/contracts/UniversalRouter.sol/UniversalRouter",
+                **{
+                    "(address,address,address,address,bytes32,bytes32,"
+                    "address,address,address,address)": [
+                        (
+                            self.me,  # Permit2: no swap here goes through it
+                            self.weth,
+                            self.v2,
+                            factory,
+                            self.code_hash("v2-core/build/UniswapV2Pair"),
+                            self.code_hash(f"{core}/UniswapV3Pool.sol/UniswapV3Pool"),
+                            *[self.me] * 4,  # V4 and bridges
+                        )
+                    ]
+                },
+            ),
+        }
+        self.send(self.weth, call("deposit()"), 5000 * ETHER)
+        every = [self.weth, *self.tokens]
+        for token in every:
+            for spender in (positions, *self.routers.values()):
+                self.approve(token, spender)
+            self.send(token, call("transfer(address,uint256)", self.routers["universal"], ETHER))
+        for one, other in itertools.pairwise(every):
+            for fee, spacing in FEES.items():
+                self.provide(positions, *sorted((one, other)), fee, 887272 // spacing * spacing)
+
+    def path(self, numbers: list[int]) -> list[str]:
+        """Token addresses; number 0 is WETH."""
+        every = [self.weth, *self.tokens]
+        return [every[number] for number in numbers]
+
+    def code_hash(self, path: str) -> bytes:
+        return keccak256(bytes.fromhex(self.bytecode(path)))
+
+    def provide(self, positions: str, one: str, other: str, fee: int, tick: int) -> None:
+        create = "createAndInitializePoolIfNecessary(address,address,uint24,uint160)"
+        self.send(positions, call(create, one, other, fee, 2**96))
+        mint = (
+            "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,"
+            "address,uint256))"
+        )
+        amount = 300 * ETHER
+        given = (one, other, fee, -tick, tick, amount, amount, 0, 0, self.me, LATER)
+        data = keccak256(mint.encode())[:4] + eth_abi.encode([mint[5:-1]], [given])
+        self.send(positions, "0x" + data.hex())
+
+
+class Case(NamedTuple):
+    """One swap through the SDKs; tokens by number, 0 is WETH."""
+
+    router: str
+    exact: str
+    routes: list[tuple[str, list[int], list[int]]]
+    give: bool = False
+    take: bool = False
+
+    def __str__(self) -> str:
+        routes = "+".join(f"{kind}/{len(tokens) - 1}" for kind, tokens, _ in self.routes)
+        ether = " from ether" * self.give + " to ether" * self.take
+        return f"{self.router} {routes} {self.exact}{ether}"
+
+
+V2_ONE, V2_TWO = ("v2", [0, 1], []), ("v2", [1, 2, 3], [])
+V3_ONE, V3_TWO = ("v3", [1, 2], [3000]), ("v3", [1, 2, 3], [500, 10000])
+SDK = [
+    case
+    for exact in ("in", "out")
+    for case in (
+        Case("v2", exact, [V2_ONE], give=True),
+        Case("v2", exact, [V2_TWO]),
+        *(
+            Case(router, exact, [route], **ether)
+            for router in ("v3", "v3-02", "universal")
+            for route, ether in [
+                (V3_ONE, {}),
+                (V3_TWO, {}),
+                (("v3", [0, 1, 2], [3000, 500]), {"give": True}),
+                (("v3", [2, 1, 0], [10000, 3000]), {"take": True}),
+            ]
+        ),
+        Case("universal", exact, [V2_TWO]),
+        Case("universal", exact, [("v2", [0, 1, 2], [])], give=True),
+        Case("universal", exact, [V2_TWO, V3_TWO]),
+        Case("universal", exact, [V2_ONE, ("v3", [0, 1], [500])], give=True),
+    )
+]
+AMOUNT = ETHER // 11
+
+
+@pytest.fixture(scope="module")
+def wide_market() -> Iterator[WideMarket]:
+    with Anvil() as node:
+        yield WideMarket(node, npm_packages(UNISWAP))
+
+
+@pytest.fixture(scope="module")
+def sdk_calldata(wide_market) -> dict[str, dict[str, str]]:
+    """What the SDKs make of every case, by its name."""
+    requires(shutil.which("node") is not None, "node (apt-get install nodejs)")
+    requests = [
+        {
+            "router": case.router,
+            "exact": case.exact,
+            "amount": str(AMOUNT),
+            "guess": str(AMOUNT),
+            "routes": [
+                {"kind": kind, "tokens": wide_market.path(numbers), "fees": fees}
+                for kind, numbers, fees in case.routes
+            ],
+            "give": case.give,
+            "take": case.take,
+            "recipient": wide_market.me,
+        }
+        for case in SDK
+    ]
+    script = ["node", str(UNISWAP / "execute.mjs")]
+    done = subprocess.run(script, input=json.dumps(requests), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(zip(map(str, SDK), json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("case", SDK, ids=str)
+def test_sdk_calldata_moves_what_the_record_says(wide_market, sdk_calldata, case):
+    made = sdk_calldata[str(case)]
+    swaps, moved = wide_market.swaps(
+        wide_market.routers[case.router], made["calldata"], int(str(made["value"]), 0)
+    )
+    assert len(swaps) == len(case.routes)
+    for swap, (kind, numbers, fees) in zip(swaps, case.routes, strict=True):
+        path = wide_market.path(numbers)
+        assert swap.protocol == f"uniswap-{kind}"
+        assert ["0x" + token.hex() for token in swap.tokens] == path
+        assert list(swap.fees) == fees
+        assert swap.exact == case.exact
+        assert all(steps_of(moved, token) for token in path)
+        given, taken = steps_of(moved, path[0]), steps_of(moved, path[-1])
+        if case.exact == "in":
+            assert swap.amount_in == AMOUNT
+            assert given.count(AMOUNT) >= len(swaps)
+            assert max(taken) >= swap.amount_out
+        else:
+            assert swap.amount_out == AMOUNT
+            # the Universal Router works V2's output out anew from an input that was rounded up
+            assert sum(AMOUNT <= amount <= AMOUNT + 1 for amount in taken) >= len(swaps)
+            assert AMOUNT in taken or case.router == "universal"
+            assert min(given) <= swap.amount_in
+
+
+def steps_of(moved: list[Moved], token: str) -> list[int]:
+    return [move.amount for move in moved if move.token == token]
