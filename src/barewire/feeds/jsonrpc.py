@@ -16,7 +16,6 @@ is handled here before its body is asked for.
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ import msgspec
 
 from barewire._native import ffi
 from barewire.feeds.hole import Hole
+from barewire.feeds.session import Phase
 from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Other, TxFeed
 from barewire.feeds.websocket import Closed, Message, Opened, State, WebSocket
 from barewire.mempool.decoder import Decoder
@@ -43,15 +43,6 @@ _SUBSCRIBE: dict[Style, tuple[str, list[Any]]] = {
     "hashes": ("eth_subscribe", ["newPendingTransactions"]),
     "bloxroute": ("subscribe", ["newTxs", {"include": ["tx_hash", "raw_tx"]}]),
 }
-
-
-class Phase(enum.Enum):
-    """Where a connection is."""
-
-    CONNECTING = "connecting"
-    SUBSCRIBING = "subscribing"
-    LIVE = "live"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)

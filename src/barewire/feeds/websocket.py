@@ -27,6 +27,7 @@ from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
 )
 from websockets.http11 import Response
+from websockets.typing import ExtensionName
 from websockets.uri import parse_uri
 
 from barewire._native import ffi, lib
@@ -108,6 +109,8 @@ class WebSocket:
         headers: sent with the handshake, beside those that it needs.
         max_message: bytes of one message at most, inflated where it was deflated.
         deflate: offer permessage-deflate. Off by default: inflating costs more than the wire.
+        deflate_name: the name under which it is offered; some servers have one of their own.
+        dictionary: a static dictionary that both sides know, for such servers.
 
     Attributes:
         url: as given.
@@ -122,6 +125,8 @@ class WebSocket:
         headers: Mapping[str, str] | None = None,
         max_message: int = 16 << 20,
         deflate: bool = False,
+        deflate_name: str = "permessage-deflate",
+        dictionary: bytes = b"",
     ) -> None:
         try:
             uri = parse_uri(url)
@@ -132,7 +137,11 @@ class WebSocket:
         self.url = url
         self.state = State.CONNECTING
         self._max_message = max_message
-        offered = [ClientPerMessageDeflateFactory(client_max_window_bits=True)] if deflate else None
+        self._dictionary = dictionary
+        offered = None
+        if deflate:
+            offered = [ClientPerMessageDeflateFactory(client_max_window_bits=True)]
+            offered[0].name = ExtensionName(deflate_name)
         self._protocol = ClientProtocol(uri, extensions=offered, max_size=max_message)
         self._head = b""
         self._out: list[bytes] = []
@@ -265,7 +274,8 @@ class WebSocket:
         if deflate is None:  # offered, so that the bit was let through, but not agreed on
             return self._fail(1002, "reserved bits must be 0")
         if self._inflater is None or deflate.remote_no_context_takeover:
-            self._inflater = zlib.decompressobj(-deflate.remote_max_window_bits)
+            bits = -deflate.remote_max_window_bits
+            self._inflater = zlib.decompressobj(bits, zdict=self._dictionary)
         try:
             data: bytes = self._inflater.decompress(payload + _DEFLATE_TAIL, self._max_message + 1)
         except zlib.error:

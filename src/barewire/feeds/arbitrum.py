@@ -1,0 +1,334 @@
+"""Arbitrum's sequencer feed: ordered messages with the signed transactions in them.
+
+    relay = ArbitrumRelay("ws://10.0.0.3:9642/feed", decoder, chain_id=42161)
+    transport.send(relay.data_to_send())
+    for message in relay.receive(data, arrival_ns, clock):
+        ...                            # Sequenced: number, kind, transactions
+
+The format is that of Nitro (its documentation "How to read the sequencer feed", and
+``broadcaster/message``, ``arbos/arbostypes/incomingmessage.go`` and ``arbos/parse_l2.go`` in the
+repository OffchainLabs/nitro): JSON over WebSocket, each message numbered, its `l2Msg` in base64.
+An L2 message is a byte that says what it is and then a signed transaction, or a batch of L2
+messages, each behind eight bytes of length, nested 16 deep at most.
+
+Numbers have no gaps. What was missed is asked for when the connection begins anew: the relay keeps
+a while of the past and starts from the number in a header. A gap within a connection is reported at
+once (:attr:`ArbitrumRelay.behind`), so that its owner may reconnect.
+
+What is not done: the sequencer's signature over each message is not checked (connect to a relay of
+your own, or over TLS); messages that begin on the parent chain (deposits, retryable tickets,
+reports) are handed on without a transaction, as nobody signed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from barewire.feeds.session import MessageSession
+from barewire.feeds.websocket import Opened, WebSocket
+from barewire.mempool.decoder import DecodedBurst, Decoder
+from barewire.mempool.record import Transaction
+
+__all__ = ["KINDS", "ArbitrumRelay", "L2Error", "Sequenced", "signed_transactions"]
+
+KINDS = {
+    3: "l2-message",
+    6: "end-of-block",
+    7: "l2-funded-by-l1",
+    8: "rollup-event",
+    9: "submit-retryable",
+    10: "batch-for-gas-estimation",
+    11: "initialize",
+    12: "eth-deposit",
+    13: "batch-posting-report",
+    0xFF: "invalid",
+}
+"""What an L1IncomingMessage is, by `header.kind`."""
+
+_BATCH, _SIGNED, _HEARTBEAT = 3, 4, 6
+_UNSIGNED = (0, 1)  # by whoever sent them through the parent chain
+_MAX_MESSAGE = 256 * 1024
+_MAX_DEPTH = 16
+_CLIENT_VERSION = "2"
+
+
+class L2Error(Exception):
+    """An L2 message that Nitro would not execute; ``args[0]`` says why."""
+
+
+def signed_transactions(l2_message: bytes, depth: int = 0) -> list[bytes]:
+    """The signed envelopes in an L2 message, in their order.
+
+    Raises:
+        L2Error: it is none. As in Nitro the whole message is void then, not a part of it.
+    """
+    if len(l2_message) > _MAX_MESSAGE:
+        raise L2Error("longer than 256 KiB")
+    if not l2_message:
+        raise L2Error("empty")
+    kind, body = l2_message[0], l2_message[1:]
+    if kind == _SIGNED:
+        return [body]
+    if kind == _BATCH:
+        if depth >= _MAX_DEPTH:
+            raise L2Error("batches nested deeper than 16")
+        envelopes: list[bytes] = []
+        at = 0
+        # A length that does not fit ends the batch, it does not spoil it.
+        while at + 8 <= len(body):
+            size = int.from_bytes(body[at : at + 8], "big")
+            at += 8
+            if size > _MAX_MESSAGE or size > len(body) - at:
+                break
+            envelopes += signed_transactions(body[at : at + size], depth + 1)
+            at += size
+        return envelopes
+    if kind in _UNSIGNED:
+        return []
+    if kind == _HEARTBEAT:
+        raise L2Error("a heartbeat, which there are no more")
+    raise L2Error(f"of unknown kind {kind}")
+
+
+class _Header(msgspec.Struct):
+    kind: int
+    block_number: int = msgspec.field(name="blockNumber", default=0)
+    timestamp: int = 0
+
+
+class _Incoming(msgspec.Struct):
+    header: _Header
+    l2_message: bytes = msgspec.field(name="l2Msg", default=b"")  # msgspec undoes the base64
+
+
+class _Metadata(msgspec.Struct):
+    message: _Incoming
+    delayed_read: int = msgspec.field(name="delayedMessagesRead", default=0)
+
+
+class _FeedMessage(msgspec.Struct):
+    sequence: int = msgspec.field(name="sequenceNumber")
+    message: _Metadata
+    block_hash: str | None = msgspec.field(name="blockHash", default=None)
+
+
+class _Confirmed(msgspec.Struct):
+    sequence: int = msgspec.field(name="sequenceNumber")
+
+
+class _Broadcast(msgspec.Struct):
+    version: int
+    messages: list[_FeedMessage] | None = None
+    confirmed: _Confirmed | None = msgspec.field(
+        name="confirmedSequenceNumberMessage", default=None
+    )
+
+
+_decode = msgspec.json.Decoder(_Broadcast).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced:
+    """One message of the sequence.
+
+    Attributes:
+        sequence: its number; also that of the L2 block, less the chain's first.
+        kind: see `KINDS`; a number that is none as "kind-N".
+        l1_block: block of the parent chain that the sequencer saw. timestamp_s: its clock.
+        block_hash: of the L2 block that it makes, where the sequencer says so.
+        transactions: in their order; those that the decoder refused are left out, and counted.
+    """
+
+    sequence: int
+    kind: str
+    l1_block: int
+    timestamp_s: int
+    block_hash: bytes | None
+    transactions: tuple[Transaction, ...]
+
+
+@dataclass(slots=True)
+class RelayCounts:
+    """What came.
+
+    Attributes:
+        messages: of the sequence, each number once. duplicates: heard before.
+        transactions: in them. refused: not accepted by the decoder (its counters say why).
+        void: L2 messages that are none. last_void: why the last of them is.
+        gaps: numbers that were left out. recovered: of these, came after a reconnect.
+        lost: of these, no longer kept by the relay.
+    """
+
+    messages: int = 0
+    duplicates: int = 0
+    transactions: int = 0
+    refused: int = 0
+    void: int = 0
+    last_void: str = ""
+    gaps: int = 0
+    recovered: int = 0
+    lost: int = 0
+
+
+class ArbitrumRelay(MessageSession[Sequenced]):
+    """One relay's feed.
+
+    Args:
+        url: of the relay.
+        decoder: judges the transactions; rules without `pool`, as they have been sequenced.
+        chain_id: of the chain; a relay that says it is another is not listened to. 0: any.
+        start: first number wanted; None: whatever the relay begins with.
+        source: number of the source, in the records.
+        trusted: marks the records as from a trusted source.
+        dictionary: with it compression is offered under Nitro's name for it
+            (``Arbitrum-permessage-deflate``), with this static dictionary. Nitro's is in its
+            repository (wsbroadcastserver/dictionary.go); it is not part of this package.
+
+    Attributes:
+        next_sequence: the number that comes next; None before the first.
+        confirmed: the highest number known to be confirmed on the parent chain, or None.
+        counts: see `RelayCounts`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        decoder: Decoder,
+        *,
+        chain_id: int = 0,
+        start: int | None = None,
+        source: int = 0,
+        trusted: bool = False,
+        dictionary: bytes = b"",
+        max_message: int = 16 << 20,
+    ) -> None:
+        self._decoder = decoder
+        self._chain_id = chain_id
+        self._source = source
+        self._trusted = trusted
+        self._dictionary = dictionary
+        self._missing: set[int] = set()
+        self._resumed = False
+        self.next_sequence = start
+        self.confirmed: int | None = None
+        self.counts = RelayCounts()
+        super().__init__(url, max_message=max_message)
+
+    @property
+    def behind(self) -> bool:
+        """Numbers are missing that a reconnect may bring."""
+        return bool(self._missing) and not self._resumed
+
+    @property
+    def wanted(self) -> int | None:
+        """The number from which the next connection asks for the past."""
+        return min(self._missing) if self._missing else self.next_sequence
+
+    def connect(self) -> None:
+        """Begins anew, from the first number that is missing."""
+        super().connect()
+        self._resumed = True
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Arbitrum-Feed-Client-Version": _CLIENT_VERSION}
+        if self.wanted is not None:
+            headers["Arbitrum-Requested-Sequence-Number"] = str(self.wanted)
+        return headers
+
+    def _socket(self) -> WebSocket:
+        return WebSocket(
+            self.url,
+            headers=self._headers(),
+            max_message=self._max_message,
+            deflate=bool(self._dictionary),
+            deflate_name="Arbitrum-permessage-deflate",
+            dictionary=self._dictionary,
+        )
+
+    def _agreed(self, opened: Opened) -> str:
+        said = opened.headers.get("arbitrum-chain-id", "")
+        if self._chain_id and said and said != str(self._chain_id):
+            return f"the relay is of chain {said}, not {self._chain_id}"
+        return ""
+
+    def _message(self, data: bytes, arrival_ns: int, clock: int) -> Iterator[Sequenced]:
+        try:
+            broadcast = _decode(data)
+        except msgspec.MsgspecError:
+            self._misunderstood(data)
+            return
+        if broadcast.version != 1:
+            self._misunderstood(data)
+            return
+        if broadcast.confirmed is not None:
+            self.confirmed = max(self.confirmed or 0, broadcast.confirmed.sequence)
+        for entry in broadcast.messages or ():
+            if self._is_new(entry.sequence):
+                yield self._sequenced(entry, arrival_ns, clock)
+
+    def _is_new(self, sequence: int) -> bool:
+        """Keeps the books on numbers: missing, late, heard before."""
+        if self._resumed:
+            # What the relay would have sent first, had it been kept, is lost.
+            self._resumed = False
+            gone = {number for number in self._missing if number < sequence}
+            self.counts.lost += len(gone)
+            self._missing -= gone
+        expected = self.next_sequence if self.next_sequence is not None else sequence
+        if sequence < expected:
+            if sequence not in self._missing:
+                self.counts.duplicates += 1
+                return False
+            self._missing.remove(sequence)
+            self.counts.recovered += 1
+        else:
+            self._note_gap(expected, sequence)
+            self.next_sequence = sequence + 1
+        self.counts.messages += 1
+        return True
+
+    def _note_gap(self, expected: int, sequence: int) -> None:
+        self.counts.gaps += sequence - expected
+        first = max(expected, sequence - 100_000)  # no relay keeps more
+        self.counts.lost += first - expected
+        self._missing.update(range(first, sequence))
+
+    def _sequenced(self, entry: _FeedMessage, arrival_ns: int, clock: int) -> Sequenced:
+        header = entry.message.message.header
+        envelopes: list[bytes] = []
+        if header.kind == 3:
+            try:
+                envelopes = signed_transactions(entry.message.message.l2_message)
+            except L2Error as error:
+                self.counts.void += 1
+                self.counts.last_void = f"{entry.sequence}: {error}"
+        burst: DecodedBurst = self._decoder.decode_burst(
+            envelopes,
+            source=self._source,
+            arrival_ns=arrival_ns,
+            arrival_clock=clock,
+            trusted=self._trusted,
+        )
+        # Types that Nitro refuses wherever it meets them (parse_l2.go) make no transaction.
+        accepted = tuple(tx for tx in burst if isinstance(tx, Transaction) and tx.type != 3)
+        self.counts.transactions += len(accepted)
+        self.counts.refused += len(envelopes) - len(accepted)
+        block_hash = entry.block_hash
+        return Sequenced(
+            entry.sequence,
+            KINDS.get(header.kind, f"kind-{header.kind}"),
+            header.block_number,
+            header.timestamp,
+            _hash(block_hash) if block_hash else None,
+            accepted,
+        )
+
+
+def _hash(text: str) -> bytes | None:
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        return None

@@ -1,0 +1,140 @@
+"""One WebSocket connection after the other to a server that just talks: no requests, only messages.
+
+What a relay's feeds have in common: the handshake and its headers, pings as signs of life, why it
+ended. The feed says what the messages mean (:meth:`MessageSession._message`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+from barewire.feeds.websocket import Closed, Message, Opened, Pong, WebSocket
+
+__all__ = ["MessageSession", "Phase"]
+
+T = TypeVar("T")
+
+
+class Phase(enum.Enum):
+    """Where a connection is."""
+
+    CONNECTING = "connecting"
+    SUBSCRIBING = "subscribing"
+    LIVE = "live"
+    FAILED = "failed"
+
+
+class MessageSession(Generic[T]):
+    """The connections of one feed.
+
+    Attributes:
+        phase: of the current connection.
+        why: what ended it.
+        connections: begun. failures: and ended.
+        unclear: messages that are not of this feed.
+        last_unclear: the last of them, cut to 1,000 bytes.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        answer_ns: int = 10_000_000_000,
+        ask_every_ns: int = 5_000_000_000,
+        max_message: int = 16 << 20,
+    ) -> None:
+        self.url = url
+        self.connections = 0
+        self.failures = 0
+        self.unclear = 0
+        self.last_unclear = b""
+        self._answer_ns = answer_ns
+        self._ask_every_ns = ask_every_ns
+        self._max_message = max_message
+        self.connect()
+
+    def _headers(self) -> Mapping[str, str]:
+        """What the next handshake sends."""
+        return {}
+
+    def _socket(self) -> WebSocket:
+        """A connection that has not begun."""
+        return WebSocket(self.url, headers=self._headers(), max_message=self._max_message)
+
+    def _agreed(self, opened: Opened) -> str:
+        """Looks at the server's answer; a reason to hang up, or an empty string."""
+        return ""
+
+    def _message(self, data: bytes, arrival_ns: int, clock: int) -> Iterator[T]:
+        """What one message says."""
+        raise NotImplementedError
+
+    def connect(self) -> None:
+        """Begins anew, for a new connection of the transport."""
+        self.connections += 1
+        self.phase = Phase.CONNECTING
+        self.why = ""
+        self._since_ns: int | None = None
+        self._asked = False
+        self._next_question_ns = 0
+        self._websocket = self._socket()
+
+    def data_to_send(self) -> bytes:
+        """What has to be sent now; asked for once."""
+        return self._websocket.data_to_send()
+
+    def receive(self, data: bytes, arrival_ns: int = 0, clock: int = 0) -> Iterator[T]:
+        """Takes bytes from the transport and gives what they say.
+
+        Args:
+            data: of any length.
+            arrival_ns: when they came, by the clock `clock` (``enum dpb_clock``).
+            clock: see above.
+        """
+        if self.phase is Phase.FAILED:
+            return
+        for event in self._websocket.receive(data):
+            if isinstance(event, Opened):
+                if why := self._agreed(event):
+                    self.end(why)
+                    return
+                self.phase = Phase.LIVE
+            elif isinstance(event, Message):
+                self._asked = False
+                yield from self._message(event.data, arrival_ns, clock)
+            elif isinstance(event, Pong):
+                self._asked = False
+            elif isinstance(event, Closed):
+                by = "closed by the other side" if event.by_peer else "failed"
+                self.end(f"{by}: {event.code} {event.reason}".rstrip())
+
+    def end(self, reason: str) -> None:
+        """The transport ended; `reason` says how."""
+        if self.phase is not Phase.FAILED:
+            self.phase = Phase.FAILED
+            self.why = reason
+            self.failures += 1
+
+    def tick(self, now_mono_ns: int) -> None:
+        """What depends on time: pings, and gives up on who does not answer."""
+        if self._since_ns is None:
+            self._since_ns = now_mono_ns
+        late = now_mono_ns - self._since_ns > self._answer_ns
+        if self.phase is Phase.CONNECTING and late:
+            self.end(f"no handshake within {self._answer_ns / 1e9:g} s")
+        if self.phase is not Phase.LIVE:
+            return
+        if self._asked:
+            if late:
+                self.end(f"no sign of life within {self._answer_ns / 1e9:g} s")
+        elif now_mono_ns >= self._next_question_ns:
+            self._since_ns = now_mono_ns
+            self._next_question_ns = now_mono_ns + self._ask_every_ns
+            self._asked = True
+            self._websocket.ping()
+
+    def _misunderstood(self, data: bytes) -> None:
+        self.unclear += 1
+        self.last_unclear = data[:1000]
