@@ -278,15 +278,21 @@ class Appliance:
             )
             for source, endpoint in zip(self._config.source, self._endpoints, strict=False)
         ] or [flight.Listed(source.name, [], source.trusted) for source in self._config.source]
-        addresses = {d.name: d.address for d in self._config.destination}
+        peers = {
+            f"0/{self.peers['destinations'][d.name]}": (d.address.address, d.address.port)
+            for d in self._config.destination
+        }
+        for number, listed in enumerate(self._config.source):
+            if (asks := listed.retransmit) is not None:
+                peer = self.peers["retransmissions"][listed.name]
+                peers[f"{number}/{peer}"] = asks.address, asks.port
         about = flight.About(
             loop=self._name,
             stages=list(self._core.stages),
+            fork=self._config.chain.fork,
+            chain_id=self._config.chain.id,
             sources=sources,
-            peers={
-                number: (addresses[name].address, addresses[name].port)
-                for name, number in self.peers["destinations"].items()
-            },
+            peers=peers,
             triggers=self._config.trigger,
             fires=self.shots is not None,
             strategy=strategy.load if strategy else "",

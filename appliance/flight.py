@@ -31,12 +31,14 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What the numbers of one loop's records stand for."""
+    """What the numbers of one loop's records stand for; `peers` by "source/number"."""
 
     loop: str
     stages: list[str]
+    fork: str
+    chain_id: int
     sources: list[Listed] = []
-    peers: dict[int, tuple[str, int]] = {}
+    peers: dict[str, tuple[str, int]] = {}
     triggers: list[Trigger] = []
     fires: bool = False
     strategy: str = ""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,8 +70,11 @@ class Rig:
         extra: str = "",
         triggers: str = '[[trigger]]\nname = "all"\n',
         trusted: bool = True,
+        strategy: str = "tests.wire.strategies:Recorder",
+        strategy_limits: str = "",
     ) -> None:
         self.pair = pair
+        self.records = Path(tempfile.mkdtemp(prefix="barewire-rig-", dir="/dev/shm"))
         self.log = folder / "seen.json"
         self.config = folder / "appliance.toml"
         self.lines = list(lines or [("239.77.0.1", 9001), ("239.77.0.2", 9002)])
@@ -85,8 +90,9 @@ class Rig:
             + (f'retransmit = "{far_written}:{RETRANSMIT}"\n' if retransmit else "")
             + f'[[destination]]\nname = "gateway"\naddress = "{far_written}:{GATEWAY}"\n'
             + triggers
-            + '[strategy]\nload = "tests.wire.strategies:Recorder"\n'
+            + f'[strategy]\nload = "{strategy}"\n{strategy_limits}'
             + f'options = {{ log = "{self.log}" }}\n'
+            + f'[metrics]\nfolder = "{self.records}"\n'
             + extra
         )
         self.publisher = MoldPublisher(f"T{os.getpid() % 10**8:08d}", max_datagram=max_datagram)
@@ -115,6 +121,7 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self.kill()
         self.endpoint.close()
+        shutil.rmtree(self.records)
 
     def start(self) -> dict[str, Any]:
         """Starts the appliance; returns what it said of itself."""

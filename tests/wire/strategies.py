@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from appliance.strategy import Actions
 from barewire.pump import Match
@@ -39,3 +41,51 @@ class Raises:
 
     def on_match(self, match: Match) -> None:
         raise LookupError("the strategy's own mistake")
+
+
+class Answers:
+    """Sends an answer to every match, over and over the same bytes."""
+
+    def __init__(self, actions: Actions, options: dict[str, Any]) -> None:
+        self.actions = actions
+        self.log = Path(options["log"])
+
+    def on_match(self, match: Match) -> None:
+        self.actions.send("gateway", b"an answer")
+
+    def on_stop(self) -> None:
+        self.log.write_text("[]")
+
+
+class SleepsOnce(Answers):
+    """Answers, and falls asleep at the hundredth match, in a way that excepts everything."""
+
+    calls = 0
+
+    def on_match(self, match: Match) -> None:
+        self.calls += 1
+        if self.calls == 100:
+            with contextlib.suppress(Exception):
+                time.sleep(30)
+        super().on_match(match)
+
+
+class SpinsInC(Answers):
+    """Stays in code that no signal leaves."""
+
+    calls = 0
+
+    def on_match(self, match: Match) -> None:
+        self.calls += 1
+        if self.calls == 100:
+            sum(range(20_000_000))
+        super().on_match(match)
+
+
+class Leaks(Answers):
+    """Keeps what it should forget."""
+
+    kept: ClassVar[list[bytearray]] = []
+
+    def on_match(self, match: Match) -> None:
+        self.kept.append(bytearray(b"x" * 100_000))
