@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import coincurve
 import numpy as np
@@ -47,26 +47,20 @@ GAS, LENGTH = 180_000, 374
 POOL, BIG_POOL = 4096, 100_000
 
 
-class Decision(NamedTuple):
-    """What is known only at the last moment."""
-
-    nonce: int
-    tip_wei: int
-    fee_cap_wei: int
-    pays: int
-    least: int
+# Nonce, tip and fee cap in wei, what is paid, and the least to be got.
+Decision = tuple[int, int, int, int, int]
 
 
 def decisions(count: int) -> list[Decision]:
     """Decisions whose numbers have the widths of today's mainnet, and so give equal lengths."""
     rng = np.random.default_rng(374)
     return [
-        Decision(
-            nonce=int(rng.integers(256, 2**16)),
-            tip_wei=int(rng.integers(2**16, 2**24)),
-            fee_cap_wei=int(rng.integers(2**30, 2**32)),
-            pays=int(rng.integers(10**17, 10**18)),
-            least=int(rng.integers(10**9, 10**10)),
+        (
+            int(rng.integers(256, 2**16)),
+            int(rng.integers(2**16, 2**24)),
+            int(rng.integers(2**30, 2**32)),
+            int(rng.integers(10**17, 10**18)),
+            int(rng.integers(10**9, 10**10)),
         )
         for _ in range(count)
     ]
@@ -84,14 +78,15 @@ def by_eth_account() -> Callable[[Decision], bytes]:
     sign, to = Account.sign_transaction, "0x" + ROUTER.hex()
 
     def make(d: Decision) -> bytes:
-        data = HEAD + d.pays.to_bytes(32, "big") + d.least.to_bytes(32, "big") + TAIL
+        nonce, tip_wei, fee_cap_wei, pays, least = d
+        data = HEAD + pays.to_bytes(32, "big") + least.to_bytes(32, "big") + TAIL
         return sign(
             {
                 "type": 2,
                 "chainId": 1,
-                "nonce": d.nonce,
-                "maxPriorityFeePerGas": d.tip_wei,
-                "maxFeePerGas": d.fee_cap_wei,
+                "nonce": nonce,
+                "maxPriorityFeePerGas": tip_wei,
+                "maxFeePerGas": fee_cap_wei,
                 "gas": GAS,
                 "to": to,
                 "value": 0,
@@ -112,12 +107,13 @@ def by_coincurve_and_rlp() -> Callable[[Decision], bytes]:
         return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
     def make(d: Decision) -> bytes:
-        data = HEAD + d.pays.to_bytes(32, "big") + d.least.to_bytes(32, "big") + TAIL
+        nonce, tip_wei, fee_cap_wei, pays, least = d
+        data = HEAD + pays.to_bytes(32, "big") + least.to_bytes(32, "big") + TAIL
         fields: list[Any] = [
             chain,
-            number(d.nonce),
-            number(d.tip_wei),
-            number(d.fee_cap_wei),
+            number(nonce),
+            number(tip_wei),
+            number(fee_cap_wei),
             gas,
             ROUTER,
             b"",
@@ -150,8 +146,9 @@ def by_template(signer: Signer) -> Callable[[Decision], memoryview]:
     fire = template(signer).fire
 
     def make(d: Decision) -> memoryview:
-        slots = d.pays.to_bytes(32, "big") + d.least.to_bytes(32, "big")
-        return fire(d.nonce, d.fee_cap_wei, d.tip_wei, 0, slots)
+        nonce, tip_wei, fee_cap_wei, pays, least = d
+        slots = pays.to_bytes(32, "big") + least.to_bytes(32, "big")
+        return fire(nonce, fee_cap_wei, tip_wei, 0, slots)
 
     return make
 
@@ -161,7 +158,8 @@ def by_name(signer: Signer) -> Callable[[Decision], memoryview]:
     fire, pack = template(signer).fire, DATA.pack
 
     def make(d: Decision) -> memoryview:
-        return fire(d.nonce, d.fee_cap_wei, d.tip_wei, 0, pack(pays=d.pays, least=d.least))
+        nonce, tip_wei, fee_cap_wei, pays, least = d
+        return fire(nonce, fee_cap_wei, tip_wei, 0, pack(pays=pays, least=least))
 
     return make
 
