@@ -18,9 +18,10 @@ from appliance.conductor import Conductor
 from appliance.config import Config, Core, Shot, Source
 from appliance.desk import Desk, Out
 from appliance.joints import Joints
-from appliance.links import measure_endpoint, measure_feed, measure_rings
+from appliance.links import measure_endpoint, measure_feed, measure_rings, measure_senders
 from appliance.metrics import files
 from appliance.places import Place
+from appliance.sender_pool import SenderPool
 from appliance.strategy import load
 from barewire import secp
 from barewire.errors import BarewireError, ConfigError
@@ -28,6 +29,7 @@ from barewire.execution.shots import Caps, ShotBook
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
+from barewire.mempool.senders import Senders
 from barewire.mempool.trigger_table import TriggerTable
 from barewire.mempool.triggers import compile_triggers
 from barewire.pump import Feed, Pump, Rings
@@ -88,6 +90,8 @@ class Appliance:
         self.shots: ShotBook | None = None
         self.triggers: TriggerTable | None = None
         self._conductor: Conductor | None = None
+        self.senders: Senders | None = None
+        self._sender_pool: SenderPool | None = None
         self._memory_noted = False
         try:
             self._open()
@@ -117,7 +121,8 @@ class Appliance:
             )
             dedup = Dedup()
             self.chosen["signatures"] = {"library": secp.load()}
-        self._desk = Desk(out, self.peers["destinations"], self.shots)
+            self._open_senders()
+        self._desk = Desk(out, self.peers["destinations"], self.shots, self.senders)
         self.pump = Pump(
             feeds,
             decoder=self.decoder,
@@ -125,6 +130,7 @@ class Appliance:
             dedup=dedup,
             shots=self.shots,
             out=out.ref,
+            senders=self.senders,
             stages=(self._core.stages[0], self._core.stages[-1]),
             rings=Rings(
                 before=self._joints.before.handle if self._joints.before else None,
@@ -218,6 +224,21 @@ class Appliance:
             peer = _add_peer(out, destination.address)
             self.peers["destinations"][destination.name] = peer
         return out
+
+    def _open_senders(self) -> None:
+        wanted = self._config.senders
+        if not wanted.workers:
+            return
+        self.senders = Senders()
+        self._sender_pool = self._exit.enter_context(
+            SenderPool(
+                self.senders,
+                workers=wanted.workers,
+                cpus=wanted.cpus,
+                tell=self.metrics.note,
+            )
+        )
+        self.chosen["senders"] = {"workers": wanted.workers, "pids": self._sender_pool.pids}
 
     def _open_shots(self) -> ShotBook | None:
         """The book of shots, with a number for each that a trigger names; None: nothing fires."""
@@ -317,6 +338,8 @@ class Appliance:
             endpoint.housekeeping()
         if self.triggers is not None:
             self.triggers.reclaim()
+        if self._sender_pool is not None:
+            self._sender_pool.check()
         self._joints.beat()
         if self._recorder is not None:
             self._recorder.beat()
@@ -329,6 +352,8 @@ class Appliance:
             if feed.receiver is not None:
                 measure_feed(self.metrics, feed)
         measure_rings(self.metrics, self._joints.before, self._joints.outbox)
+        if self.senders is not None:
+            measure_senders(self.metrics, self.senders)
         grown = self.metrics.look_at_memory()
         strategy = self._config.strategy
         if strategy and grown > strategy.memory_mb << 20 and not self._memory_noted:
@@ -355,6 +380,7 @@ class Appliance:
             if self.decoder
             else {},
             "shots": self.shots.counts() if self.shots else {},
+            "senders": self.senders.stats() if self.senders else {},
             "strategy": {
                 "errors": conductor.errors,
                 "stalled": int(conductor.stalled),

@@ -41,6 +41,10 @@
     expires_after_ms = 60_000
     max_fee = "0.02 ether"
 
+    [senders]
+    workers = 2                              # processes that find out who signed what is new
+    cpus = [4, 5]                            # a core for each; by default the scheduler's choice
+
     [fire]
     unjournalled = true                      # there is no journal yet: say that you know
     max_per_second = 10
@@ -86,6 +90,7 @@ __all__ = [
     "Fire",
     "Metrics",
     "Recorder",
+    "Senders",
     "Shot",
     "Source",
     "Stage",
@@ -219,6 +224,13 @@ class Strategy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     memory_mb: Annotated[int, Meta(ge=1)] = 256
 
 
+class Senders(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Processes that find out who signed what is new; `cpus`: the core of each, or of none."""
+
+    workers: Annotated[int, Meta(ge=0, le=16)] = 0
+    cpus: list[_Count] = []
+
+
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where counters and flight recorders lie, and from when on a turn is a stall."""
 
@@ -243,6 +255,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     shot: list[Shot] = []
     fire: Fire = Fire()
     strategy: Strategy | None = None
+    senders: Senders = Senders()
     metrics: Metrics = Metrics()
     recorder: Recorder = Recorder()
     statistics_every_s: Annotated[float, Meta(gt=0)] = 1.0
@@ -288,6 +301,11 @@ def check(loaded: Config, where: str) -> None:
         # A strategy may arm shots that the file does not hold.
         if trigger.shot is not None and loaded.strategy is None:
             _known(f"{where}: trigger[{index}].shot", trigger.shot, shots)
+    if loaded.senders.cpus and len(loaded.senders.cpus) != loaded.senders.workers:
+        raise ConfigError(
+            f"{where}: senders.cpus = {loaded.senders.cpus}: {loaded.senders.workers} workers",
+            hint="a core for each worker, or none",
+        )
     fires = loaded.shot or any(trigger.shot for trigger in loaded.trigger)
     if fires and not loaded.fire.unjournalled:
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from barewire.errors import BarewireError
 from barewire.execution.shots import ShotBook
 from barewire.mempool.record import Transaction
+from barewire.mempool.senders import Senders
 
 __all__ = ["Desk", "Out"]
 
@@ -34,6 +35,7 @@ class Desk:
         out: by which datagrams leave.
         peers: number of each destination among `out`'s peers.
         shots: what may fire, or None.
+        senders: who signed what, or None.
         clock_mono_ns: the clock.
 
     Attributes:
@@ -48,11 +50,13 @@ class Desk:
         out: Out,
         peers: Mapping[str, int],
         shots: ShotBook | None,
+        senders: Senders | None = None,
         clock_mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._out = out
         self._peers = peers
         self._shots = shots
+        self._senders = senders
         self._clock_mono_ns = clock_mono_ns
         self.note_sent: Callable[[Transaction | None, int, bytes, bool], None] | None = None
         self.halted: Callable[[], bool] = lambda: False
@@ -99,6 +103,15 @@ class Desk:
             group=group,
             cookie=cookie,
         )
+
+    def sender(self, tx_hash: bytes) -> bytes | None:
+        """Who signed the transaction of this hash, where a worker has answered by now.
+
+        Returns:
+            The 20-byte address, empty bytes where nobody can have made the signature, or None
+            where it is not known (yet); always None without ``[senders] workers``.
+        """
+        return None if self._senders is None else self._senders.lookup(tx_hash)
 
     def now_mono_ns(self) -> int:
         """CLOCK_MONOTONIC; in a replay the capture's clock."""

@@ -71,6 +71,14 @@ class Actions(Protocol):
             BarewireError: it is armed, its group has fired, or a cap forbids it.
         """
 
+    def sender(self, tx_hash: bytes) -> bytes | None:
+        """Who signed the transaction of this hash, where a worker has answered by now.
+
+        Returns:
+            The 20-byte address, empty bytes where nobody can have made the signature, or None
+            where it is not known (yet); always None without ``[senders] workers``.
+        """
+
     def now_mono_ns(self) -> int:
         """The clock that expiries and arrival times are of."""
 

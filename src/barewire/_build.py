@@ -26,6 +26,7 @@ HEADERS = [
     ROOT / "native/txrecord.h",
     ROOT / "native/secp.h",
     ROOT / "native/decode.h",
+    ROOT / "native/senders.h",
     ROOT / "native/calls.h",
     ROOT / "native/trigger.h",
     ROOT / "native/shot.h",
@@ -38,7 +39,6 @@ HEADERS = [
     ROOT / "native/wsframe.h",
     ROOT / "native/txjson.h",
     ROOT / "native/txfeed.h",
-    ROOT / "native/senders.h",
     ROOT / "native/trace.h",
     ROOT / "native/pump.h",
 ]

@@ -19,6 +19,7 @@ from barewire.feeds.moldudp64 import MoldReceiver
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.dedup import Dedup
 from barewire.mempool.record import Transaction
+from barewire.mempool.senders import Senders
 from barewire.mempool.trigger_table import TriggerTable
 
 __all__ = ["STAGES", "Feed", "Match", "Pump", "Rings"]
@@ -104,6 +105,8 @@ class Pump:
         dedup: remembers the hashes that were seen; for "trigger".
         shots: what may fire, or None.
         out: ``struct dpb_datagram_ref *`` by which shots leave; needed with `shots`.
+        senders: asked who signed what is new, or None. Their answers are the pump's to collect:
+            what has come is in :meth:`Senders.lookup`.
         clock_mono_ns: ``uint64_t *`` read instead of CLOCK_MONOTONIC, for replay.
         stages: the first and the last of the section.
         rings: what joins it to others.
@@ -118,6 +121,7 @@ class Pump:
         dedup: Dedup | None = None,
         shots: ShotBook | None = None,
         out: Any = None,
+        senders: Senders | None = None,
         clock_mono_ns: Any = None,
         stages: tuple[str, str] = (STAGES[0], STAGES[-1]),
         rings: Rings | None = None,
@@ -140,6 +144,8 @@ class Pump:
             config.triggers = triggers.native
         if dedup is not None:
             config.dedup = dedup.native
+        if senders is not None:
+            config.senders = senders.native
         if shots is not None:
             config.shots = shots.native
             config.out = _as("struct dpb_datagram_ref *", out)[0]
@@ -156,7 +162,7 @@ class Pump:
         self._native: Any = ffi.gc(native, lib.bw_pump_free)
         # Freed after the pump, because they are attributes of the object that holds it.
         self._triggers = triggers
-        self._parts = (decoder, dedup, shots, out, clock_mono_ns, rings)
+        self._parts = (decoder, dedup, shots, out, senders, clock_mono_ns, rings)
         self._found = lib.bw_pump_found(self._native)
         self._stats = lib.bw_pump_stats(self._native)
         self._turn: Any = lib.bw_pump_turn

@@ -48,6 +48,7 @@ class Lane:
     """Both ends of a worker's rings, in this process."""
 
     def __init__(self, *, depth=256):
+        secp.load()
         self.jobs = RingProducer.create(
             "memfd:jobs", kind=RingKind.LOSSLESS, depth=depth, mtu=JOB_BYTES
         )
@@ -70,7 +71,6 @@ class Lane:
 
 @pytest.fixture
 def lane():
-    secp.load()
     lane = Lane()
     yield lane
     lane.close()

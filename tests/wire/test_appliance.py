@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -212,6 +213,27 @@ def test_a_strategy_that_raises_stops_sending_and_not_receiving(pair, tmp_path, 
     assert stopped.summary["strategy"]["errors"] == len(traffic[1])
     assert "the strategy's own mistake" in stopped.summary["strategy"]["last_error"]
     assert stopped.summary["pump"]["transactions"] == len(traffic[1])
+
+
+def test_senders_are_found_out_beside_the_path_and_a_dead_worker_is_replaced(
+    pair, tmp_path, traffic
+):
+    with Rig(pair, tmp_path) as rig:
+        rig.kill()
+        rig.config.write_text(rig.config.read_text() + "\n[senders]\nworkers = 1\n")
+        rig.log.write_text("[]")
+        (worker,) = rig.start()["chosen"]["senders"]["pids"]
+        time.sleep(1.1)  # younger workers are not started again at once
+        os.kill(worker, signal.SIGKILL)
+        rig.publish(traffic[0])
+        rig.settle(1.5)
+        stopped = rig.stop()
+    check_complete(stopped, traffic)
+    senders = stopped.summary["senders"]
+    # the traffic's signatures are well formed and sign nothing: some of them nobody can have made
+    assert senders["queued"] == senders["recovered"] + senders["nobody"] == len(traffic[1])
+    assert senders["recovered"] > 0
+    assert (senders["waiting"], senders["refused"]) == (0, 0)
 
 
 def test_kernel_tcp_on_the_same_interface_is_undisturbed(pair, tmp_path, traffic):

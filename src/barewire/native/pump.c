@@ -124,6 +124,7 @@ int bw_pump_turn(struct bw_pump *p) {
     }
     if (with->triggers) bw_trigger_slot_leave(with->triggers);
     p->stats.busy_turns += work > 0;
+    if (with->senders) bw_senders_collect(with->senders, p->answered, BURST, p->now);
     if (p->taken)
         bw_judge_settle(p);
     else

@@ -37,6 +37,7 @@
 #include "dedup.h"
 #include "fragment.h"
 #include "mold.h"
+#include "senders.h"
 #include "shot.h"
 #include "trace.h"
 #include "trigger.h"
@@ -85,6 +86,9 @@ struct bw_pump_config {
     struct bw_shots *shots;             /* NULL: nothing fires */
     struct dpb_datagram_ref out;        /* by which shots leave; unused without shots */
     struct bw_dedup *dedup;
+    struct bw_senders *senders;         /* asked who signed what is new, and what is known is used;
+                                         * nobody else collects its answers. NULL: only what would
+                                         * fire or match is recovered, here */
     struct dpb_ring_tx *recorder;       /* lossy: trace.h; NULL: nothing is recorded */
     const struct dpb_metrics *metrics;  /* NULL: nothing is measured */
     const uint64_t *clock_mono_ns;      /* NULL: this host's CLOCK_MONOTONIC; else a clock that the

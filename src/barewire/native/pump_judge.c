@@ -4,22 +4,30 @@
 #include "pump_parts.h"
 #include "secp.h"
 
-/* Fills in the sender of tx[i]; false where the signature has none. About 30 us, so only for what
- * would fire or match otherwise. */
+/* Fills in the sender of tx[i]; false where the signature has none. About 30 us where it is not
+ * known yet, so only for what would fire or match otherwise. */
 static int recover(struct bw_pump *p, uint32_t i) {
     struct bw_tx *tx = &p->tx[i];
     uint8_t hash[32], rs[64];
     if (tx->flags & BW_TX_SENDER) return 1;
+    if (p->with.senders) {
+        bw_hash_burst(&p->message[i], tx, 1);
+        enum bw_sender known = bw_senders_lookup(p->with.senders, tx->hash, tx->sender);
+        if (known == BW_SENDER_KNOWN) tx->flags |= BW_TX_SENDER;
+        if (known != BW_SENDER_UNKNOWN) return known == BW_SENDER_KNOWN;
+    }
     bw_signing_hash(p->message[i].data, tx, hash);
     memcpy(rs, tx->r, 32);
     memcpy(rs + 32, tx->s, 32);
     p->stats.recovered_senders++;
-    if (bw_secp_recover(hash, rs, tx->y_parity, tx->sender) != 1) {
+    int known = bw_secp_recover(hash, rs, tx->y_parity, tx->sender);
+    if (known == 1)
+        tx->flags |= BW_TX_SENDER;
+    else
         p->stats.bad_signatures++;
-        return 0;
-    }
-    tx->flags |= BW_TX_SENDER;
-    return 1;
+    if (p->with.senders && known != BW_SECP_ABSENT)
+        bw_senders_learn(p->with.senders, tx->hash, known ? tx->sender : NULL);
+    return known == 1;
 }
 
 static int fire(struct bw_pump *p, const struct bw_match *match, uint32_t i) {
@@ -172,6 +180,10 @@ void bw_judge_settle(struct bw_pump *p) {
         p->verdict[i] = (uint8_t)seen; /* the verdicts have been counted: their place is free */
         p->stats.duplicates += (uint64_t)seen;
     }
+    if (p->with.senders)
+        for (uint32_t i = 0; i < p->taken; i++)
+            if (!p->verdict[i])
+                bw_senders_submit(p->with.senders, &p->message[i], &p->tx[i], 1, 0, 0, now);
     if (p->with.recorder) {
         record_shots(p);
         record_traces(p);

@@ -61,6 +61,7 @@ struct bw_pump {
     struct bw_found handed[MATCHES];
     struct unnamed_events unnamed[MATCHES];
     struct dpb_record crossed[BURST]; /* taken from `before` */
+    struct bw_sender_answer answered[BURST];
 };
 
 static inline uint64_t bw_pump_clock(struct bw_pump *p) {
