@@ -1,7 +1,7 @@
-"""WebSocket: the sans-I/O protocol of `websockets` on an asyncio connection.
+"""WebSocket on an asyncio connection: the handshake by `websockets`, frames by native/wsframe.h.
 
-Its own asyncio shell wakes a task for every message; here a message goes straight from the bytes to
-whoever waits for it.
+The library's own asyncio shell wakes a task for every message; here a message goes straight from
+the bytes to whoever waits for it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Response
-from websockets.protocol import State
+from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.uri import parse_uri
 
+from barewire._native import ffi, lib
+from barewire.feeds.websocket import write_frame
 from barewire.rpc.addresses import Address
 from barewire.rpc.faults import Fault, Trouble, from_status
 from barewire.rpc.transports.base import Sink, StreamChannel
@@ -26,6 +26,7 @@ from barewire.rpc.transports.dial import Dialer
 __all__ = ["WebSocketChannel"]
 
 _LARGEST = 256 << 20
+_LONGEST_HEAD = 64 << 10
 # At DEBUG the library logs request lines and headers, and providers' keys are in them.
 _MUTE = logging.getLogger("barewire.rpc.websocket")
 _MUTE.disabled = True
@@ -52,9 +53,11 @@ class WebSocketChannel(StreamChannel):
         self.ip = ""
         self._dialer = dialer
         self._headers = dict(headers or {})
-        self._protocol: ClientProtocol | None = None
+        self._protocol: ClientProtocol
         self._ready: asyncio.Future[None] | None = None
-        self._parts: list[bytes] = []
+        self._head = b""
+        self._reader: Any = None  # struct bw_ws *, from the handshake's end
+        self._event: Any = ffi.new("struct bw_ws_event *")
 
     async def open(self) -> None:
         """See `Channel.open`: connects and shakes hands."""
@@ -62,8 +65,8 @@ class WebSocketChannel(StreamChannel):
             uri = parse_uri(self.address.url)
         except InvalidURI as error:
             raise Trouble(Fault.TRANSPORT, f"not a WebSocket URL: {self.address}") from error
-        self._protocol = ClientProtocol(uri, max_size=_LARGEST, logger=_MUTE)
-        self._parts = []
+        self._protocol = ClientProtocol(uri, logger=_MUTE)
+        self._head, self._reader = b"", None
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
         transport, _, self.ip = await self._dialer.tcp(lambda: self, self.address)
@@ -72,7 +75,7 @@ class WebSocketChannel(StreamChannel):
         for name, value in self._headers.items():
             request.headers[name] = value
         self._protocol.send_request(request)
-        self._flush()
+        transport.write(b"".join(self._protocol.data_to_send()))
         try:
             async with asyncio.timeout(self._dialer.connect_timeout_s):
                 await self._ready
@@ -84,61 +87,62 @@ class WebSocketChannel(StreamChannel):
         self._dialer.keep_session(transport, self.address.host, "http/1.1")
         self._became_up()
 
-    def _flush(self) -> None:
-        assert self._protocol is not None
-        if self._transport is None:
-            return
-        for data in self._protocol.data_to_send():
-            if data:
-                self._transport.write(data)
-            else:  # the protocol asks for the end of the stream
-                self._transport.close()
-
     def _write(self, payload: bytes) -> None:
-        assert self._protocol is not None
-        self._protocol.send_text(payload)
-        self._flush()
+        self._send(lib.BW_WS_TEXT, payload)
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(write_frame(opcode, payload))
 
     def data_received(self, data: bytes) -> None:
         """Bytes came (asyncio.Protocol)."""
         self.heard_ns = time.monotonic_ns()
-        protocol = self._protocol
-        assert protocol is not None
-        protocol.receive_data(data)
-        for event in protocol.events_received():
-            if isinstance(event, Frame):
-                self._frame(event)
-            elif isinstance(event, Response):
-                self._shaken(protocol)
-        if protocol.writes:  # a pong, or the answer to a close
-            self._flush()
-        if protocol.state is State.CLOSING or protocol.parser_exc is not None:
-            self.drop(f"WebSocket: {protocol.close_exc}")
+        if self._reader is None:
+            self._head += data
+            head, found, data = self._head.partition(b"\r\n\r\n")
+            if not found:
+                if len(self._head) > _LONGEST_HEAD:
+                    self.drop("WebSocket handshake: no end of the headers")
+                return
+            self._shaken(head + found, data)
+        if self._reader is None or not data:
+            return
+        held = ffi.from_buffer("uint8_t[]", data)
+        lib.bw_ws_lend(self._reader, held, len(data))
+        while self._transport is not None and lib.bw_ws_next(self._reader, self._event):
+            self._frame(self._event)
 
-    def _shaken(self, protocol: ClientProtocol) -> None:
+    def _shaken(self, head: bytes, rest: bytes) -> None:
         if self._ready is None or self._ready.done():
             return
-        failed = protocol.handshake_exc
+        accepted = head.split(b" ", 2)[1:2] == [b"101"]
+        self._protocol.receive_data(head if accepted else head + rest)
+        if not accepted:
+            self._protocol.receive_eof()  # a refusal may have a body without an end
+        failed = self._protocol.handshake_exc
         if failed is None:
+            self._reader = ffi.gc(lib.bw_ws_new(_LARGEST, 0), lib.bw_ws_free)
             self._ready.set_result(None)
-            return
-        if isinstance(failed, InvalidStatus):
+        elif isinstance(failed, InvalidStatus):
             self._ready.set_exception(from_status(failed.response.status_code))
         else:
-            assert isinstance(failed, InvalidHandshake | Exception)
             self._ready.set_exception(Trouble(Fault.TRANSPORT, f"WebSocket handshake: {failed}"))
 
-    def _frame(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-            if frame.fin:
-                self._message(bytes(frame.data))
-            else:
-                self._parts = [bytes(frame.data)]
-        elif frame.opcode is Opcode.CONT:
-            self._parts.append(bytes(frame.data))
-            if frame.fin:
-                parts, self._parts = self._parts, []
-                self._message(b"".join(parts))
+    def _frame(self, event: Any) -> None:
+        kind = event.kind
+        data = bytes(ffi.buffer(event.data, event.len)) if event.len else b""
+        if kind in (lib.BW_WS_TEXT, lib.BW_WS_BINARY):
+            self._message(data)
+        elif kind == lib.BW_WS_PING:
+            self._send(lib.BW_WS_PONG, data)
+        elif kind == lib.BW_WS_CLOSE:
+            self._send(lib.BW_WS_CLOSE, data)
+            self.drop(f"WebSocket: closed by the other side ({event.code})")
+        elif kind == lib.BW_WS_FAIL:
+            self._send(lib.BW_WS_CLOSE, int(event.code).to_bytes(2, "big"))
+            why = ffi.string(lib.bw_ws_why(self._reader))
+            assert isinstance(why, bytes)
+            self.drop(f"WebSocket: {why.decode()}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport says the connection is gone (asyncio.Protocol)."""
