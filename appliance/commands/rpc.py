@@ -23,6 +23,7 @@ from barewire.errors import BarewireError, ConfigError
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig, load
 from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider
 from barewire.rpc.status import snapshot
 
@@ -106,10 +107,12 @@ async def _measure(client: RpcClient, samples: int) -> dict[Provider, dict[str, 
     taken: dict[Provider, dict[str, list[float]]] = {}
     for provider in client.pool.providers:
         taken[provider] = {method: [] for method, _ in _METHODS}
+    asked = list(client.pool.providers)
     for _ in range(samples):
+        asked.append(asked.pop(0))  # nobody is always first
         for method, params in _METHODS:
-            for provider in client.pool.providers:
-                if not provider.connected or not provider.terms.tier:
+            for provider in asked:
+                if not provider.connected or not provider.may_serve(lookup(method)):
                     continue
                 start = time.perf_counter()
                 try:
