@@ -51,6 +51,29 @@ def test_the_best_provider_at_fault_loses_nothing(bad):
     assert ordered[int(len(ordered) * 0.99)] <= 2 * 1.0 + 25
 
 
+def test_one_that_has_become_slow_is_not_measured_by_itself():
+    world = World(healthy(), policy=Policy(strikes=1_000))  # never ejected
+    world.load(200, 3)
+    world.behaviours[0] = steady(300)
+    world.load(200, 20)  # by now its own quantile is far above the ceiling
+    world.latencies.clear()
+    world.load(200, 60)
+    ordered = sorted(world.latencies)
+    assert ordered[-1] < 270
+    assert ordered[int(len(ordered) * 0.99)] < 30
+
+
+def test_silence_is_trouble_even_where_no_speculation_is_allowed():
+    world = World(healthy(), policy=Policy(hedge_share=0.0))
+    world.load(200, 3)
+    world.latencies.clear()
+    world.behaviours[0] = hang
+    world.load(200, 10)
+    assert not world.failures
+    assert world.pool.hedges <= 1
+    assert max(world.latencies) < 50  # the ceiling is 250
+
+
 def test_three_of_five_hang():
     world = World(healthy())
     world.load(200, 2)

@@ -13,12 +13,15 @@ class Policy:
 
     Attributes:
         timeout_ms: when a call is given up altogether.
-        hedge_quantile: a call slower than this quantile of its kind is hedged.
+        hedge_quantile: a call slower than this quantile of its kind, at the quickest provider that
+            is in, is hedged.
         hedge_floor_ms: never hedge earlier: below it lie garbage collection and scheduling.
         hedge_ceiling_ms: never wait longer before failing over; the 500 ms bound comes from here.
         hedge_share: speculative hedges are at most this share of calls; fail-over is not counted.
         rounds: how often all providers are tried before a call is given up.
         backoff_ms: pause between rounds, doubled each time.
+        silent: this many requests on the way or failed in a row, and nothing heard since the
+            overdue one was sent, is trouble before the ceiling.
         strikes: failures in a row that eject a provider.
         eject_ms: the first ejection; each further one doubles, up to `eject_max_ms`.
         eject_max_ms: the longest ejection.
@@ -38,6 +41,7 @@ class Policy:
     hedge_share: float = 0.1
     rounds: int = 3
     backoff_ms: int = 50
+    silent: int = 2
     strikes: int = 3
     eject_ms: int = 2_000
     eject_max_ms: int = 60_000

@@ -16,7 +16,7 @@ from typing import Any
 from barewire.rpc.ejection import Ejection
 from barewire.rpc.faults import AllProvidersFailed, Fault, Trouble
 from barewire.rpc.heads import Heads
-from barewire.rpc.methods import Method
+from barewire.rpc.methods import KINDS, Kind, Method
 from barewire.rpc.policy import Policy
 from barewire.rpc.provider import Provider
 from barewire.rpc.ranking import Ranking
@@ -159,6 +159,7 @@ class Pool:
         self.failovers = 0
         self.prunes = any(not p.archive for p in self.providers)
         self._allowance = 1.0  # speculative hedges that may be sent now
+        self._usual = [(0.0, 0)] * KINDS  # see `_usual_us`: the value and until when it holds
         self._open: dict[Attempt, None] = {}
         self._paused: dict[Call, None] = {}
 
@@ -221,11 +222,30 @@ class Pool:
         policy = self.policy
         if not call.method.repeat or call.only:
             return policy.timeout_ms * _MS
-        usual_us = provider.sketch[call.method.kind].quantile(policy.hedge_quantile, now_ns)
+        kind = call.method.kind
+        usual_us = provider.sketch[kind].quantile(policy.hedge_quantile, now_ns)
+        if not call.bulk and not call.route:
+            # One that has become slow is measured by what another would do, not by itself.
+            quickest_us = self._usual_us(kind, now_ns)
+            usual_us = min(usual_us or quickest_us, quickest_us or usual_us)
         if not usual_us:
             return int(policy.hedge_ceiling_ms * _MS)
         patience_ms = min(max(usual_us / 1000, policy.hedge_floor_ms), policy.hedge_ceiling_ms)
         return int(patience_ms * _MS)
+
+    def _usual_us(self, kind: Kind, now_ns: int) -> float:
+        """The least of the public providers' hedging quantiles, worked out at most 20x/s."""
+        usual_us, until_ns = self._usual[kind]
+        if now_ns < until_ns:
+            return usual_us
+        known = (
+            p.sketch[kind].quantile(self.policy.hedge_quantile, now_ns)
+            for p in self.providers
+            if p.connected and not p.terms.private and not self.ejection.is_out(p, now_ns)
+        )
+        usual_us = min((us for us in known if us), default=0.0)
+        self._usual[kind] = usual_us, now_ns + 50 * _MS
+        return usual_us
 
     # Choosing
 
@@ -437,6 +457,11 @@ class Pool:
         if not call.method.repeat or call.only:
             attempt.due_ns = call.deadline_ns
             return
+        # One late answer is a tail, and hedging it is speculation. Several requests without a word
+        # since the first of them was sent is a provider in trouble.
+        unanswered = provider.in_flight + provider.strikes
+        silent = unanswered >= self.policy.silent and provider.heard_ns < attempt.sent_ns
+        in_trouble = in_trouble or silent or self.ejection.is_out(provider, now_ns)
         provider.overdue(call.method.kind, waited_ns / 1000, now_ns)
         if not in_trouble and self._allowance < 1.0:
             return  # the speculative share is spent; fail-over follows at the ceiling

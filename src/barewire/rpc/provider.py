@@ -93,6 +93,7 @@ class Provider:
         refused: why it may not be used at all (wrong chain), or "".
         head: its newest block number as far as known, -1 when unknown.
         head_ns: when that was learnt.
+        heard_ns: when it last answered anything.
         in_flight: requests it has not answered yet.
         success: moving share of requests it served, 0 to 1.
         parked_until_ns: it asked to be left alone until then.
@@ -111,6 +112,7 @@ class Provider:
         "ewma",
         "head",
         "head_ns",
+        "heard_ns",
         "in_flight",
         "last_trouble",
         "mirror_in_flight",
@@ -137,6 +139,7 @@ class Provider:
         self.head = -1
         self.head_ns = 0
         self.doubtful = ""
+        self.heard_ns = 0
         self.in_flight = 0
         self.success = 1.0
         self.strikes = 0
@@ -198,6 +201,7 @@ class Provider:
 
     def took(self, kind: Kind, us: float, now_ns: int) -> None:
         """An answer came after `us`."""
+        self.heard_ns = now_ns
         self.ewma[kind].observe(us, now_ns)
         self.sketch[kind].observe(us, now_ns)
         self.success += (1.0 - self.success) * 0.05
