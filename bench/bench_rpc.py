@@ -335,15 +335,17 @@ async def fault(name: str, node: Anvil, seconds: float, who: str) -> list[Row]:
                 return int(await peer.request(msgspec.json.encode(body)), 16) == number
 
         healthy, failed_before = await paced(ask, min(seconds, 5))
-        best = 0
-        if client is not None:
-            best = max(range(5), key=lambda i: barewire.pool.providers[i].tally.sent)
-        order = [best] + [i for i in range(5) if i != best]
         loop = asyncio.get_running_loop()
         modes = THREE if name == "three-of-five" else (name,)
 
+        def sent() -> list[int]:
+            return [p.tally.sent for p in client.pool.providers] if client else [0] * 5
+
         async def breaks() -> None:
+            before = sent()
             await asyncio.sleep(0.5)
+            now = sent()  # the best is who has just now been asked most; for a peer, the first
+            order = sorted(range(5), key=lambda i: before[i] - now[i])
             for index, mode in zip(order, modes, strict=False):
                 await loop.run_in_executor(None, proxies.set, index, mode)
 
