@@ -8,6 +8,7 @@ from pathlib import Path
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, Datagrams, open_datagram
 from dpdk_bindings.errors import BindingsError, Released
 from dpdk_bindings.port import FLOW_NONE, Burst, Port, frame_dtype, open_port
+from dpdk_bindings.shared_port import SharedPort
 from dpdk_bindings.stream import Connection, StreamEndpoint, StreamState, open_stream
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Datagrams",
     "Port",
     "Released",
+    "SharedPort",
     "StreamEndpoint",
     "StreamState",
     "frame_dtype",

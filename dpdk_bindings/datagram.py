@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from dpdk_bindings._datagram import Datagrams, NativeEndpoint
 from dpdk_bindings._native import ffi
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.kernel_endpoint import KernelBackend
 from dpdk_bindings.sockets import Channel
+
+if TYPE_CHECKING:
+    from dpdk_bindings.port import Port
 
 __all__ = ["Channel", "DatagramEndpoint", "Datagrams", "open_datagram"]
 
@@ -142,7 +145,7 @@ class DatagramEndpoint(NativeEndpoint):
 
 
 def open_datagram(
-    via: str,
+    via: str | Port,
     *,
     channels: Sequence[Channel],
     burst: int = 64,
@@ -157,7 +160,8 @@ def open_datagram(
     Args:
         via: ``"kernel"`` for kernel sockets, on whatever interfaces the channels imply; or the
             address of a port (:func:`~dpdk_bindings.port.open_port`), which the endpoint opens,
-            has to itself, and closes.
+            has to itself, and closes; or a port, like one of
+            :class:`~dpdk_bindings.shared_port.SharedPort`, which it closes too.
         channels: where to receive; none for an endpoint that only sends.
         burst: most datagrams that one ``recv()`` brings.
         rx_checksum: of a port: ``"verify"`` UDP checksums, ``"trust"`` them, or ``"auto"``, which
@@ -183,15 +187,10 @@ def open_datagram(
             receive_buffer_bytes=receive_buffer_bytes,
             clock=clock,
         )
-    elif ":" in via:
+    else:
         # Kernel sockets must work where ports and netlink do not.
-        from dpdk_bindings.port import open_port
+        from dpdk_bindings.port import opened_port
         from dpdk_bindings.port_endpoint import PortBackend
 
-        backend = PortBackend(open_port(via), channels, rx_checksum=rx_checksum)
-    else:
-        raise BindingsError(
-            f"datagram backend {via!r} is not known",
-            hint='there are "kernel" and ports, like "afxdp:eth1"',
-        )
+        backend = PortBackend(opened_port(via, "datagram"), channels, rx_checksum=rx_checksum)
     return DatagramEndpoint(backend, burst)

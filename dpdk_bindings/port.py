@@ -181,6 +181,22 @@ def open_port(address: str) -> Port:
     return port
 
 
+def opened_port(via: str | Port, kind: str) -> Port:
+    """The port of an endpoint's `via`: itself, or the one of that address.
+
+    Raises:
+        BindingsError: not the address of a port, or it cannot be opened.
+    """
+    if isinstance(via, Port):
+        return via
+    if ":" not in via:
+        raise BindingsError(
+            f"{kind} backend {via!r} is not known",
+            hint='there are "kernel" and ports, like "afxdp:eth1"',
+        )
+    return open_port(via)
+
+
 def frame_dtype() -> dict[str, list[Any]]:
     """The layout of a descriptor as ``numpy.dtype`` takes it, read from the C declaration.
 

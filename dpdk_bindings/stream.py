@@ -20,13 +20,16 @@ from __future__ import annotations
 import os
 from enum import IntEnum
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings._stream import NativeStream, NativeStreams
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.kernel_stream import KernelStreams
 from dpdk_bindings.sockets import parse_address
+
+if TYPE_CHECKING:
+    from dpdk_bindings.port import Port
 
 __all__ = ["Connection", "StreamEndpoint", "StreamState", "open_stream"]
 
@@ -232,14 +235,15 @@ class StreamEndpoint(NativeStreams):
 
 
 def open_stream(
-    via: str, *, rx_checksum: str = "auto", plain_beyond_link: bool = False
+    via: str | Port, *, rx_checksum: str = "auto", plain_beyond_link: bool = False
 ) -> StreamEndpoint:
     """Opens a stream endpoint.
 
     Args:
         via: ``"kernel"`` for kernel sockets; or the address of a port
             (:func:`~dpdk_bindings.port.open_port`), which the endpoint opens, has to itself, and
-            closes. TCP is then lwIP's.
+            closes; or a port, like one of :class:`~dpdk_bindings.shared_port.SharedPort`, which it
+            closes too. TCP is then lwIP's.
         rx_checksum: of a port: ``"verify"`` or ``"trust"`` segments whose checksum a sender on the
             same host left unfinished, or ``"auto"``, which trusts a veth interface only. Wrong
             checksums are refused always.
@@ -251,16 +255,11 @@ def open_stream(
     """
     if via == "kernel":
         return StreamEndpoint(KernelStreams())
-    if ":" not in via:
-        raise BindingsError(
-            f"stream backend {via!r} is not known",
-            hint='there are "kernel" and ports, like "afxdp:eth1"',
-        )
     # Kernel sockets must work where ports, netlink and lwIP do not.
-    from dpdk_bindings.port import open_port
+    from dpdk_bindings.port import opened_port
     from dpdk_bindings.port_stream import PortStreams
 
-    streams = PortStreams(
-        open_port(via), rx_checksum=rx_checksum, plain_beyond_link=plain_beyond_link
+    port = opened_port(via, "stream")
+    return StreamEndpoint(
+        PortStreams(port, rx_checksum=rx_checksum, plain_beyond_link=plain_beyond_link)
     )
-    return StreamEndpoint(streams)

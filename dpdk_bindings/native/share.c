@@ -126,16 +126,20 @@ int dpb_share_assign(struct dpb_share *s, uint16_t flow, int member)
     return 0;
 }
 
+void dpb_share_leave(struct dpb_share *s, int member)
+{
+    struct dpb_frame frame;
+    while (take_waiting(s->members[member], &frame, 1))
+        s->port.ops->release(s->port.port, &frame, 1);
+}
+
 void dpb_share_free(struct dpb_share *s)
 {
     if (!s)
         return;
     for (int i = 0; i < s->count; i++) {
-        struct member *m = s->members[i];
-        struct dpb_frame frame;
-        while (take_waiting(m, &frame, 1))
-            s->port.ops->release(s->port.port, &frame, 1);
-        free(m);
+        dpb_share_leave(s, i);
+        free(s->members[i]);
     }
     free(s);
 }

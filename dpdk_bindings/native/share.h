@@ -37,6 +37,9 @@ struct dpb_port_ref dpb_share_member(struct dpb_share *share, int member);
  * frames whose port does not tell. Gives 0 or -EINVAL. */
 int dpb_share_assign(struct dpb_share *share, uint16_t flow, int member);
 
+/* Gives back the frames that wait for a member, which has no flows any more. */
+void dpb_share_leave(struct dpb_share *share, int member);
+
 /* Gives waiting frames back; frames that a member still holds must come first. */
 void dpb_share_free(struct dpb_share *share);
 

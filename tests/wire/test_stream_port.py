@@ -16,7 +16,17 @@ from typing import Any
 import pytest
 
 from appliance.lab import Pair
-from dpdk_bindings import BindingsError, Connection, StreamEndpoint, StreamState, open_stream
+from dpdk_bindings import (
+    BindingsError,
+    Channel,
+    Connection,
+    SharedPort,
+    StreamEndpoint,
+    StreamState,
+    open_datagram,
+    open_port,
+    open_stream,
+)
 from tests.requires import requires, requires_root
 from tests.wire.test_stream import connected, listening, opened, read, start, to_the_end, until
 
@@ -342,3 +352,29 @@ def test_without_lwip_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     with pytest.raises(BindingsError, match="needs lwIP") as error:
         open_stream("afxdp:whatever")
     assert "liblwip-dev" in error.value.hint
+
+
+def test_datagrams_and_streams_share_an_interface(pair: Pair) -> None:
+    with pair.a:
+        shared = SharedPort(open_port(VIA))
+        feed = open_datagram(shared.member(), channels=[Channel(pair.a.ip4, 7100)])
+        one, other = (open_stream(shared.member()) for _ in range(2))
+    with listening(pair.b, pair.b.ip4) as listener, pair.b, socket.socket(type=2) as sender:
+        with connected(pair, one, listener) as (first, first_end):
+            with connected(pair, other, listener) as (second, second_end):
+                sender.sendto(b"a datagram", (pair.a.ip4, 7100))
+                second_end.sendall(b"to the second")
+                first_end.sendall(b"to the first")
+                assert read(one, first, 12) == b"to the first"
+                # What one polled for another waits for it.
+                assert read(other, second, 13) == b"to the second"
+                with feed.recv() as burst:
+                    assert [bytes(d) for d in burst] == [b"a datagram"]
+                feed.close()
+                second.send(b"still here")
+                assert second_end.recv(99) == b"still here"
+        one.close()
+        assert other.stats()["port_share_unassigned"] == 0
+        assert not shared.port.closed
+        other.close()
+        assert shared.port.closed
