@@ -205,12 +205,13 @@ class Pump:
     def matches(self, found: int) -> Iterator[Match]:
         """What the last :meth:`turn`, which returned `found`, handed over."""
         assert self._triggers is not None
+        names = self._triggers.names_of(lib.bw_pump_table(self._native)) if found else ()
         for index in range(found):
             entry = self._found[index]
             raw = bytes(ffi.buffer(entry.raw, entry.tx.raw_len))
             yield Match(
                 Transaction(entry.tx, raw),
-                self._triggers.names[entry.match.trigger],
+                names[entry.match.trigger],
                 int(entry.match.tag),
                 inner=bool(entry.match.flags & lib.BW_MATCH_INNER),
                 outcome=None if entry.outcome < 0 else OUTCOMES[entry.outcome],

@@ -36,9 +36,9 @@ def transactions() -> list[bytes]:
 
 
 def generation(tag: int) -> list[Trigger]:
-    """A trigger for each target, and more of other targets in every other generation."""
+    """A trigger for each target, behind others in every other generation."""
     others = [Trigger(f"{tag}-more-{n}", to=[f"0x{n:040x}"], tag=tag) for n in range(tag % 2 * 500)]
-    return [Trigger(f"{tag}-{to.hex()}", to=["0x" + to.hex()], tag=tag) for to in TARGETS] + others
+    return others + [Trigger(f"{tag}-{to.hex()}", to=["0x" + to.hex()], tag=tag) for to in TARGETS]
 
 
 def test_triggers_replaced_under_way_lose_no_packet():
@@ -76,6 +76,7 @@ def test_triggers_replaced_under_way_lose_no_packet():
         owner = threading.Thread(target=replace)
         owner.start()
         found: list[tuple[int, int]] = []  # nonce and tag
+        names: list[bool] = []  # whether it is that generation's trigger of this target
         sent, until = 0, time.monotonic() + 60
         try:
             while pump.stats()["messages"] < sum(len(d) > 0 for d in datagrams):
@@ -85,13 +86,17 @@ def test_triggers_replaced_under_way_lose_no_packet():
                     sent += 1
                 sender.flush()
                 count = pump.turn()
-                found += [(match.tx.nonce, match.tag) for match in pump.matches(count)]
+                time.sleep(0)  # lets the other thread replace before the names are asked for
+                for match in pump.matches(count):
+                    found.append((match.tx.nonce, match.tag))
+                    names.append(match.trigger == f"{match.tag}-{match.tx.to.hex()}")
         finally:
             done.set()
             owner.join()
             pump.close()
 
         assert [nonce for nonce, _ in found] == list(range(COUNT))  # each once, in order
+        assert all(names)
         tags = [tag for _, tag in found]
         assert tags == sorted(tags)
         assert len(set(tags)) > 5, f"{replaced[0]} tables"

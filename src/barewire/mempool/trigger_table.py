@@ -8,6 +8,7 @@ against parts of both, and no packet waits. The old table is freed when the thre
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -21,6 +22,7 @@ from barewire.mempool.wrappers import STANDARD, Wrapper
 __all__ = ["Match", "TriggerTable", "load_native"]
 
 _NONE = 0xFFFFFFFF
+_NAMES_KEPT = 16  # tables whose names are known still, for matches that are on their way
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,6 @@ def _load(blob: bytes, names: Sequence[str]) -> Any:
     )
 
 
-def _address(table: Any) -> int:
-    return int(ffi.cast("uintptr_t", table))
-
-
 class TriggerTable:
     """A table and the slot where a native loop finds it.
 
@@ -102,7 +100,7 @@ class TriggerTable:
         self.stats: Any = ffi.new("struct bw_match_stats *")
         self._current: Any = None
         self._retired: list[Any] = []
-        self._names: dict[int, tuple[str, ...]] = {}  # by address of the table
+        self._names: OrderedDict[int, tuple[str, ...]] = OrderedDict()  # by the table's seed
         self._wrappers = wrappers
         self.replace(triggers, shots=shots)
 
@@ -111,8 +109,8 @@ class TriggerTable:
     ) -> None:
         """Puts `triggers` in the place of the current ones, all at once.
 
-        Nothing changes where an error is raised. Numbers of matches that are still on their way
-        from the old table are the old ones: use tags where that matters.
+        Nothing changes where an error is raised. Matches that are still on their way are of the
+        old table: `names_of` knows them.
 
         Raises:
             ConfigError: as `compile_triggers`, or too many triggers that nothing tells apart.
@@ -128,7 +126,9 @@ class TriggerTable:
         if lib.bw_triggers_count(table) != len(names):
             lib.bw_triggers_free(table)
             raise BarewireError(f"{len(names)} names for a table of other triggers")
-        self._names[_address(table)] = tuple(names)
+        self._names[lib.bw_triggers_seed(table)] = tuple(names)
+        if len(self._names) > _NAMES_KEPT:
+            self._names.popitem(last=False)
         old = lib.bw_trigger_slot_swap(self.native, table)
         self._current = table
         if old != ffi.NULL:
@@ -142,7 +142,6 @@ class TriggerTable:
             if lib.bw_trigger_slot_busy(self.native, table):
                 kept.append(table)
             else:
-                del self._names[_address(table)]
                 lib.bw_triggers_free(table)
         self._retired = kept
         return len(kept)
@@ -150,7 +149,11 @@ class TriggerTable:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the current triggers, by number."""
-        return self._names[_address(self._current)]
+        return self.names_of(lib.bw_triggers_seed(self._current))
+
+    def names_of(self, seed: int) -> tuple[str, ...]:
+        """Of the triggers of the table with that seed, current or of late, by number."""
+        return self._names[seed]
 
     @property
     def native_bytes(self) -> int:
@@ -164,7 +167,7 @@ class TriggerTable:
         """
         out: Any = ffi.new("struct bw_match[]", limit)
         table = lib.bw_trigger_slot_enter(self.native)
-        names = self._names[_address(table)]
+        names = self.names_of(lib.bw_triggers_seed(table))
         count = lib.bw_triggers_match(
             table, burst.native_messages, burst.records, len(burst), out, limit, self.stats
         )

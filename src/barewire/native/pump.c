@@ -107,6 +107,7 @@ int bw_pump_turn(struct bw_pump *p) {
     bw_intake_return_envelopes(p);
     p->taken = p->found = p->events = 0;
     const struct bw_triggers *table = with->triggers ? bw_trigger_slot_enter(with->triggers) : NULL;
+    if (table) p->table_seed = bw_triggers_seed(table);
     switch (with->first) {
     case BW_STAGE_RECEIVE:
     case BW_STAGE_FEED:
@@ -158,5 +159,6 @@ void bw_pump_note_sent(struct bw_pump *p, const struct bw_tx *cause, int32_t pee
 }
 
 const struct bw_found *bw_pump_found(const struct bw_pump *p) { return p->handed; }
+uint64_t bw_pump_table(const struct bw_pump *p) { return p->table_seed; }
 const struct bw_pump_stats *bw_pump_stats(const struct bw_pump *p) { return &p->stats; }
 const struct bw_match_stats *bw_pump_match_stats(const struct bw_pump *p) { return &p->match_stats; }

@@ -147,6 +147,9 @@ void bw_pump_note_sent(struct bw_pump *p, const struct bw_tx *cause, int32_t pee
 /* The array that bw_pump_turn() fills; the same one every time. */
 const struct bw_found *bw_pump_found(const struct bw_pump *p);
 
+/* The seed (trigger.h) of the table that those matches are of. */
+uint64_t bw_pump_table(const struct bw_pump *p);
+
 const struct bw_pump_stats *bw_pump_stats(const struct bw_pump *p);
 const struct bw_match_stats *bw_pump_match_stats(const struct bw_pump *p);
 /* </cdef> */

@@ -43,6 +43,7 @@ struct bw_pump {
     struct bw_pump_stats stats;
     struct bw_match_stats match_stats;
     uint64_t now; /* the last reading of the clock */
+    uint64_t table_seed; /* of the table of this turn */
     int watched;  /* there are metrics, or a recorder */
 
     uint32_t taken; /* transactions of this turn */

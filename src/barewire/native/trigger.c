@@ -357,6 +357,11 @@ uint32_t bw_triggers_count(const struct bw_triggers *table)
     return table->count;
 }
 
+uint64_t bw_triggers_seed(const struct bw_triggers *table)
+{
+    return table->seed;
+}
+
 uint64_t bw_triggers_bytes(const struct bw_triggers *table)
 {
     return table->bytes;

@@ -131,6 +131,7 @@ struct bw_triggers *bw_triggers_load(const uint8_t *blob, size_t len, uint64_t s
 void bw_triggers_free(struct bw_triggers *table);
 uint32_t bw_triggers_count(const struct bw_triggers *table);
 uint64_t bw_triggers_bytes(const struct bw_triggers *table); /* memory it takes */
+uint64_t bw_triggers_seed(const struct bw_triggers *table);  /* as loaded: tells tables apart */
 
 /* Holds a burst against the table: txs[0..n), decoded from messages[0..n); a record with raw_len 0
  * is passed over. Writes at most `max` matches, ordered by transaction, and returns how many. No
