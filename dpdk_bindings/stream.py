@@ -155,7 +155,7 @@ class StreamEndpoint(NativeStreams):
         Valid until :meth:`close`; keep the endpoint alive while using it.
         """
         self._must_be_open()
-        return self._backend.ref
+        return ffi.cast("struct dpb_stream_ref *", self._ref)
 
     def connect(
         self,

@@ -17,6 +17,7 @@ import pytest
 
 from appliance.lab import Namespace, Pair
 from dpdk_bindings import Connection, StreamEndpoint, StreamState, open_stream
+from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.errors import BindingsError
 from tests.requires import requires_root
 from tests.wire.relay import BadWire
@@ -26,6 +27,7 @@ FAMILIES = [
     pytest.param(lambda end: end.ip4, id="ip4"),
     pytest.param(lambda end: end.ip6, id="ip6"),
 ]
+LLADDR = ("lladdr", "02:00:00:00:55:02", "nud", "permanent")  # as appliance.lab has it
 MIB = 1 << 20
 # Both ways at once; the length is prime so that a segment that is out of place never fits.
 PATTERN = random.Random(5).randbytes(1_048_573)
@@ -457,6 +459,54 @@ def test_ten_percent_loss(via: str) -> None:
     requires_root()
     with BadWire(loss=0.1) as wire:
         both_ways(wire, via, 100_000, 40)
+
+
+def test_a_native_loop_needs_no_python(pair: Pair, via: str) -> None:
+    """The function table, called as C would call it."""
+    with opened(pair.a, via) as endpoint, listening(pair.b, pair.b.ip4) as listener:
+        with connected(pair, endpoint, listener) as (connection, other):
+            ref, ops = endpoint.ref, endpoint.ref.ops
+            face = ffi.cast("struct dpb_stream *", connection.address)
+            room = ffi.new("uint8_t[]", 100)
+            assert (ops.abi, ops.size) == (lib.DPB_STREAM_ABI, ffi.sizeof(ops[0]))
+            assert ops.send(face, b"question", 8) == 8
+            assert other.recv(99) == b"question"
+            assert ops.recv(face, room, 100) == -errno.EAGAIN
+            other.sendall(b"answer")
+            while not (ops.poll(ref.endpoint) and (got := ops.recv(face, room, 100)) > 0):
+                pass
+            assert bytes(ffi.buffer(room, got)) == b"answer"
+            assert ops.shutdown(face) == 0
+            assert ops.send(face, b"more", 4) == -errno.EPIPE
+            other.close()
+            while face.state == lib.DPB_STREAM_OPEN:
+                ops.poll(ref.endpoint)
+                assert ops.recv(face, room, 100) in (0, -errno.EAGAIN)
+            assert face.state == lib.DPB_STREAM_ENDED
+
+
+@pytest.mark.slow
+def test_a_peer_that_vanishes_is_given_up_after_30_s(via: str) -> None:
+    requires_root()
+    with Pair() as pair, opened(pair.a, via) as endpoint, listening(pair.b, pair.b.ip4) as listener:
+        with connected(pair, endpoint, listener) as (idle, _):
+            with connected(pair, endpoint, listener) as (busy, _):
+                # Not by its link, which we would see: it has another address now.
+                pair.b.run("ip", "link", "set", "veth0", "address", "02:00:00:00:55:99")
+                pair.a.run("ip", "neigh", "replace", "10.55.0.2", *LLADDR, "dev", "veth0")
+                since = time.monotonic()
+                assert busy.send(b"anybody?") == 8
+                took = {}
+                while len(took) < 2 and time.monotonic() - since < 60:
+                    endpoint.poll()
+                    endpoint.housekeeping()
+                    for name, connection in ("idle", idle), ("busy", busy):
+                        if connection.recv_into(bytearray(9)) < 0:
+                            took.setdefault(name, time.monotonic() - since)
+                    time.sleep(0.002)
+                assert (idle.error, busy.error) == (errno.ETIMEDOUT, errno.ETIMEDOUT)
+                assert 28 < took["busy"] < 40
+                assert 28 < took["idle"] < 40
 
 
 @pytest.mark.slow
