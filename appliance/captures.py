@@ -10,7 +10,7 @@ from barewire.feeds.moldudp64 import MoldConfig, MoldReceiver
 from dpdk_bindings.port import open_port
 from dpdk_bindings.udp import parse_udp
 
-__all__ = ["is_capture", "read_capture"]
+__all__ = ["is_capture", "read_capture", "read_timed"]
 
 _MAGICS = (
     b"\xa1\xb2\xc3\xd4",
@@ -29,15 +29,20 @@ def is_capture(content: bytes) -> bool:
 
 
 def read_capture(path: Path) -> list[bytes]:
+    """The envelopes in the capture at `path`, as :func:`read_timed`, without their times."""
+    return [envelope for _, envelope in read_timed(path)]
+
+
+def read_timed(path: Path) -> list[tuple[int, bytes]]:
     """The envelopes in the UDP payloads of the capture at `path`, each once, as they arrived.
 
-    A payload is a MoldUDP64 datagram when it adds up as one (feeds are told apart by session, and
-    several lines of one are merged), and otherwise a transaction when it begins like one. Others
-    are passed over.
+    With each comes when, in nanoseconds of the capture's clock. A payload is a MoldUDP64 datagram
+    when it adds up as one (feeds are told apart by session, and several lines of one are merged),
+    and otherwise a transaction when it begins like one. Others are passed over.
     """
     feeds: dict[bytes, tuple[MoldReceiver, Reassembler]] = {}
-    envelopes: list[bytes] = []
-    for number, payload in enumerate(_payloads(path)):
+    envelopes: list[tuple[int, bytes]] = []
+    for number, (at_ns, payload) in enumerate(_payloads(path)):
         if _adds_up(payload):
             session = payload[:10]
             if session not in feeds:
@@ -46,13 +51,13 @@ def read_capture(path: Path) -> list[bytes]:
             for message in receiver.receive(0, payload, number):
                 envelope = reassembler.push(message.data, number)
                 if envelope is not None:
-                    envelopes.append(envelope)
+                    envelopes.append((at_ns, envelope))
         elif payload and (payload[0] in _TYPED or payload[0] >= _LIST):
-            envelopes.append(payload)
+            envelopes.append((at_ns, payload))
     return envelopes
 
 
-def _payloads(path: Path) -> Iterator[bytes]:
+def _payloads(path: Path) -> Iterator[tuple[int, bytes]]:
     with open_port(f"pcap:{path}") as port:
         while True:
             with port.poll() as burst:
@@ -61,7 +66,7 @@ def _payloads(path: Path) -> Iterator[bytes]:
                 for i in range(len(burst)):
                     datagram = parse_udp(burst[i], verify=False)
                     if datagram:
-                        yield datagram.payload
+                        yield burst.arrival_ns(i), datagram.payload
 
 
 def _adds_up(payload: bytes) -> bool:

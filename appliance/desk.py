@@ -82,7 +82,7 @@ class Desk:
         group: str | None = None,
         cookie: int = 0,
     ) -> None:
-        """Arms a shot.
+        """Arms a shot; one that has expired gives its place up.
 
         Raises:
             BarewireError: nothing may fire here, it is armed, its group has fired, or a cap
@@ -93,11 +93,16 @@ class Desk:
                 f"shot {shot!r}: nothing may fire: fire.unjournalled is false",
                 hint="there is no journal yet; set it to true if you accept that",
             )
+        peers, now = [self._peer(destination)], self.now_mono_ns()
+        self._shots.declare(shot)
+        status = self._shots.status(shot)
+        if status.state == "armed" and status.expires_mono_ns <= now:
+            self._shots.disarm(shot)
         self._shots.arm(
             shot,
             payload,
-            peers=[self._peer(destination)],
-            expires_mono_ns=self.now_mono_ns() + expires_after_ms * 1_000_000,
+            peers=peers,
+            expires_mono_ns=now + expires_after_ms * 1_000_000,
             value_wei=value_wei,
             max_fee_wei=max_fee_wei,
             group=group,

@@ -67,6 +67,8 @@ class Actions(Protocol):
     ) -> None:
         """Arms the shot that triggers fire by its name (``shot = ...`` in a [[trigger]]).
 
+        One that has expired gives its place up.
+
         Raises:
             BarewireError: it is armed, its group has fired, or a cap forbids it.
         """
