@@ -158,7 +158,9 @@ class _Stage:
                 self._shots.declare(trigger.shot)
         self._triggers = TriggerTable(triggers, shots=self._shots.numbers)
         peers = {name: number for number, name in enumerate(destinations)}
-        self._desk = Desk(self._outbox, peers, self._shots, lambda: int(self._clock[0]))
+        self._desk = Desk(
+            self._outbox, peers, self._shots, clock_mono_ns=lambda: int(self._clock[0])
+        )
         self._desk.note_sent = self._note_sent
         self._made = (strategy, options, limit_ms)
         self._events = 0
