@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance import flight
 from appliance.conductor import Conductor
 from appliance.config import Config, Core, Shot, Source
 from appliance.desk import Desk, Out
 from appliance.joints import Joints
+from appliance.ledger import Ledger
 from appliance.links import measure_endpoint, measure_feed, measure_rings, measure_senders
 from appliance.metrics import files
 from appliance.places import Place
@@ -26,6 +28,7 @@ from appliance.strategy import load
 from barewire import secp
 from barewire.errors import BarewireError, ConfigError
 from barewire.execution.shots import Caps, ShotBook
+from barewire.feeds.arbitration import Arbiter
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
@@ -36,6 +39,9 @@ from barewire.pump import Feed, Pump, Rings
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, open_datagram
 from dpdk_bindings.metrics import MetricsError
 from dpdk_bindings.ring import Outbox
+
+if TYPE_CHECKING:
+    from appliance.streams import Streams
 
 __all__ = ["Appliance", "examine"]
 
@@ -89,6 +95,8 @@ class Appliance:
         self.decoder: Decoder | None = None
         self.shots: ShotBook | None = None
         self.triggers: TriggerTable | None = None
+        self.streams: Streams | None = None
+        self._ledger: Ledger | None = None
         self._conductor: Conductor | None = None
         self.senders: Senders | None = None
         self._sender_pool: SenderPool | None = None
@@ -110,6 +118,7 @@ class Appliance:
         self._open_records()
         feeds = self._open_feeds()
         out = self._open_out()
+        arbiter = None
         dedup = None
         if "decode" in self._has:
             self.decoder = Decoder(Rules.preset(self._config.chain.fork, self._config.chain.id))
@@ -120,6 +129,8 @@ class Appliance:
                 TriggerTable(self._config.trigger, shots=numbers)
             )
             dedup = Dedup()
+            named = [source.name for source in self._config.datagrams + self._config.streams]
+            arbiter = Arbiter(named, dedup)
             self.chosen["signatures"] = {"library": secp.load()}
             self._open_senders()
         self._desk = Desk(out, self.peers["destinations"], self.shots, self.senders)
@@ -139,11 +150,30 @@ class Appliance:
                 recorder=self._recorder.handle if self._recorder else None,
                 metrics=self.metrics.handle,
             ),
+            arbiter=arbiter,
+            offers=bool(self._config.streams),
         )
         self._exit.callback(self.pump.close)
         self._desk.note_sent = lambda cause, peer, payload, left: self.pump.note_sent(
             cause, peer, payload, left=left
         )
+        if arbiter is not None:
+            self._ledger = Ledger(self._folder / f"{self._name}.sources", arbiter)
+            self._exit.callback(self._ledger.close)
+        if self._config.streams:
+            assert self.decoder is not None
+            assert arbiter is not None
+            self.streams = _streams()(
+                self._config.streams,
+                first=len(feeds),
+                where=self._where,
+                decoder=self.decoder,
+                arbiter=arbiter,
+                pump=self.pump,
+            )
+            self._exit.callback(self.streams.close)
+            self.chosen |= self.streams.chosen
+            self.warnings += self.streams.warnings
         if "trigger" in self._has:
             for shot in self._config.shot:
                 self._arm_configured(shot)
@@ -178,7 +208,7 @@ class Appliance:
         if not self._has & {"receive", "feed"}:
             return []
         feeds = []
-        for number, source in enumerate(self._config.source):
+        for number, source in enumerate(self._config.datagrams):
             peer, endpoint = None, None
             if "receive" in self._has:
                 endpoint, peer = self._open_endpoint(source)
@@ -219,6 +249,10 @@ class Appliance:
             self.peers = self._joints.peers
             assert self._joints.outbox is not None
             return Outbox(self._joints.outbox, 0)
+        if not self._endpoints:  # all sources are streams
+            out = open_datagram("kernel", channels=[Channel("0.0.0.0", 0)])  # noqa: S104
+            self._exit.callback(out.close)
+            self._endpoints.append(out)
         out = self._endpoints[0]
         for destination in self._config.destination:
             peer = _add_peer(out, destination.address)
@@ -297,13 +331,13 @@ class Appliance:
                 [(c.address, c.port) for c in endpoint.channels],
                 source.trusted,
             )
-            for source, endpoint in zip(self._config.source, self._endpoints, strict=False)
+            for source, endpoint in zip(self._config.datagrams, self._endpoints, strict=False)
         ] or [flight.Listed(source.name, [], source.trusted) for source in self._config.source]
         peers = {
             f"0/{self.peers['destinations'][d.name]}": (d.address.address, d.address.port)
             for d in self._config.destination
         }
-        for number, listed in enumerate(self._config.source):
+        for number, listed in enumerate(self._config.datagrams):
             if (asks := listed.retransmit) is not None:
                 peer = self.peers["retransmissions"][listed.name]
                 peers[f"{number}/{peer}"] = asks.address, asks.port
@@ -332,8 +366,16 @@ class Appliance:
         if self._conductor is not None:
             self._conductor.hand_over(self.pump.matches(found))
 
+    def run(self, until_mono_ns: int) -> int:
+        """Turns until there are matches, or until that time; returns how many matches."""
+        if self.streams is None:
+            return self.pump.run(until_mono_ns)
+        return self.streams.run(until_mono_ns)
+
     def housekeeping(self) -> None:
         """What has to happen beside the packets; a few times a second, never blocking."""
+        if self.streams is not None:
+            self.streams.housekeeping(time.monotonic_ns())
         for endpoint in self._endpoints:
             endpoint.housekeeping()
         if self.triggers is not None:
@@ -346,7 +388,7 @@ class Appliance:
 
     def measure(self) -> None:
         """Writes down what is too dear to be written at once: links and memory."""
-        for source, endpoint in zip(self._config.source, self._endpoints, strict=False):
+        for source, endpoint in zip(self._config.datagrams, self._endpoints, strict=False):
             measure_endpoint(self.metrics, source.name, endpoint)
         for feed in self.pump.feeds:
             if feed.receiver is not None:
@@ -354,6 +396,8 @@ class Appliance:
         measure_rings(self.metrics, self._joints.before, self._joints.outbox)
         if self.senders is not None:
             measure_senders(self.metrics, self.senders)
+        if self._ledger is not None:
+            self._ledger.write(self.streams, self._mold_stats(), time.monotonic_ns())
         grown = self.metrics.look_at_memory()
         strategy = self._config.strategy
         if strategy and grown > strategy.memory_mb << 20 and not self._memory_noted:
@@ -374,6 +418,7 @@ class Appliance:
         return {
             "pump": self.pump.stats(),
             "sources": self._source_stats(),
+            "streams": self.streams.stats() if self.streams else {},
             "reassembly": self.pump.reassembly_stats(),
             "triggers": self.pump.match_stats() if self.triggers else {},
             "refused": {name: entry.count for name, entry in self.decoder.refusals().items()}
@@ -390,14 +435,33 @@ class Appliance:
             else {},
         }
 
+    def _mold_stats(self) -> dict[str, dict[str, Any]]:
+        return {
+            feed.name: feed.receiver.stats()
+            for feed in self.pump.feeds
+            if feed.receiver is not None
+        }
+
     def _source_stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = {feed.name: {} for feed in self.pump.feeds}
         for feed in self.pump.feeds:
             if feed.receiver is not None:
                 stats[feed.name] |= feed.receiver.stats()
-        for source, endpoint in zip(self._config.source, self._endpoints, strict=False):
+        for source, endpoint in zip(self._config.datagrams, self._endpoints, strict=False):
             stats[source.name]["endpoint"] = endpoint.stats()
         return stats
+
+
+def _streams() -> type[Streams]:
+    """Imported only where there are some: a feed of datagrams must not need websockets."""
+    try:
+        from appliance.streams import Streams
+    except ModuleNotFoundError as error:
+        raise BarewireError(
+            f"a source is a stream, and there is no {error.name}",
+            hint="pip install 'barewire[feeds]'",
+        ) from error
+    return Streams
 
 
 def _payload(shot: Shot, where: Path) -> bytes:

@@ -25,6 +25,13 @@
     retransmit = "10.0.0.1:9100"             # who answers for what both lines lost
     trusted = true                           # its transactions may fire unchecked
 
+    [[source]]
+    name = "node"
+    url = "wss://node.example/ws"            # or ws://, ipc://PATH
+    subscribe = "bodies"                     # or "hashes", "bloxroute"
+    via = "afxdp:eth1"
+    fallback = "kernel"                      # without it: an error where via cannot be had
+
     [[destination]]
     name = "gateway"
     address = "10.0.0.1:7000"
@@ -143,6 +150,33 @@ class Via:
         return self.text
 
 
+class Url:
+    """Where a source is: ``ws://``, ``wss://``, ``ipc://PATH`` or ``mold://LINE,LINE``."""
+
+    allowed: ClassVar[str] = (
+        "'ws://10.0.0.2:8546', 'wss://node.example/path', 'ipc:///run/node.ipc', or "
+        "'mold://239.1.1.1:9000@eth1,239.1.1.2:9000@eth1'"
+    )
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.scheme, _, self.rest = text.partition("://")
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Checks the scheme and what has to follow it; raises ValueError."""
+        url = cls(text)
+        if url.scheme not in ("ws", "wss", "ipc", "mold") or not url.rest:
+            raise ValueError("not a source")
+        if url.scheme == "mold":
+            for line in url.rest.split(","):
+                Place.parse(line)
+        return url
+
+    def __str__(self) -> str:
+        return self.text
+
+
 Stage = Literal["receive", "feed", "decode", "trigger"]
 
 
@@ -168,14 +202,38 @@ class Chain(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One MoldUDP64 feed: copies of one sequence on several lines."""
+    """One source of transactions.
+
+    Either a MoldUDP64 feed: copies of one sequence on several `lines` (or as one ``mold://`` URL).
+    Or a stream: a node or a gateway at a ``ws://``, ``wss://`` or ``ipc://`` URL, and what to
+    `subscribe` to there. `headers_file` holds ``Name: value`` lines for the handshake (credentials,
+    so mode 0600), `ca_file` the authorities that may vouch for a ``wss://`` server. `fallback` is
+    what to use where `via` cannot be had; without it that is an error.
+    """
 
     name: _Name
-    lines: Annotated[list[Place], Meta(min_length=1, max_length=8)]
+    lines: Annotated[list[Place], Meta(max_length=8)] = []
+    url: Url | None = None
     feed: Literal["moldudp64"] = "moldudp64"
     via: Via = Via("kernel")
     retransmit: Place | None = None
     trusted: bool = False
+    subscribe: Literal["bodies", "hashes", "bloxroute"] = "bodies"
+    fallback: Via | None = None
+    headers_file: str | None = None
+    ca_file: str | None = None
+    verify: bool = True
+    deflate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.url is not None and self.url.scheme == "mold" and not self.lines:
+            lines = [Place.parse(line) for line in self.url.rest.split(",")]
+            msgspec.structs.force_setattr(self, "lines", lines)
+
+    @property
+    def is_stream(self) -> bool:
+        """A byte stream, not datagrams."""
+        return self.url is not None and self.url.scheme != "mold"
 
 
 class Destination(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -261,6 +319,16 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     statistics_every_s: Annotated[float, Meta(gt=0)] = 1.0
 
     @property
+    def datagrams(self) -> list[Source]:
+        """The sources that are MoldUDP64 feeds; their numbers are their places here."""
+        return [source for source in self.source if not source.is_stream]
+
+    @property
+    def streams(self) -> list[Source]:
+        """The sources that are byte streams; their numbers follow those of `datagrams`."""
+        return [source for source in self.source if source.is_stream]
+
+    @property
     def cores(self) -> list[Core]:
         """The cores in the order of the path."""
         return [self.core] if isinstance(self.core, Core) else self.core
@@ -293,6 +361,14 @@ def check(loaded: Config, where: str) -> None:
             f"{where}: core.stages: together the cores run {', '.join(path) or 'nothing'}",
             hint=f"each of {', '.join(get_args(Stage))} once, in this order; at least one a core",
         )
+    for index, source in enumerate(loaded.source):
+        _check_source(f"{where}: source[{index}]", source)
+    if loaded.streams and len(loaded.cores) > 1:
+        raise ConfigError(
+            f"{where}: core: {len(loaded.cores)} cores, and source {loaded.streams[0].name!r} is a "
+            "stream",
+            hint="streams are read by a core that runs all stages: configure one",
+        )
     destinations = [entry.name for entry in loaded.destination]
     shots = [entry.name for entry in loaded.shot]
     for index, shot in enumerate(loaded.shot):
@@ -311,6 +387,26 @@ def check(loaded: Config, where: str) -> None:
         raise ConfigError(
             f"{where}: fire.unjournalled = false: shots are configured, and there is no journal",
             hint="what is sent is recorded nowhere; set it to true if you accept that",
+        )
+
+
+def _check_source(key: str, source: Source) -> None:
+    url = source.url
+    if not source.is_stream:
+        if not 1 <= len(source.lines) <= 8:
+            raise ConfigError(
+                f"{key}: {len(source.lines)} lines and no url", hint=f"allowed: {Url.allowed}"
+            )
+        return
+    assert url is not None
+    if source.lines or source.retransmit is not None:
+        raise ConfigError(
+            f"{key}: lines and retransmit are of MoldUDP64, and {url} is not",
+            hint="one source is one or the other",
+        )
+    if url.scheme == "ipc" and str(source.via) != "kernel":
+        raise ConfigError(
+            f"{key}.via = {str(source.via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'"
         )
 
 

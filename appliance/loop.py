@@ -62,7 +62,7 @@ class Loop:
                 signal.signal(number, handler)
 
     def _spin(self) -> None:
-        run, hand_over = self._appliance.pump.run, self._appliance.hand_over
+        run, hand_over = self._appliance.run, self._appliance.hand_over
         clock = time.monotonic_ns
         now = clock()
         self._next_report = now + self._every_ns

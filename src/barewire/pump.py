@@ -14,6 +14,7 @@ from typing import Any
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.execution.shots import OUTCOMES, ShotBook
+from barewire.feeds.arbitration import Arbiter
 from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import MoldReceiver
 from barewire.mempool.decoder import Decoder
@@ -110,6 +111,8 @@ class Pump:
         clock_mono_ns: ``uint64_t *`` read instead of CLOCK_MONOTONIC, for replay.
         stages: the first and the last of the section.
         rings: what joins it to others.
+        arbiter: compares the sources by hash, over `dedup`; or None.
+        offers: records will be offered (:meth:`offer`); then there may be no feeds.
     """
 
     def __init__(
@@ -125,6 +128,8 @@ class Pump:
         clock_mono_ns: Any = None,
         stages: tuple[str, str] = (STAGES[0], STAGES[-1]),
         rings: Rings | None = None,
+        arbiter: Arbiter | None = None,
+        offers: bool = False,
     ) -> None:
         if len(feeds) > lib.BW_PUMP_SOURCES:
             raise BarewireError(f"{len(feeds)} sources", hint=f"at most {lib.BW_PUMP_SOURCES}")
@@ -135,6 +140,7 @@ class Pump:
         config: Any = ffi.new("struct bw_pump_config *")
         config.first, config.last = (STAGES.index(stage) for stage in stages)
         config.sources = len(feeds)
+        config.offers = offers
         for number, feed in enumerate(feeds):
             self._source(config.source[number], number, feed)
         if decoder is not None:
@@ -146,6 +152,8 @@ class Pump:
             config.dedup = dedup.native
         if senders is not None:
             config.senders = senders.native
+        if arbiter is not None:
+            config.arbiter = arbiter.native
         if shots is not None:
             config.shots = shots.native
             config.out = _as("struct dpb_datagram_ref *", out)[0]
@@ -162,7 +170,7 @@ class Pump:
         self._native: Any = ffi.gc(native, lib.bw_pump_free)
         # Freed after the pump, because they are attributes of the object that holds it.
         self._triggers = triggers
-        self._parts = (decoder, dedup, shots, out, senders, clock_mono_ns, rings)
+        self._parts = (decoder, dedup, shots, out, senders, clock_mono_ns, rings, arbiter)
         self._found = lib.bw_pump_found(self._native)
         self._stats = lib.bw_pump_stats(self._native)
         self._turn: Any = lib.bw_pump_turn
@@ -184,6 +192,13 @@ class Pump:
         source.trusted = feed.trusted
         for channel in range(lib.BW_PUMP_CHANNELS):
             source.line[channel] = feed.lines[channel] if channel < len(feed.lines) else NO_LINE
+
+    def offer(self, messages: Any, records: Any, count: int) -> None:
+        """Hands `count` hashed records to the next :meth:`turn` (native/pump.h).
+
+        They and what they point to must stay until the turn behind that one.
+        """
+        lib.bw_pump_offer(self._native, messages, records, count)
 
     def turn(self) -> int:
         """One turn (native/pump.h); returns how many matches :meth:`matches` has."""

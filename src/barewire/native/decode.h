@@ -84,6 +84,8 @@ enum bw_verdict {
 
 /* message.flags */
 #define BW_MESSAGE_TRUSTED 0x01 /* its source is marked trusted: sets BW_TX_TRUSTED */
+#define BW_MESSAGE_FILLED 0x02  /* read from a node's pool: its arrival says nothing */
+#define BW_MESSAGE_NEW 0x04     /* already known to be no duplicate */
 
 /* One message as a feed delivers it; borrowed by whoever gave it. */
 struct bw_message {

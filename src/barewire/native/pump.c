@@ -14,7 +14,8 @@ static int whole(const struct bw_pump_config *config) {
     int intake = runs(config, BW_STAGE_RECEIVE) || runs(config, BW_STAGE_FEED);
     if (config->first > config->last || config->last > BW_STAGE_TRIGGER ||
         config->sources > BW_PUMP_SOURCES || config->outboxes > BW_PUMP_OUTBOXES ||
-        intake != (config->sources > 0))
+        (intake ? !config->sources && !config->offers : config->sources) ||
+        (config->offers && !runs(config, BW_STAGE_TRIGGER)))
         return 0;
     int starts = runs(config, BW_STAGE_RECEIVE), ends = runs(config, BW_STAGE_TRIGGER);
     if (starts == !!config->before || ends == !!config->after || (config->outboxes && !starts))
@@ -51,6 +52,13 @@ void bw_pump_free(struct bw_pump *p) {
     bw_intake_return_envelopes(p);
     for (uint32_t i = 0; i < p->with.sources; i++) bw_intake_give_back(p, &p->intake[i]);
     free(p);
+}
+
+void bw_pump_offer(struct bw_pump *p, const struct bw_message *messages, const struct bw_tx *txs,
+                   uint32_t n) {
+    p->offered = messages;
+    p->offered_tx = txs;
+    p->offers = n < BW_PUMP_MESSAGES - 64 ? n : BW_PUMP_MESSAGES - 64;
 }
 
 /* The pump's own counters, to where anyone may read them. */
@@ -108,6 +116,7 @@ int bw_pump_turn(struct bw_pump *p) {
     p->taken = p->found = p->events = 0;
     const struct bw_triggers *table = with->triggers ? bw_trigger_slot_enter(with->triggers) : NULL;
     if (table) p->table_seed = bw_triggers_seed(table);
+    int offered = bw_judge_offered(p, table);
     switch (with->first) {
     case BW_STAGE_RECEIVE:
     case BW_STAGE_FEED:
@@ -124,6 +133,7 @@ int bw_pump_turn(struct bw_pump *p) {
         work = bw_cross_take_decoded(p, table);
     }
     if (with->triggers) bw_trigger_slot_leave(with->triggers);
+    work += offered;
     p->stats.busy_turns += work > 0;
     if (with->senders) bw_senders_collect(with->senders, p->answered, BURST, p->now);
     if (p->taken)

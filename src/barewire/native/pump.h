@@ -32,6 +32,7 @@
 #ifndef BAREWIRE_PUMP_H
 #define BAREWIRE_PUMP_H
 
+#include "arbiter.h"
 #include "datagram.h"
 #include "decode.h"
 #include "dedup.h"
@@ -76,6 +77,8 @@ struct bw_pump_config {
     uint32_t last;
     uint32_t sources;                   /* 0 without RECEIVE and FEED */
     uint32_t outboxes;
+    uint32_t offers;                    /* 1: records are offered too; then `sources` may be 0 */
+    uint32_t reserved;
     struct bw_pump_source source[BW_PUMP_SOURCES];
     struct dpb_ring_rx *before;         /* lossy, from the core in front; NULL with RECEIVE */
     struct dpb_ring_tx *after;          /* lossy, to the core behind; NULL with TRIGGER */
@@ -89,6 +92,7 @@ struct bw_pump_config {
     struct bw_senders *senders;         /* asked who signed what is new, and what is known is used;
                                          * nobody else collects its answers. NULL: only what would
                                          * fire or match is recovered, here */
+    struct bw_arbiter *arbiter;         /* compares sources too; over `dedup`; may be NULL */
     struct dpb_ring_tx *recorder;       /* lossy: trace.h; NULL: nothing is recorded */
     const struct dpb_metrics *metrics;  /* NULL: nothing is measured */
     const uint64_t *clock_mono_ns;      /* NULL: this host's CLOCK_MONOTONIC; else a clock that the
@@ -109,7 +113,7 @@ struct bw_pump_stats {
     uint64_t busy_turns;                /* that received something */
     uint64_t datagrams;
     uint64_t messages;                  /* delivered by the feeds, each sequence number once */
-    uint64_t transactions;              /* decoded and accepted */
+    uint64_t transactions;              /* decoded and accepted, offered ones included */
     uint64_t refused;                   /* see the decoder's refusals for the causes */
     uint64_t duplicates;                /* the same hash, seen before */
     uint64_t matched;                   /* matches on transactions not seen before */
@@ -132,6 +136,12 @@ struct bw_pump *bw_pump_new(const struct bw_pump_config *config);
 
 /* Gives back the datagrams that are still held, and the pump's own memory. */
 void bw_pump_free(struct bw_pump *p);
+
+/* Records for the next turn, decoded and hashed (by a txfeed, say), at most BW_PUMP_MESSAGES - 64.
+ * They and what they point to must stay until the turn behind that one. Needs TRIGGER, and `offers`.
+ * As they have their hash, duplicates are dropped before anything can fire. */
+void bw_pump_offer(struct bw_pump *p, const struct bw_message *messages, const struct bw_tx *txs,
+                   uint32_t n);
 
 /* One turn. Returns how many were found (bw_pump_found()[0..n)), 0 mostly. */
 int bw_pump_turn(struct bw_pump *p);

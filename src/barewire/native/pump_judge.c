@@ -132,6 +132,36 @@ void bw_judge_decoded(struct bw_pump *p, const struct bw_triggers *table, uint32
     }
 }
 
+/* Whether transaction i came before. */
+static int seen(struct bw_pump *p, uint32_t i) {
+    const struct bw_tx *tx = &p->tx[i];
+    int known = p->with.arbiter
+                    ? !bw_arbiter_take(p->with.arbiter, tx->source, tx->hash, tx->arrival_ns,
+                                       tx->arrival_clock,
+                                       p->message[i].flags & BW_MESSAGE_FILLED, p->now)
+                    : bw_dedup_seen(p->with.dedup, tx->hash, tx->source, p->now);
+    p->stats.duplicates += (uint64_t)known;
+    return known;
+}
+
+int bw_judge_offered(struct bw_pump *p, const struct bw_triggers *table) {
+    const uint32_t first = p->taken, n = p->offers;
+    if (!n) return 0;
+    bw_pump_clock(p);
+    p->offers = 0;
+    p->stats.transactions += n;
+    for (uint32_t i = 0; i < n; i++) {
+        p->tx[p->taken] = p->offered_tx[i];
+        p->message[p->taken] = p->offered[i];
+        p->steps[p->taken] = (struct bw_steps){
+            .received_mono_ns = p->now, .fed_mono_ns = p->now, .decoded_mono_ns = p->now};
+        if (seen(p, p->taken)) continue;
+        p->message[p->taken++].flags |= BW_MESSAGE_NEW;
+    }
+    if (p->taken > first) bw_judge_decoded(p, table, first);
+    return (int)n;
+}
+
 /* What left because of shots: their bytes are still in the book. */
 static void record_shots(struct bw_pump *p) {
     for (uint32_t e = 0; e < p->events; e++) {
@@ -175,11 +205,9 @@ void bw_judge_settle(struct bw_pump *p) {
         bw_shots_note_hash(p->with.shots, p->unnamed[e].seq, p->unnamed[e].n,
                            p->tx[p->unnamed[e].tx].hash);
     uint64_t now = bw_pump_clock(p);
-    for (uint32_t i = 0; i < p->taken; i++) {
-        int seen = bw_dedup_seen(p->with.dedup, p->tx[i].hash, p->tx[i].source, now);
-        p->verdict[i] = (uint8_t)seen; /* the verdicts have been counted: their place is free */
-        p->stats.duplicates += (uint64_t)seen;
-    }
+    /* The verdicts have been counted: their place is free. */
+    for (uint32_t i = 0; i < p->taken; i++)
+        p->verdict[i] = p->message[i].flags & BW_MESSAGE_NEW ? 0 : (uint8_t)seen(p, i);
     if (p->with.senders)
         for (uint32_t i = 0; i < p->taken; i++)
             if (!p->verdict[i])

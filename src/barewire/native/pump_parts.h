@@ -46,6 +46,10 @@ struct bw_pump {
     uint64_t table_seed; /* of the table of this turn */
     int watched;  /* there are metrics, or a recorder */
 
+    const struct bw_message *offered;
+    const struct bw_tx *offered_tx;
+    uint32_t offers;
+
     uint32_t taken; /* transactions of this turn */
     uint32_t found;
     uint32_t events;
@@ -93,6 +97,7 @@ void bw_intake_return_envelopes(struct bw_pump *p);
 /* pump_judge.c: DECODE and TRIGGER. Messages or records [first, taken) are new. */
 void bw_judge_messages(struct bw_pump *p, const struct bw_triggers *table, uint32_t first);
 void bw_judge_decoded(struct bw_pump *p, const struct bw_triggers *table, uint32_t first);
+int bw_judge_offered(struct bw_pump *p, const struct bw_triggers *table);
 void bw_judge_settle(struct bw_pump *p);
 
 /* pump_cross.c: the rings between cores. */

@@ -1,0 +1,92 @@
+"""Show the sources of the running loops: state, rate, who leads, duplicates, gaps.
+
+Reads what the loops wrote down, about once a second; they do not notice. *First* is what nobody
+else had brought before; *lead* by how much earlier than the second that was, *lag* by how much
+later than the first the rest came.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.table import Table
+
+from appliance.metrics.files import FOLDER
+from appliance.output import add_output_argument, console, print_json
+from barewire.errors import BarewireError
+
+__all__ = ["add_arguments", "run"]
+
+_STALE_NS = 10_000_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``barewire sources``."""
+    add_output_argument(parser)
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help=f"where the loops' metrics lie ({FOLDER})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if every source is live, 1 if one is not, or its loop is gone."""
+    paths = sorted(args.folder.glob("*.sources"))
+    if not paths:
+        raise BarewireError(
+            f"no loop writes about its sources in {args.folder}",
+            hint="start one (barewire run), or name its folder (--folder)",
+        )
+    loops = {path.stem: msgspec.json.decode(path.read_bytes()) for path in paths}
+    now = time.monotonic_ns()
+    for content in loops.values():
+        content["stale"] = now - content["at_mono_ns"] > _STALE_NS
+    if args.output == "json":
+        print_json(loops)
+    else:
+        for name, content in loops.items():
+            _show(name, content)
+    good = all(
+        not content["stale"]
+        and all(row.get("state") in ("live", "active") for row in content["sources"])
+        for content in loops.values()
+    )
+    return 0 if good else 1
+
+
+def _show(name: str, content: dict[str, Any]) -> None:
+    gone = "   (has not written for a while: is it gone?)" if content["stale"] else ""
+    table = Table(title=f"{name}{gone}", title_justify="left")
+    for column in ("source", "state"):
+        table.add_column(column)
+    for column in ("tx/s", "first", "behind", "repeated", "lead p50", "lag p50", "lag p99"):
+        table.add_column(column, justify="right")
+    for column in ("gaps", "filled", "unfilled", "refused", "quiet"):
+        table.add_column(column, justify="right")
+    for row in content["sources"]:
+        table.add_row(
+            row["source"],
+            row.get("state", "?") + (f": {row['why']}" if row.get("why") else ""),
+            f"{row['rate']:,.1f}",
+            f"{row['first']:,}",
+            f"{row['behind']:,}",
+            f"{row['repeated']:,}",
+            _time(row["lead"], "p50_us"),
+            _time(row["lag"], "p50_us"),
+            _time(row["lag"], "p99_us"),
+            f"{row.get('gaps', 0):,}",
+            f"{row['filled']:,}",
+            f"{row.get('unfilled', 0):,}",
+            f"{row.get('refused', 0):,}",
+            "never heard" if row["quiet_ms"] is None else f"{row['quiet_ms']:,} ms",
+        )
+    console.print(table)
+    if content["missed"]:
+        console.print(f"{content['missed']:,} mined in a hole and brought by nobody")
+
+
+def _time(values: dict[str, Any], quantile: str) -> str:
+    return f"{values[quantile]:,.1f} us" if values["n"] else "-"

@@ -1,0 +1,241 @@
+"""The appliance on streams: a real node over WebSocket and IPC, compared, cut off, and shown."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance import config
+from barewire.errors import ConfigError
+from tests.chain.anvil import Anvil
+from tests.chain.test_feed_anvil import CHAIN, KEYS, send, signed
+
+
+class Run:
+    """``barewire run`` on a configuration, its lines as they come."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.folder = folder / "shm"
+        self.folder.mkdir()
+        file = folder / "appliance.toml"
+        file.write_text(f'{text}\n[metrics]\nfolder = "{self.folder}"\n')
+        words = [sys.executable, "-m", "appliance", "run", "--config", str(file), "-o", "json"]
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONSAFEPATH": "1"}
+        )
+        self.start = self.read()
+        assert self.start["type"] == "start"
+
+    def read(self) -> dict:
+        line = self.process.stdout.readline()
+        assert line, f"the appliance ended with {self.process.wait()}"
+        return json.loads(line)
+
+    def until(self, condition, seconds: float = 20) -> dict:
+        """The first statistics that fulfil `condition`."""
+        end = time.monotonic() + seconds
+        while True:
+            said = self.read()
+            if said["type"] == "statistics" and condition(said):
+                return said
+            assert time.monotonic() < end, said
+
+    def sources(self) -> tuple[int, dict]:
+        """``barewire sources``: exit status, and the rows by name."""
+        words = [sys.executable, "-m", "appliance", "sources", "-o", "json"]
+        done = subprocess.run(
+            [*words, "--folder", str(self.folder)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONSAFEPATH": "1"},
+        )
+        [content] = json.loads(done.stdout).values()
+        return done.returncode, {row["source"]: row for row in content["sources"]}
+
+    def stop(self) -> dict:
+        self.process.send_signal(signal.SIGTERM)
+        for line in self.process.stdout:
+            said = json.loads(line)
+            if said["type"] == "summary":
+                self.process.wait(10)
+                return said
+        raise AssertionError("no summary")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Relay:
+    """A TCP relay before the node that can be shut: it then resets whoever comes or is there."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.shut = False
+        self._over = False
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        pairs: dict[socket.socket, socket.socket] = {}
+        while not self._over:
+            ready = select.select([self._listener, *pairs], [], [], 0.01)[0]
+            for one in ready:
+                if one is self._listener:
+                    near = one.accept()[0]
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                    pairs |= {near: far, far: near}
+                elif one in pairs:
+                    with contextlib.suppress(ConnectionError):
+                        if data := one.recv(65536):
+                            pairs[one].sendall(data)
+                            continue
+                    self._drop(pairs, one)
+            for one in list(pairs) if self.shut else ():
+                self._drop(pairs, one)
+        for one in list(pairs):
+            self._drop(pairs, one)
+
+    def _drop(self, pairs: dict, one: socket.socket) -> None:
+        if (other := pairs.pop(one, None)) is not None:
+            pairs.pop(other)
+            for end in (one, other):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.close()
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over = True
+        self._thread.join()
+        self._listener.close()
+
+
+def text(*sources: str) -> str:
+    return "\n".join(
+        [
+            "statistics_every_s = 0.2",
+            'core = { lock_memory = false, name = "streams" }',
+            f"chain = {{ id = {CHAIN}, fork = 'prague' }}",
+            "recorder = { megabytes = 0 }",
+            '[[trigger]]\nname = "any"\nvalue_wei = { min = 0 }',
+            *(f"[[source]]\n{source}" for source in sources),
+        ]
+    )
+
+
+def live(*names: str):
+    return lambda said: all(said["streams"][name]["state"] == "live" for name in names)
+
+
+def test_three_lines_to_one_node(tmp_path):
+    raws = signed(160, seed=5)
+    with Anvil("--no-mining", "--hardfork", "prague", "--gas-limit", "30000000000") as node:
+        for key in KEYS:
+            node.rpc("anvil_setBalance", key.address, hex(10**24))
+        with Run(
+            tmp_path,
+            text(
+                f'name = "bodies"\nurl = "{node.ws}"\ntrusted = true',
+                f'name = "hashes"\nurl = "{node.ws}"\nsubscribe = "hashes"',
+                f'name = "socket"\nurl = "ipc://{node.ipc}"',
+            ),
+        ) as run:
+            assert run.start["chosen"]["bodies"]["url"] == node.ws
+            run.until(live("bodies", "hashes", "socket"))
+            send(node, raws)
+            run.until(lambda said: said["pump"]["matched"] == len(raws))
+            run.until(lambda said: said["streams"]["socket"]["transactions"] == len(raws))
+            time.sleep(0.5)
+            code, rows = run.sources()
+            summary = run.stop()
+    assert code == 0
+    assert sum(row["first"] for row in rows.values()) == len(raws)
+    for name, row in rows.items():
+        assert (row["state"], row["unlike_clocks"], row["refused"]) == ("live", 0, 0), name
+        assert row["lead"]["n"] + row["lag"]["n"] > 0
+    brought = rows["bodies"]["first"] + rows["bodies"]["behind"]
+    assert brought == rows["socket"]["first"] + rows["socket"]["behind"] == len(raws)
+    streams = summary["streams"]
+    # What another line had brought by then was not fetched again.
+    assert streams["hashes"]["fetched"] + streams["hashes"]["known"] == len(raws)
+    assert summary["pump"]["matched"] == len(raws)
+    assert summary["pump"]["refused"] == 0
+
+
+def test_a_line_that_is_cut_comes_back_and_fills_its_hole(tmp_path):
+    raws = signed(60, seed=6)
+    with Anvil("--no-mining", "--hardfork", "prague", "--gas-limit", "30000000000") as node:
+        for key in KEYS:
+            node.rpc("anvil_setBalance", key.address, hex(10**24))
+        with Relay(node.port) as relay:
+            with Run(tmp_path, text(f'name = "node"\nurl = "ws://127.0.0.1:{relay.port}"')) as run:
+                run.until(live("node"))
+                send(node, raws[:20])
+                run.until(lambda said: said["pump"]["matched"] == 20)
+                relay.shut = True
+                run.until(lambda said: said["streams"]["node"]["attempts"] >= 3)
+                send(node, raws[20:40])
+                relay.shut = False
+                run.until(live("node"))
+                run.until(lambda said: said["pump"]["matched"] == 40)
+                send(node, raws[40:])
+                run.until(lambda said: said["pump"]["matched"] == 60)
+                _, rows = run.sources()
+                summary = run.stop()
+    assert rows["node"]["filled"] == 20
+    assert summary["streams"]["node"]["hole"]["filled"] == 40
+    assert summary["pump"]["duplicates"] == 20
+
+
+def test_nobody_there(tmp_path):
+    with Run(tmp_path, text('name = "node"\nurl = "ws://127.0.0.1:9"')) as run:
+        said = run.until(lambda said: said["streams"]["node"]["attempts"] >= 2)
+        assert said["streams"]["node"]["why"] == "Connection refused"
+        run.until(lambda said: said["streams"]["node"]["attempts"] >= 3)
+        code, rows = run.sources()
+        assert code == 1
+        assert rows["node"]["quiet_ms"] is None
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ('name = "x"', "lines and no url"),
+        ('name = "x"\nurl = "http://node"', "not a source"),
+        ('name = "x"\nurl = "mold://nowhere"', "ADDRESS:PORT"),
+        ('name = "x"\nurl = "ws://n"\nlines = ["10.0.0.1:1"]', "one source is one or the other"),
+        ('name = "x"\nurl = "ipc:///x"\nvia = "afxdp:eth0"', "Unix socket"),
+    ],
+)
+def test_configurations_that_are_refused(tmp_path, source, words):
+    file = tmp_path / "appliance.toml"
+    file.write_text(text(source))
+    with pytest.raises(ConfigError) as caught:
+        config.load(file)
+    assert words in f"{caught.value} {caught.value.hint}"
+
+
+def test_mold_as_a_url(tmp_path):
+    file = tmp_path / "appliance.toml"
+    file.write_text(text('name = "x"\nurl = "mold://239.1.1.1:9000@lo,239.1.1.2:9000@lo"'))
+    [source] = config.load(file).source
+    assert [str(line) for line in source.lines] == ["239.1.1.1:9000@lo", "239.1.1.2:9000@lo"]
+    assert not source.is_stream
