@@ -127,7 +127,7 @@ class Dialer:
     def keep_session(self, transport: asyncio.BaseTransport, host: str, alpn: str) -> None:
         """Remembers the TLS session of a connection that has been answered on.
 
-        TLS 1.3 sends its tickets after the handshake, so this is called when a connection closes.
+        TLS 1.3 sends its tickets after the handshake, so this is called after the first answer.
         """
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.session is not None:

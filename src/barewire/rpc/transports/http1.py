@@ -53,6 +53,7 @@ class _Connection(asyncio.Protocol):
         "ip",
         "parser",
         "reaper",
+        "resumable",
         "retry_after",
         "transport",
     )
@@ -64,6 +65,7 @@ class _Connection(asyncio.Protocol):
         self.parser = httptools.HttpResponseParser(self)
         self.body: list[bytes] = []
         self.retry_after = ""
+        self.resumable = not channel.address.secure  # nothing to be remembered
         self.reaper: asyncio.TimerHandle | None = None
         self.idle_since_ns = 0
         self.ip = ""
@@ -93,6 +95,9 @@ class _Connection(asyncio.Protocol):
         retry_after, self.retry_after = self.retry_after, ""
         exchange, self.exchange = self.exchange, None
         keep = self.parser.should_keep_alive()
+        if not self.resumable:
+            self.resumable = True
+            self.channel.remember(self)
         if self.reaper is not None:
             self.reaper.cancel()
             self.reaper = None
@@ -216,7 +221,6 @@ class Http1Channel(Channel):
         """`connection` has nothing on it now."""
         if not keep or self._closed or connection not in self._all:
             if connection.transport is not None:
-                self._dialer.keep_session(connection.transport, self.address.host, "http/1.1")
                 connection.transport.close()
             self._all.discard(connection)
             if self._queue and not self._closed:
@@ -227,6 +231,11 @@ class Http1Channel(Channel):
             return
         connection.idle_since_ns = time.monotonic_ns()
         self._idle.append(connection)
+
+    def remember(self, connection: _Connection) -> None:
+        """`connection` was answered on: its TLS session can be resumed by the next."""
+        assert connection.transport is not None
+        self._dialer.keep_session(connection.transport, self.address.host, "http/1.1")
 
     def gone(self, connection: _Connection) -> None:
         """`connection` was lost."""
@@ -279,7 +288,6 @@ class Http1Channel(Channel):
                 self._idle.remove(connection)
                 self._all.discard(connection)
                 if connection.transport is not None:
-                    self._dialer.keep_session(connection.transport, self.address.host, "http/1.1")
                     connection.transport.close()
 
     async def close(self) -> None:

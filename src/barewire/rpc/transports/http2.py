@@ -74,6 +74,7 @@ class Http2Channel(Channel, asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
+        self._resumable = False
 
     async def open(self) -> None:
         """See `Channel.open`."""
@@ -91,6 +92,7 @@ class Http2Channel(Channel, asyncio.Protocol):
         self._h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
         self._h2.increment_flow_control_window(_WINDOW)
         self._transport = transport
+        self._resumable = False
         self._flush()
         self.is_up = True
         self._sink.up(self)
@@ -204,6 +206,9 @@ class Http2Channel(Channel, asyncio.Protocol):
         stream = self._streams.pop(number, None)
         if stream is None or stream.exchange is None:
             return
+        if not self._resumable and self._transport is not None:
+            self._resumable = True
+            self._dialer.keep_session(self._transport, self.address.host, "h2")
         exchange = stream.exchange
         body = b"".join(stream.body)
         try:
