@@ -23,9 +23,11 @@ HEADERS = [
     ROOT / "include/dpdk_bindings/datagram.h",
     ROOT / "native/headers.h",
     ROOT / "native/endpoint.h",
+    ROOT / "lwip/siphash.h",
     ROOT / "lwip/stream_lwip.h",
 ]
 SOURCES = [
+    ROOT / "lwip/siphash.c",
     ROOT / "lwip/stream_lwip.c",
     ROOT / "native/headers.c",
     ROOT / "native/checksum.c",

@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "siphash.h"
+
 #include "lwip/init.h"
 #include "lwip/ip.h"
 #include "lwip/netif.h"
@@ -83,6 +85,7 @@ static struct {
     pid_t process;
     pthread_t thread;
     uint64_t ticked_mono_ns;
+    uint8_t secret[16];
 } stack;
 
 static uint64_t mono_ns(void) {
@@ -334,6 +337,25 @@ static int take_frames(struct dpb_stream_lwip *e) {
 
 /* ---- time ---- */
 
+/* The initial sequence number of RFC 6528: a secret hash of the connection, and a clock. The clock
+ * makes it larger than any that an earlier connection of the same ports used, so that a peer that
+ * still remembers that one (TIME_WAIT) takes the new one at once. */
+static uint32_t initial_sequence(const struct dpb_tx_route *route) {
+    uint8_t who[37] = {route->family};
+    memcpy(who + 1, route->source, 16);
+    memcpy(who + 17, route->dest, 16);
+    put16(who + 33, route->source_port);
+    put16(who + 35, route->dest_port);
+    return (uint32_t)dpb_siphash(stack.secret, who, sizeof who) + (uint32_t)(mono_ns() / 4000);
+}
+
+/* Makes lwIP's next initial sequence number `wanted`: it adds its tick counter to the last one. The
+ * counter has to be put back. */
+static void prepare_sequence(struct tcp_pcb *pcb, uint32_t wanted) {
+    tcp_ticks = 0;
+    tcp_ticks = wanted - tcp_next_iss(pcb);
+}
+
 /* Starts a connection whose next hop is known. */
 static void start(struct entry *c) {
     ip_addr_t local, remote;
@@ -369,12 +391,9 @@ static void start(struct entry *c) {
     tcp_bind_netif(c->pcb, &c->netif);
 
     uint32_t ticks = tcp_ticks;
-    uint32_t random;
-    if (getrandom(&random, sizeof random, 0) != sizeof random)
-        random = (uint32_t)mono_ns(); /* cannot be: so few bytes are always given */
     err_t error = tcp_bind(c->pcb, &local, c->route.source_port);
     if (error == ERR_OK) {
-        tcp_ticks = random; /* what lwIP adds to the last initial sequence number */
+        prepare_sequence(c->pcb, initial_sequence(&c->route));
         error = tcp_connect(c->pcb, &remote, c->route.dest_port, on_connected);
         tcp_ticks = ticks;
     }
@@ -559,8 +578,13 @@ struct dpb_stream_lwip *dpb_stream_lwip_open(uintptr_t ops, uintptr_t port, int 
     struct dpb_stream_lwip *e = calloc(1, sizeof *e);
     if (!e)
         return NULL;
-    if (!stack.ready)
+    if (!stack.ready) {
+        if (getrandom(stack.secret, sizeof stack.secret, 0) != sizeof stack.secret) {
+            free(e);
+            return NULL;
+        }
         lwip_init();
+    }
     stack.ready = true;
     stack.process = getpid();
     stack.thread = pthread_self();

@@ -13,7 +13,8 @@
  *   bytes that are not acknowledged are those of stream.h. What is left: TIME_WAIT lasts 5 s, and a
  *   peer that has not ended 0.8 s after we closed is forgotten (the kernel then answers it by RST).
  * - Initial sequence numbers: lwIP adds its tick counter to the last one, which anybody can predict.
- *   The counter is a public variable; while a connection is started it holds a random number.
+ *   The counter is a public variable; while a connection is started it holds what makes the number
+ *   that of RFC 6528.
  * - lwIP verifies checksums itself and cannot be told not to. A frame is looked at before
  *   (headers.h), so that a bad one is counted by its cause, and its first bytes kept.
  *
