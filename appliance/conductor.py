@@ -10,10 +10,15 @@ or out of a sleep. Code in C that does not return cannot be broken off; it is co
 The timer is not set for each call, which would cost two system calls a match: it is set when a
 call begins and none is running, and at its end looks whether the call that it finds is old enough.
 So it runs out at most once in each `limit_ms`, and never without matches.
+
+Time in which the thread wanted to run and another had its core is not the strategy's: what the
+kernel counted of it (schedstat) is taken off.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
 import traceback
@@ -71,8 +76,11 @@ class Conductor:
         self.stalled = False
         self.cause: Transaction | None = None
         self._began_ns = 0  # of the call that runs; 0: none does
+        self._excused_ns = 0  # of that call's time: waiting for the core
         self._timer_set = False
         self._handler: Any = None
+        self._schedstat: int | None = None
+        self._waited_ns = 0  # for the core, when the timer was set
 
     @property
     def halted(self) -> bool:
@@ -81,6 +89,8 @@ class Conductor:
 
     def __enter__(self) -> Self:
         self._handler = signal.signal(signal.SIGALRM, self._alarm)
+        with contextlib.suppress(FileNotFoundError):  # a kernel without it
+            self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         return self
 
     def __exit__(
@@ -91,6 +101,9 @@ class Conductor:
     ) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._handler)
+        if self._schedstat is not None:
+            os.close(self._schedstat)
+            self._schedstat = None
 
     def hand_over(self, matches: Iterable[Match]) -> None:
         """Gives the strategy each of `matches`."""
@@ -104,7 +117,7 @@ class Conductor:
         self.cause = match.tx
         try:
             try:
-                self._began_ns = began_ns
+                self._began_ns, self._excused_ns = began_ns, 0
                 if not self._timer_set and self._handler is not None:
                     self._set_timer(self._limit_ns)
                 self._on_match(match)
@@ -116,7 +129,12 @@ class Conductor:
             self._error(error)
         self.cause = None
         ended_ns = time.monotonic_ns()
-        if ended_ns - began_ns > self._limit_ns and not self.stalled:
+        took_ns = ended_ns - began_ns - self._excused_ns
+        if (
+            took_ns > self._limit_ns
+            and not self.stalled
+            and took_ns - self._waited() > self._limit_ns
+        ):
             self._stall(None)
         if (metrics := self._metrics) is not None:
             metrics.count(Counter.STRATEGY_CALLS)
@@ -133,13 +151,23 @@ class Conductor:
         self._timer_set = False
         if not self._began_ns:
             return
-        left_ns = self._began_ns + self._limit_ns - time.monotonic_ns()
+        # Waiting since the timer was set: no more than was waited in the call and before it.
+        self._excused_ns += self._waited()
+        took_ns = time.monotonic_ns() - self._began_ns - self._excused_ns
+        left_ns = self._limit_ns - took_ns
         self._set_timer(left_ns if left_ns > 0 else self._limit_ns)
         if left_ns <= 0:
             raise StrategyStalled
 
+    def _waited(self) -> int:
+        """How long the thread has waited for its core since the timer was set."""
+        if self._schedstat is None:
+            return 0
+        return int(os.pread(self._schedstat, 128, 0).split()[1]) - self._waited_ns
+
     def _set_timer(self, after_ns: int) -> None:
         self._timer_set = True
+        self._waited_ns += self._waited()
         signal.setitimer(signal.ITIMER_REAL, max(after_ns, 1000) / 1e9)
 
     def _stall(self, stall: StrategyStalled | None) -> None:

@@ -3,8 +3,10 @@
 A C sender in one network namespace, on core 1, over a spinning kernel socket, the same for every
 row; in the other namespace, on core 0, whoever is measured. Each datagram holds one signed swap,
 all different. The appliance's rows are ``barewire run`` with a configuration as a user would write
-it; ``-shot`` fires an armed shot, ``-match`` hands the match to Python, which sends. The peers are
-in wire_peers.py. ``io-afxdp`` is what the wire and packet I/O take without any of that.
+it; ``-shot`` fires an armed shot, ``-match`` hands the match to Python, which sends;
+``-shot-two-cores`` is the path cut between feed and decode. The peers are in wire_peers.py.
+``io-afxdp`` is what the wire and packet I/O take without any of that, and ``barewire-afxdp-loop``
+the hot path without the appliance around it (wire_loop.py).
 """
 
 from __future__ import annotations
@@ -31,6 +33,18 @@ GAP_US = 100  # between reply and next send: the shot is armed again meanwhile
 SETTLE = 100  # packets that a subject gets before it is measured, each round
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_NS = 50_000_000
+ONE_CORE = f"[core]\ncpu = {HERE_CORE}\n"
+BEHIND_CORE = 2  # where there is one: otherwise the core behind has to share the sender's
+TWO_CORES = f"""
+[[core]]
+name = "rx"
+cpu = {HERE_CORE}
+stages = ["receive", "feed"]
+[[core]]
+name = "hit"
+cpu = {BEHIND_CORE if BEHIND_CORE in os.sched_getaffinity(0) else SENDER_CORE}
+stages = ["decode", "trigger"]
+"""
 
 
 class Stage:
@@ -61,10 +75,16 @@ class Stage:
         words = [who, here, str(FEED_PORT), there, str(self._port(who)), str(self._reply)]
         return self._round(who, [sys.executable, "-m", "bench.wire_peers", *words])
 
-    def appliance(self, who: str, via: str, strategy: str) -> np.ndarray:
+    def loop(self, who: str, via: str) -> np.ndarray:
+        """One round with the plain loop."""
+        here, there = self._pair.b.ip4, self._pair.a.ip4
+        words = [via, here, str(FEED_PORT), there, str(self._port(who)), str(self._reply)]
+        return self._round(who, [sys.executable, "-m", "bench.wire_loop", *words])
+
+    def appliance(self, who: str, via: str, strategy: str, cores: str = ONE_CORE) -> np.ndarray:
         """One round with ``barewire run``."""
         config = self._folder / f"{who}.toml"
-        config.write_text(self._configuration(who, via, strategy))
+        config.write_text(self._configuration(who, via, strategy, cores))
         command = [sys.executable, "-m", "appliance", "run", "--config", str(config), "-o", "json"]
         return self._round(who, command)
 
@@ -72,12 +92,10 @@ class Stage:
         """Where the sender of this row hears replies; each row has a sender of its own."""
         return self._ports.setdefault(who, FIRST_SENDER_PORT + len(self._ports))
 
-    def _configuration(self, who: str, via: str, strategy: str) -> str:
+    def _configuration(self, who: str, via: str, strategy: str, cores: str) -> str:
         shot = 'shot = "answer"\n' if strategy == "KeepArmed" else ""
         return f"""
-[core]
-cpu = {HERE_CORE}
-
+{cores}
 [[source]]
 name = "site"
 via = "{via}"
@@ -167,6 +185,10 @@ def main() -> None:
             "barewire-afxdp-shot": lambda: stage.appliance(
                 "barewire-afxdp-shot", "afxdp:veth0", "KeepArmed"
             ),
+            "barewire-afxdp-shot-two-cores": lambda: stage.appliance(
+                "barewire-afxdp-shot-two-cores", "afxdp:veth0", "KeepArmed", TWO_CORES
+            ),
+            "barewire-afxdp-loop": lambda: stage.loop("barewire-afxdp-loop", "afxdp:veth0"),
             "io-afxdp": lambda: stage.peer("io-afxdp"),
         }
         try:
@@ -184,6 +206,11 @@ def notes(results: list[harness.Row]) -> list[str]:
     io, shot = by["io-afxdp"], by["barewire-afxdp-shot"]
     against = f"1/{by['idiomatic'] / shot:.0f} of idiomatic, 1/{by['tuned-python'] / shot:.1f}"
     match = by["barewire-afxdp-match"] - io
+    loop = by["barewire-afxdp-loop"]
+    crowded = (
+        f"the machine has no core {BEHIND_CORE}: the core behind of the two-core row shares core "
+        f"{SENDER_CORE} with the spinning sender, and its times are the scheduler's"
+    )
     return [
         f"one signed EIP-1559 swap a datagram, {GAP_US} us of quiet between reply and next send",
         "the sender is a spinning kernel socket in C, the same for all",
@@ -193,6 +220,8 @@ def notes(results: list[harness.Row]) -> list[str]:
         "a veth pair shows neither a NIC's latency nor its jitter; AF_XDP is in its generic mode",
         f"p50: shot is io-afxdp {shot - io:+.2f} us, {against} of tuned-python",
         f"p50: match is io-afxdp {match:+.2f} us",
+        f"p50: the one-core topology (shot) is the plain loop {100 * (shot / loop - 1):+.1f} %",
+        *([] if BEHIND_CORE in os.sched_getaffinity(0) else [crowded]),
     ]
 
 

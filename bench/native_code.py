@@ -14,6 +14,7 @@ from dpdk_bindings import include_dir
 __all__ = ["load", "program"]
 
 HERE = Path(__file__).resolve().parent
+BAREWIRE = HERE.parent / "src" / "barewire" / "native"
 CACHE = HERE.parent / ".cache" / "bench"
 
 
@@ -35,6 +36,7 @@ def _compiled(name: str, suffix: str, *flags: str) -> Path:
     if not made.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         usual = ["-O3", "-march=native", "-std=gnu11", "-Wall", "-Wextra"]
-        compiler = ["cc", *usual, *flags, f"-I{include_dir()}", f"-I{include_dir()}/dpdk_bindings"]
+        places = [include_dir(), f"{include_dir()}/dpdk_bindings", BAREWIRE]
+        compiler = ["cc", *usual, *flags, *(f"-I{place}" for place in places)]
         subprocess.run([*compiler, str(source), "-o", str(made)], check=True)
     return made

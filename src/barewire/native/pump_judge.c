@@ -107,7 +107,7 @@ void bw_judge_decoded(struct bw_pump *p, const struct bw_triggers *table, uint32
     int matches =
         (int)bw_triggers_match(table, &p->message[first], &p->tx[first], p->taken - first,
                                p->match, MATCHES, &p->match_stats);
-    uint64_t matched = p->watched ? bw_pump_clock(p) : p->now;
+    uint64_t matched = p->with.recorder ? bw_pump_clock(p) : p->now;
     for (uint32_t i = first; i < p->taken; i++) p->steps[i].matched_mono_ns = matched;
     for (int m = 0; m < matches; m++)
         if (!(p->match[m].flags & BW_MATCH_NEEDS_SENDER))
