@@ -69,7 +69,7 @@ def metrics(capsys, rig, count=1):
     return shown[0]
 
 
-def eventually(true, seconds=5):
+def eventually(true, seconds=20):
     deadline = time.monotonic() + seconds
     while not (answer := true()):
         assert time.monotonic() < deadline
@@ -210,8 +210,14 @@ def test_a_strategy_that_stalls_stops_sending_and_not_receiving(
         strategy_limits="limit_ms = 50\n",
     ) as rig:
         rig.publish(messages)
-        rig.settle(1)
-        shown = metrics(capsys, rig)
+        rig.settle(0.5)
+        shown = eventually(
+            lambda: (
+                (s := metrics(capsys, rig))
+                and s["counters"]["messages_delivered"] == len(messages)
+                and s
+            )
+        )
         stopped = rig.stop()
     assert shown["counters"]["strategy_calls"] == 100
     assert shown["counters"]["strategy_stalls"] == 1
