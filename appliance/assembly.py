@@ -38,7 +38,9 @@ from barewire.mempool.triggers import compile_triggers
 from barewire.pump import Feed, Pump, Rings
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, open_datagram
 from dpdk_bindings.metrics import MetricsError
+from dpdk_bindings.port import Port, open_port
 from dpdk_bindings.ring import Outbox
+from dpdk_bindings.shared_port import SharedPort
 
 if TYPE_CHECKING:
     from appliance.streams import Streams
@@ -74,6 +76,7 @@ class Appliance:
         metrics: where its loop writes what it does.
         chosen: what was chosen at start, by part.
         warnings: what whoever starts it has to know.
+        cut_off: why nothing can come in any more, or empty.
         peers: with the stage "receive": numbers of "destinations" by name, and of who answers
             "retransmissions" by source.
     """
@@ -87,6 +90,7 @@ class Appliance:
         self._joints = joints or Joints()
         self._exit = contextlib.ExitStack()
         self._endpoints: list[DatagramEndpoint] = []
+        self._shared: dict[str, SharedPort] = {}
         self._outboxes: list[Outbox] = []  # kept: the pump borrows them
         self._has = set(self._core.stages)
         self.peers: dict[str, dict[str, int]] = {"destinations": {}, "retransmissions": {}}
@@ -101,6 +105,7 @@ class Appliance:
         self.senders: Senders | None = None
         self._sender_pool: SenderPool | None = None
         self._memory_noted = False
+        self.cut_off = ""
         try:
             self._open()
         except BaseException:
@@ -234,7 +239,7 @@ class Appliance:
             # answer then comes to an address of its own.
             channels.append(Channel(_address_towards(source.retransmit), 0))
         channels += [Channel(line.address, line.port, line.interface) for line in source.lines]
-        endpoint = open_datagram(source.via.text, channels=channels)
+        endpoint = open_datagram(self._way_in(source.via.text), channels=channels)
         self._exit.callback(endpoint.close)
         self._endpoints.append(endpoint)
         self.chosen[source.name] = endpoint.describe() | {"trusted": source.trusted}
@@ -243,6 +248,14 @@ class Appliance:
             peer = _add_peer(endpoint, source.retransmit)
             self.peers["retransmissions"][source.name] = peer
         return endpoint.ref, peer
+
+    def _way_in(self, via: str) -> str | Port:
+        """`via`, or a member of a port that several sources share."""
+        if via == "kernel" or [source.via.text for source in self._config.source].count(via) == 1:
+            return via
+        if via not in self._shared:
+            self._shared[via] = SharedPort(open_port(via))
+        return self._shared[via].member()
 
     def _open_out(self) -> Out:
         if "receive" not in self._has:
@@ -378,6 +391,8 @@ class Appliance:
             self.streams.housekeeping(time.monotonic_ns())
         for endpoint in self._endpoints:
             endpoint.housekeeping()
+        if self._endpoints and all(endpoint.gone for endpoint in self._endpoints):
+            self.cut_off = ", ".join(endpoint.trouble for endpoint in self._endpoints)
         if self.triggers is not None:
             self.triggers.reclaim()
         if self._sender_pool is not None:
@@ -449,6 +464,7 @@ class Appliance:
                 stats[feed.name] |= feed.receiver.stats()
         for source, endpoint in zip(self._config.datagrams, self._endpoints, strict=False):
             stats[source.name]["endpoint"] = endpoint.stats()
+            stats[source.name]["trouble"] = endpoint.trouble
         return stats
 
 

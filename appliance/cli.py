@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import importlib.metadata
+import os
 import sys
 from importlib import resources
 from types import ModuleType
@@ -73,8 +74,16 @@ def _parser(wanted: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _open_standard_streams() -> None:
+    """Opens what is closed of them to /dev/null, or the next socket would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode))  # noqa: SIM115, PTH123
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one sub-command; the exit status is 0 for success, 1 for failure, 2 for bad input."""
+    _open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     try:
         args = _parser(words[0] if words else None).parse_args(words)

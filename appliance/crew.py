@@ -28,11 +28,12 @@ from appliance.config import Config, Core
 from appliance.core import Hot, die_with_parent
 from appliance.joints import Joints, RingFds, create_rings
 from appliance.loop import Loop
+from appliance.output import complain
 from appliance.report import Reporter
 from barewire.errors import BarewireError
 from dpdk_bindings.errors import BindingsError
 
-__all__ = ["hot_core", "run_crew"]
+__all__ = ["cut_off", "hot_core", "run_crew"]
 
 _ROOM = 1 << 20  # of one datagram between a core and the foreman
 _STOP_S = 5.0
@@ -51,8 +52,16 @@ def hot_core(
             yield appliance, chosen, hot.warnings + appliance.warnings
 
 
+def cut_off(appliance: Appliance) -> int:
+    """Says why an appliance that nothing can reach any more has stopped; the exit status for it."""
+    if not appliance.cut_off:
+        return 0
+    complain(f"stopped: {appliance.cut_off}", "start it again when the interface is back")
+    return 1
+
+
 def run_crew(config: Config, where: Path, reporter: Reporter) -> int:
-    """Runs all cores until SIGTERM or SIGINT; 0 after a clean stop.
+    """Runs all cores until SIGTERM or SIGINT; 0 after a clean stop, else the worst of theirs.
 
     Raises:
         BarewireError: a core could not open its part, or died.
@@ -68,7 +77,8 @@ def run_crew(config: Config, where: Path, reporter: Reporter) -> int:
     try:
         for index in range(len(config.cores)):
             members.append(_Member(config, where, index, fds, members))
-        return _conduct(config, members, reporter)
+        _conduct(config, members, reporter)
+        return max(member.end() for member in members)
     finally:
         for member in members:
             member.end()
@@ -77,7 +87,7 @@ def run_crew(config: Config, where: Path, reporter: Reporter) -> int:
             signal.signal(number, handler)
 
 
-def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> int:
+def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> None:
     first = members[0].hear()
     for member in members[1:]:
         member.say({"peers": first["peers"]})
@@ -109,7 +119,6 @@ def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> int:
                 if all(member.stats for member in members):
                     reporter.statistics(_together(members))
     reporter.summary(_together(members), time.monotonic() - began)
-    return 0
 
 
 class _Member:
@@ -124,6 +133,7 @@ class _Member:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
         self.stats: dict[str, Any] = {}
         self.final = self.asked = False
+        self.status = 0
         self.pid = os.fork()
         if self.pid == 0:
             self.talk.close()
@@ -166,19 +176,22 @@ class _Member:
             self.asked = True
             os.kill(self.pid, signal.SIGTERM)
 
-    def end(self) -> None:
-        """Sees to it that the process is gone."""
+    def end(self) -> int:
+        """Sees to it that the process is gone; its exit status, 1 if a signal ended it."""
         self.stop()
         deadline = time.monotonic() + _STOP_S
         while self.pid:
-            gone, _ = os.waitpid(self.pid, os.WNOHANG)
+            gone, status = os.waitpid(self.pid, os.WNOHANG)
             if gone:
+                self.pid = 0
+                code = os.waitstatus_to_exitcode(status)
+                self.status = code if code >= 0 else 1
                 break
             if time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
             time.sleep(0.005)
-        self.pid = 0
         self.talk.close()
+        return self.status
 
 
 def _work(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> int:
@@ -187,16 +200,15 @@ def _work(config: Config, where: Path, index: int, fds: RingFds, talk: socket.so
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     try:
-        _turn(config, where, index, fds, talk)
+        return _turn(config, where, index, fds, talk)
     except (BarewireError, BindingsError) as error:
         talk.send(msgspec.json.encode({"error": error.message, "hint": error.hint}))
         return 2
     except EOFError:  # the foreman is gone
         return 1
-    return 0
 
 
-def _turn(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> None:
+def _turn(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> int:
     core = config.cores[index]
     peers = _hear(talk)["peers"] if index else {}
     with hot_core(config, where, core, Joints.of(index, fds, peers)) as opened:
@@ -217,6 +229,7 @@ def _turn(config: Config, where: Path, index: int, fds: RingFds, talk: socket.so
         appliance.stop()
         appliance.measure()
         say(final=True)
+        return cut_off(appliance)
 
 
 def _hear(talk: socket.socket) -> dict[str, Any]:

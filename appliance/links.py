@@ -15,7 +15,7 @@ from dpdk_bindings.datagram import DatagramEndpoint
 from dpdk_bindings.metrics import MetricsWriter
 from dpdk_bindings.ring import RingConsumer, RingProducer
 
-__all__ = ["measure_endpoint", "measure_feed", "measure_rings", "measure_senders"]
+__all__ = ["measure_endpoint", "measure_feed", "measure_rings", "measure_senders", "overruns"]
 
 # Names of DatagramEndpoint.stats(): kernel sockets' and ports'.
 _OVERRUNS = ("rx_kernel_dropped", "port_kernel_rx_ring_full", "port_kernel_rx_dropped")
@@ -24,12 +24,17 @@ _REFUSED = ("tx_ring_full", "tx_unresolved", "tx_too_long", "tx_failed")
 _NAME = 23  # bytes that a link's name may have
 
 
+def overruns(stats: dict[str, int]) -> int:
+    """What an endpoint's counters say was lost because nobody took it in time."""
+    return sum(stats.get(key, 0) for key in _OVERRUNS)
+
+
 def measure_endpoint(metrics: MetricsWriter, name: str, endpoint: DatagramEndpoint) -> None:
     """Writes down what `endpoint` counted so far."""
     stats = endpoint.stats()
     link = metrics.link(name[:_NAME])
     link.received, link.bytes = stats["rx_datagrams"], stats["rx_bytes"]
-    link.overruns = sum(stats.get(key, 0) for key in _OVERRUNS)
+    link.overruns = overruns(stats)
     link.dropped = sum(
         value
         for key, value in stats.items()

@@ -49,7 +49,10 @@ class Loop:
         self._stop = True
 
     def run(self) -> None:
-        """Turns until :meth:`stop`, SIGTERM or SIGINT. Call it in the main thread."""
+        """Turns until :meth:`stop`, SIGTERM, SIGINT, or nothing can come in any more.
+
+        Call it in the main thread.
+        """
         before = {
             number: signal.signal(number, lambda *_: self.stop())
             for number in (signal.SIGTERM, signal.SIGINT)
@@ -81,6 +84,8 @@ class Loop:
         if self._looks >= _LOOKS_BETWEEN_HOUSEKEEPING:
             self._looks = 0
             self._appliance.housekeeping()
+            if self._appliance.cut_off:
+                self._stop = True  # whoever supervises us has a reason to start us anew
             if now >= self._next_report:
                 self._next_report += self._every_ns
                 self._appliance.measure()

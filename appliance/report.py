@@ -1,18 +1,26 @@
 """What ``barewire run`` says while it runs: a start, a line a second, a summary.
 
-For people on stderr-like lines, for programs one JSON object a line (``-o json``), each with its
-``type``: ``start``, ``statistics``, ``event``, ``summary``.
+For people lines of text, for programs one JSON object a line (``-o json``), each with its
+``type``: ``start``, ``statistics``, ``event``, ``summary``. It is called in the hot thread, so it
+never waits for whoever reads (appliance.outlet).
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import msgspec
 
+from appliance.links import overruns
+from appliance.outlet import Outlet
+from appliance.output import complain
+
 __all__ = ["Reporter"]
+
+
+_STDOUT = 1
+_PATIENCE_S = 2.0  # with whoever reads, once there is nothing hot any more
 
 
 class Reporter:
@@ -20,8 +28,10 @@ class Reporter:
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
+        self._outlet = Outlet(_STDOUT)
         self._before: dict[str, int] = {}
         self._before_at = time.monotonic()
+        self._states: dict[tuple[str, str], str] = {}
 
     def start(self, chosen: dict[str, Any], warnings: list[str]) -> None:
         """What was chosen, once; `warnings` are said in capitals where people read."""
@@ -44,6 +54,7 @@ class Reporter:
 
     def statistics(self, stats: dict[str, Any]) -> None:
         """Rates since the last call, and what has gone wrong so far."""
+        self._changes(stats["sources"])
         if self._json:
             self._line({"type": "statistics", **stats})
             return
@@ -60,8 +71,19 @@ class Reporter:
             f"{time.strftime('%H:%M:%S')}  {rate('messages')} messages  "
             f"{rate('transactions')} transactions  {rate('matched')} matched  "
             f"fired {pump['fired']:,}  refused {pump['refused']:,}  "
-            f"missing {sum(f['missing'] for f in feeds):,}  lost {sum(f['lost'] for f in feeds):,}"
+            f"missing {sum(f['missing'] for f in feeds):,}  "
+            f"lost {sum(f['lost'] for f in feeds):,}  "
+            f"overruns {sum(overruns(f['endpoint']) for f in feeds):,}"
         )
+
+    def _changes(self, sources: dict[str, Any]) -> None:
+        """Says what has changed since the last call of what a person on call has to know."""
+        for name, source in sources.items():
+            for what in ("state", "trouble"):
+                now, before = source[what], self._states.get((name, what), "")
+                self._states[name, what] = now
+                if now != before:
+                    self.event(f"{name}: {now or before + ' no longer'}")
 
     def summary(self, stats: dict[str, Any], seconds: float) -> None:
         """Everything that was counted, at the end; zeros are left out where people read."""
@@ -71,6 +93,13 @@ class Reporter:
         self._text(f"\nstopped after {seconds:,.1f} s")
         for part, counters in stats.items():
             self._tree(part, counters, 0)
+
+    def close(self) -> None:
+        """Waits a little for whoever reads, and says on stderr what could not be said on stdout."""
+        self._outlet.finish(_PATIENCE_S)
+        if self._outlet.lost:
+            why = self._outlet.broken or "nobody read it"
+            complain(f"{self._outlet.lost:,} lines of output are lost: {why}")
 
     def _tree(self, name: str, value: Any, depth: int) -> None:
         indent = "  " * depth
@@ -87,9 +116,7 @@ class Reporter:
             )
 
     def _text(self, line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        self._outlet.write(line)
 
     def _line(self, value: dict[str, Any]) -> None:
-        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-        sys.stdout.flush()
+        self._outlet.write(msgspec.json.encode(value).decode())

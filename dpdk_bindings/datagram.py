@@ -22,6 +22,7 @@ from dpdk_bindings._datagram import Datagrams, NativeEndpoint
 from dpdk_bindings._native import ffi
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.kernel_endpoint import KernelBackend
+from dpdk_bindings.port import Port
 from dpdk_bindings.sockets import Channel
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ class Backend(Protocol):
     channels: list[Channel]  # with the ports that port 0 became
     ref: Any  # struct dpb_datagram_ref *
     counters: Any  # struct dpb_endpoint_counters *
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can ever come or leave here again."""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the way in and out now, or an empty string."""
 
     def add_peer(self, address: str, port: int, interface: str | None, ttl: int | None) -> int:
         """Prepares a destination and returns its number."""
@@ -103,8 +112,21 @@ class DatagramEndpoint(NativeEndpoint):
         self._peers = number + 1
         return number
 
+    @property
+    def gone(self) -> bool:
+        """Whether the interface was deleted: nothing comes or leaves here any more.
+
+        Not even when there is one of that name again: open a new endpoint on it.
+        """
+        return self._backend.gone
+
+    @property
+    def trouble(self) -> str:
+        """What :meth:`housekeeping` found wrong with the interface, or an empty string."""
+        return self._backend.trouble
+
     def housekeeping(self) -> None:
-        """Follows changed routes and neighbours. Call it a few times a second; never blocks."""
+        """Follows links, routes and neighbours. Call it a few times a second; never blocks."""
         self._must_be_open()
         self._backend.housekeeping()
 

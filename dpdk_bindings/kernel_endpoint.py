@@ -105,6 +105,16 @@ class KernelBackend:
             raise BindingsError("an endpoint takes no more peers")
         return number
 
+    @property
+    def gone(self) -> bool:
+        """Never: sockets stay open, whatever becomes of the interfaces."""
+        return False
+
+    @property
+    def trouble(self) -> str:
+        """None that a socket would tell."""
+        return ""
+
     def housekeeping(self) -> None:
         """Nothing: the kernel follows its own routes."""
 

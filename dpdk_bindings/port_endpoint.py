@@ -137,6 +137,16 @@ class PortBackend:
             if peer.destination in changed:
                 self._apply(number)
 
+    @property
+    def gone(self) -> bool:
+        """Whether the interface was deleted."""
+        return self._router.gone
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the interface, or an empty string."""
+        return self._router.trouble
+
     def losses(self) -> dict[str, int]:
         """Frames not shown, by cause; datagrams that went the kernel's way; the port's counters."""
         if self._reserved:

@@ -27,7 +27,9 @@ __all__ = ["Destination", "Router", "Unrouted", "multicast_mac"]
 
 # linux/rtnetlink.h, linux/neighbour.h
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400  # links, neighbours, addresses and routes
+_RTM_NEWLINK, _RTM_DELLINK = 16, 17
 _RTM_NEWNEIGH, _RTM_DELNEIGH = 28, 29
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000  # linux/if.h
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_STALE, _NUD_FAILED = 0x04, 0x20
 _MESSAGES_A_CALL = 16
@@ -75,7 +77,12 @@ class Destination:
 
 
 class Router:
-    """Follows the kernel for the frames that leave by `interface`."""
+    """Follows the kernel for the frames that leave by `interface`.
+
+    Attributes:
+        gone: the interface was deleted; it does not come back, not even under its name.
+        trouble: what is wrong with the interface now, or an empty string.
+    """
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
@@ -88,6 +95,8 @@ class Router:
         self._destinations: list[Destination] = []
         self._to_look_up: set[int] = set()
         self._retry_at_ns = 0
+        self.gone = False
+        self.trouble = self._trouble(self.link.flags)
 
     @property
     def link(self) -> Link:
@@ -123,6 +132,8 @@ class Router:
                 changed |= self._neighbour_changed(kind, body)
             else:
                 self._to_look_up |= set(range(len(self._destinations)))
+            if kind in (_RTM_NEWLINK, _RTM_DELLINK):
+                self._link_changed(kind, body)
         self._retry()
         if self._to_look_up:
             number = self._to_look_up.pop()
@@ -159,6 +170,23 @@ class Router:
                 yield 0, b""  # some were lost: look everything up
                 continue
             yield from _blocks(data, "=IH", 16)
+
+    def _link_changed(self, kind: int, body: bytes) -> None:
+        family, index, flags = struct.unpack_from("=BxxxiI", body)  # struct ifinfomsg
+        if index != self._index or family != socket.AF_UNSPEC:
+            return
+        if kind == _RTM_DELLINK:
+            self.gone = True
+            self.trouble = f"interface {self.interface} is gone"
+        else:
+            self.trouble = self._trouble(flags)
+
+    def _trouble(self, flags: int) -> str:
+        if not flags & _IFF_UP:
+            return f"interface {self.interface} is down"
+        if not flags & _IFF_LOWER_UP:
+            return f"interface {self.interface} has no carrier"
+        return ""
 
     def _neighbour_changed(self, kind: int, body: bytes) -> set[int]:
         link, state = struct.unpack_from("=4xiH", body)  # struct ndmsg
@@ -218,6 +246,9 @@ class Router:
 
 class Unrouted:
     """In place of a Router where there is no interface: frames go into a capture, to nobody."""
+
+    gone = False
+    trouble = ""
 
     def __init__(self) -> None:
         self._destinations: list[Destination] = []

@@ -53,6 +53,7 @@ class Link:
     mtu: int
     parent: int
     vlan: int
+    flags: int  # linux/if.h
 
 
 class Tables:
@@ -92,6 +93,7 @@ class Tables:
             mtu=answer.get("mtu"),
             parent=answer.get("link") or 0,
             vlan=answer.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VLAN_ID") or NO_VLAN,
+            flags=answer.get("flags") or 0,
         )
 
     def neighbour(self, address: IP, link: int) -> bytes | None:

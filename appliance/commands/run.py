@@ -13,7 +13,7 @@ from pathlib import Path
 
 from appliance import config
 from appliance.assembly import examine
-from appliance.crew import hot_core, run_crew
+from appliance.crew import cut_off, hot_core, run_crew
 from appliance.loop import Loop
 from appliance.output import add_output_argument
 from appliance.report import Reporter
@@ -31,16 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs until it is told to stop; 0 after a clean stop."""
+    """Runs until it is told to stop; 0 after a clean stop, 1 if nothing could come in any more."""
     loaded = config.load(args.config)
     reporter = Reporter(as_json=args.output == "json")
-    if args.check:
-        examine(loaded, args.config)
-        reporter.event("configuration is good", file=str(args.config))
-        return 0
-    if len(loaded.cores) > 1:
-        return run_crew(loaded, args.config, reporter)
-    with hot_core(loaded, args.config, loaded.cores[0]) as (appliance, chosen, warnings):
+    try:
+        if args.check:
+            examine(loaded, args.config)
+            reporter.event("configuration is good", file=str(args.config))
+            return 0
+        if len(loaded.cores) > 1:
+            return run_crew(loaded, args.config, reporter)
+        return _run_one(loaded, args.config, reporter)
+    finally:
+        reporter.close()
+
+
+def _run_one(loaded: config.Config, where: Path, reporter: Reporter) -> int:
+    with hot_core(loaded, where, loaded.cores[0]) as (appliance, chosen, warnings):
         reporter.start(chosen, warnings)
         loop = Loop(
             appliance,
@@ -53,4 +60,4 @@ def run(args: argparse.Namespace) -> int:
         appliance.measure()
         stats = appliance.stats() | {"loop": {"longest_pause_ns": loop.longest_pause_ns}}
         reporter.summary(stats, time.monotonic() - began)
-    return 0
+        return cut_off(appliance)

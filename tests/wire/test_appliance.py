@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -14,6 +16,7 @@ import sha3
 from appliance.demo.traffic import build
 from appliance.lab import Pair
 from barewire.feeds.envelope import to_messages
+from barewire.feeds.mold_publisher import MoldPublisher
 from tests.requires import requires_root
 from tests.wire.rig import PAYLOAD, Rig, dead, duplicated, lossy, reordered
 
@@ -297,3 +300,65 @@ def test_a_clean_stop_says_what_was_counted(pair, tmp_path, traffic, number):
         rig.settle()
         check_complete(rig.stop(number), traffic)
     assert "xdp" not in pair.b.run("ip", "link", "show", pair.b.interface)
+
+
+def test_two_sources_share_an_interface(pair, tmp_path, traffic):
+    other = (
+        '[[source]]\nname = "other"\nvia = "afxdp:veth0"\nlines = ["239.77.0.3:9003@veth0"]\n'
+        "trusted = true\n"
+    )
+    messages = traffic[0]
+    with Rig(pair, tmp_path, extra=other) as rig:
+        second = MoldPublisher("OTHER")
+        with pair.a:
+            peer = rig.endpoint.add_peer("239.77.0.3", 9003, interface=pair.a.interface)
+        rig.endpoint.send(peer, second.heartbeat())
+        for message in messages[:300]:
+            for datagram in second.pack([message]):
+                rig.endpoint.send(peer, datagram)
+            rig.publish([message])
+        rig.publish(messages[300:])
+        rig.settle()
+        stopped = rig.stop()
+    check_complete(stopped, traffic)
+    assert stopped.summary["sources"]["other"]["delivered"] == 300
+    assert stopped.summary["sources"]["other"]["endpoint"]["port_share_dropped"] == 0
+
+
+def test_an_interface_that_is_deleted_is_told_and_ends_it(tmp_path, traffic):
+    requires_root()
+    with Pair() as pair, Rig(pair, tmp_path) as rig:
+        rig.publish(traffic[0][:100])
+        pair.b.run("ip", "link", "set", pair.b.interface, "down")
+        time.sleep(1.2)
+        pair.b.run("ip", "link", "del", pair.b.interface)
+        said, _ = rig.process.communicate(timeout=5)
+        assert rig.process.returncode == 1
+    lines = [json.loads(line) for line in said.splitlines()]
+    events = [line["event"] for line in lines if line["type"] == "event"]
+    assert "site: interface veth0 is down" in events
+    assert lines[-1]["type"] == "summary"
+    assert lines[-1]["sources"]["site"]["trouble"] == "interface veth0 is gone"
+
+
+def test_who_does_not_read_its_output_does_not_hold_it_up(pair, tmp_path, traffic):
+    with Rig(pair, tmp_path) as rig:
+        # The smallest pipe there is is full after a few lines.
+        fcntl.fcntl(rig.process.stdout.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        rig.settle(6)
+        rig.publish(traffic[0])
+        rig.settle(0.3)
+        rig.process.send_signal(signal.SIGTERM)
+        assert rig.process.wait(6) == 0
+        assert {match["hash"] for match in json.loads(rig.log.read_text())} == traffic[1]
+
+
+def test_who_stops_reading_does_not_end_it(pair, tmp_path, traffic):
+    with Rig(pair, tmp_path) as rig:
+        rig.process.stdout.close()
+        rig.settle(2)
+        rig.publish(traffic[0])
+        rig.settle(0.3)
+        rig.process.send_signal(signal.SIGTERM)
+        assert rig.process.wait(6) == 0
+        assert {match["hash"] for match in json.loads(rig.log.read_text())} == traffic[1]

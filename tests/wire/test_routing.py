@@ -136,3 +136,35 @@ def test_an_interface_that_is_not_there_is_named(pair: Pair) -> None:
     with pair.a, pytest.raises(BindingsError, match="'nope' does not exist") as caught:
         Router("nope")
     assert "veth0" in caught.value.hint
+
+
+def test_the_interfaces_own_troubles_are_told(pair: Pair, router: Router) -> None:
+    def becomes(trouble: str) -> bool:
+        end = time.monotonic() + 5  # the kernel tells of a carrier up to a second late
+        while router.trouble != trouble and time.monotonic() < end:
+            router.poll()
+        return router.trouble == trouble
+
+    assert (router.gone, router.trouble) == (False, "")
+    pair.a.run("ip", "link", "set", "veth0", "down")
+    assert becomes("interface veth0 is down")
+    pair.a.run("ip", "link", "set", "veth0", "up")
+    assert becomes("")
+    pair.b.run("ip", "link", "set", "veth0", "down")
+    assert becomes("interface veth0 has no carrier")
+    pair.b.run("ip", "link", "set", "veth0", "up")
+    assert becomes("")
+    assert not router.gone
+
+
+def test_a_deleted_interface_is_gone_for_good() -> None:
+    requires_root()
+    with Pair() as pair, pair.a:
+        router = Router("veth0")
+        pair.a.run("ip", "link", "del", "veth0")
+        pair.a.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "other")
+        pair.a.run("ip", "link", "set", "veth0", "up")
+        router.poll()
+        assert router.gone
+        assert router.trouble == "interface veth0 is gone"
+        router.close()
