@@ -24,10 +24,10 @@ from appliance.links import measure_endpoint, measure_feed, measure_rings, measu
 from appliance.metrics import files
 from appliance.places import Place
 from appliance.sender_pool import SenderPool
-from appliance.strategy import load
+from appliance.strategy import load, make
 from barewire import secp
 from barewire.errors import BarewireError, ConfigError
-from barewire.execution.shots import Caps, ShotBook
+from barewire.execution.shots import PAYLOAD_BYTES, Caps, ShotBook
 from barewire.feeds.arbitration import Arbiter
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from barewire.mempool.decoder import Decoder, Rules
@@ -136,9 +136,12 @@ class Appliance:
             dedup = Dedup()
             named = [source.name for source in self._config.datagrams + self._config.streams]
             arbiter = Arbiter(named, dedup)
-            self.chosen["signatures"] = {"library": secp.load()}
+            library = secp.load()
+            self.chosen["signatures"] = {"library": library.path, "version": library.version}
             self._open_senders()
         self._desk = Desk(out, self.peers["destinations"], self.shots, self.senders)
+        if self._endpoints:
+            self._desk.max_payload = self._endpoints[0].max_payload
         self.pump = Pump(
             feeds,
             decoder=self.decoder,
@@ -324,10 +327,9 @@ class Appliance:
         wanted = self._config.strategy
         if wanted is None:
             return
-        made = load(wanted.load, str(self._where))
         shots = self.shots
         conductor = Conductor(
-            made(self._desk, wanted.options),
+            make(wanted.load, str(self._where), self._desk, wanted.options),
             halt=shots.halt if shots else lambda: None,
             metrics=self.metrics,
             limit_ms=wanted.limit_ms,
@@ -489,8 +491,11 @@ def _payload(shot: Shot, where: Path) -> bytes:
             f"{where}: shot {shot.name!r}: payload {path}: {error}",
             hint="a file of hexadecimal digits, relative to the configuration",
         ) from error
-    if not payload:
-        raise ConfigError(f"{where}: shot {shot.name!r}: payload {path}: the file is empty")
+    if not 0 < len(payload) <= PAYLOAD_BYTES:
+        raise ConfigError(
+            f"{where}: shot {shot.name!r}: payload {path}: {len(payload)} bytes",
+            hint=f"1 to {PAYLOAD_BYTES} bytes, what a datagram carries",
+        )
     return payload
 
 

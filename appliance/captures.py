@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from appliance.output import complain
 from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import MoldConfig, MoldReceiver
 from dpdk_bindings.port import open_port
@@ -62,11 +63,25 @@ def _payloads(path: Path) -> Iterator[tuple[int, bytes]]:
         while True:
             with port.poll() as burst:
                 if not len(burst):
+                    _complain_of(path, port.stats())
                     return
                 for i in range(len(burst)):
                     datagram = parse_udp(burst[i], verify=False)
                     if datagram:
                         yield burst.arrival_ns(i), datagram.payload
+
+
+def _complain_of(path: Path, stats: dict[str, int]) -> None:
+    if stats["rx_bad_record"]:
+        complain(
+            f"{path}: a record is broken or the file ends inside it: what follows was not read",
+            f"{stats['rx_frames']:,} frames were",
+        )
+    if stats["rx_cut_short"]:
+        complain(
+            f"{path}: {stats['rx_cut_short']:,} frames were cut short when they were captured",
+            "what is in them is passed over; capture with `-s 0`",
+        )
 
 
 def _adds_up(payload: bytes) -> bool:

@@ -75,6 +75,7 @@ Every value is checked when it is read; an error names the key, the value and wh
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -87,6 +88,8 @@ from barewire import config
 from barewire.errors import ConfigError
 from barewire.mempool.quantities import amount_of
 from barewire.mempool.triggers import Trigger
+from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.port import check_port
 
 __all__ = [
     "Amount",
@@ -106,8 +109,10 @@ __all__ = [
     "load",
 ]
 
-_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-_Count = Annotated[int, Meta(ge=0)]
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Cpu = Annotated[int, Meta(ge=0, le=8191)]  # as many as Linux numbers
+_DAY_S = 86_400
 
 
 class Amount:
@@ -140,10 +145,12 @@ class Via:
 
     @classmethod
     def parse(cls, text: str) -> Via:
-        """Checks the scheme; what follows it is checked by the port when it is opened."""
-        scheme, _, rest = text.partition(":")
-        if text != "kernel" and (scheme not in ("afxdp", "pcap") or not rest):
-            raise ValueError("not a way in")
+        """Checks it, all but whether there is such an interface or file."""
+        if text != "kernel":
+            try:
+                check_port(text)
+            except BindingsError as error:
+                raise ValueError(error.message) from None
         return cls(text)
 
     def __str__(self) -> str:
@@ -187,8 +194,8 @@ class Core(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     its process, metrics and flight recorder.
     """
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.]{1,15}$")] = "hot"
-    cpu: _Count | None = None
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.]{1,15}\Z")] = "hot"
+    cpu: _Cpu | None = None
     stages: list[Stage] = msgspec.field(default_factory=lambda: list(get_args(Stage)))
     fifo: Annotated[int, Meta(ge=1, le=99)] | None = None
     lock_memory: bool = True
@@ -253,7 +260,7 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     name: _Name
     destination: _Name
     payload: str
-    expires_after_ms: Annotated[int, Meta(ge=1)]
+    expires_after_ms: Annotated[int, Meta(ge=1, le=366 * _DAY_S * 1000)]
     value: Amount = Amount(0)
     max_fee: Amount = Amount(0)
     group: _Name | None = None
@@ -276,7 +283,7 @@ class Fire(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Strategy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A user's class that is handed the matches (see appliance.strategy.load for `load`)."""
 
-    load: Annotated[str, Meta(pattern=r"^([^:]+:)?[A-Za-z_][A-Za-z0-9_.-]*$")]
+    load: Annotated[str, Meta(pattern=r"^([^:]+:)?[A-Za-z_][A-Za-z0-9_.-]*\Z")]
     options: dict[str, Any] = {}
     limit_ms: Annotated[float, Meta(gt=0)] = 100
     memory_mb: Annotated[int, Meta(ge=1)] = 256
@@ -286,7 +293,7 @@ class Senders(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Processes that find out who signed what is new; `cpus`: the core of each, or of none."""
 
     workers: Annotated[int, Meta(ge=0, le=16)] = 0
-    cpus: list[_Count] = []
+    cpus: list[_Cpu] = []
 
 
 class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -316,7 +323,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     senders: Senders = Senders()
     metrics: Metrics = Metrics()
     recorder: Recorder = Recorder()
-    statistics_every_s: Annotated[float, Meta(gt=0)] = 1.0
+    statistics_every_s: Annotated[float, Meta(ge=0.1, le=_DAY_S)] = 1.0
 
     @property
     def datagrams(self) -> list[Source]:
@@ -369,6 +376,7 @@ def check(loaded: Config, where: str) -> None:
             "stream",
             hint="streams are read by a core that runs all stages: configure one",
         )
+    _check_places(loaded, where)
     destinations = [entry.name for entry in loaded.destination]
     shots = [entry.name for entry in loaded.shot]
     for index, shot in enumerate(loaded.shot):
@@ -408,6 +416,34 @@ def _check_source(key: str, source: Source) -> None:
         raise ConfigError(
             f"{key}.via = {str(source.via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'"
         )
+
+
+def _check_places(loaded: Config, where: str) -> None:
+    lines: dict[str, str] = {}
+    for index, source in enumerate(loaded.source):
+        for number, line in enumerate(source.lines):
+            key = f"{where}: source[{index}].lines[{number}] = {str(line)!r}"
+            if str(line) in lines:
+                raise ConfigError(
+                    f"{key}: {lines[str(line)]} is the same",
+                    hint="copies of one feed come to different addresses or ports",
+                )
+            lines[str(line)] = f"source[{index}].lines[{number}]"
+            _check_port(key, line)
+            if source.via.text != "kernel" and ip_address(line.address).is_unspecified:
+                raise ConfigError(
+                    f"{key}: a port takes the frames of one address",
+                    hint="name the interface's own address, or a group",
+                )
+        if source.retransmit is not None:
+            _check_port(f"{where}: source[{index}].retransmit", source.retransmit)
+    for index, destination in enumerate(loaded.destination):
+        _check_port(f"{where}: destination[{index}].address", destination.address)
+
+
+def _check_port(key: str, place: Place) -> None:
+    if not place.port:
+        raise ConfigError(f"{key}: port 0 is none", hint="1 to 65535")
 
 
 def _known(key: str, name: str, names: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from barewire.errors import BarewireError
-from barewire.execution.shots import ShotBook
+from barewire.execution.shots import PAYLOAD_BYTES, ShotBook
 from barewire.mempool.record import Transaction
 from barewire.mempool.senders import Senders
 
@@ -39,6 +39,7 @@ class Desk:
         clock_mono_ns: the clock.
 
     Attributes:
+        max_payload: the longest payload that a peer can be sent.
         note_sent: told of everything that was sent from here: the transaction it was about, the
             peer, the bytes, and whether it left.
         halted: whether sending has stopped.
@@ -58,6 +59,7 @@ class Desk:
         self._shots = shots
         self._senders = senders
         self._clock_mono_ns = clock_mono_ns
+        self.max_payload: Callable[[int], int] = lambda _peer: PAYLOAD_BYTES
         self.note_sent: Callable[[Transaction | None, int, bytes, bool], None] | None = None
         self.halted: Callable[[], bool] = lambda: False
         self.cause: Callable[[], Transaction | None] = lambda: None
@@ -85,15 +87,21 @@ class Desk:
         """Arms a shot; one that has expired gives its place up.
 
         Raises:
-            BarewireError: nothing may fire here, it is armed, its group has fired, or a cap
-                forbids it.
+            BarewireError: nothing may fire here, it is armed, its group has fired, a cap
+                forbids it, or it is longer than the way to its destination takes.
         """
         if self._shots is None:
             raise BarewireError(
                 f"shot {shot!r}: nothing may fire: fire.unjournalled is false",
                 hint="there is no journal yet; set it to true if you accept that",
             )
-        peers, now = [self._peer(destination)], self.now_mono_ns()
+        peer, now = self._peer(destination), self.now_mono_ns()
+        longest = self.max_payload(peer)
+        if len(payload) > longest:
+            raise BarewireError(
+                f"shot {shot!r}: {len(payload)} bytes, and {destination!r} takes {longest}",
+                hint="datagrams are not fragmented; the MTU of the way there decides",
+            )
         self._shots.declare(shot)
         status = self._shots.status(shot)
         if status.state == "armed" and status.expires_mono_ns <= now:
@@ -101,7 +109,7 @@ class Desk:
         self._shots.arm(
             shot,
             payload,
-            peers=peers,
+            peers=[peer],
             expires_mono_ns=now + expires_after_ms * 1_000_000,
             value_wei=value_wei,
             max_fee_wei=max_fee_wei,

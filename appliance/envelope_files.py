@@ -33,7 +33,7 @@ def read_envelopes(path: Path, kind: str = "auto") -> list[bytes]:
     except OSError as error:
         raise BarewireError(f"{path}: {error.strerror}", hint="name a readable file") from error
     if kind == "auto":
-        kind = _guess(content)
+        kind = "hex" if path.suffix == ".hex" else _guess(content)
     envelopes = FORMATS[kind](path, content)
     if not envelopes:
         raise BarewireError(f"{path}: no transaction in it, read as {kind}")

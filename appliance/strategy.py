@@ -25,6 +25,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -34,7 +35,7 @@ from typing import Any, Protocol, cast
 from barewire.errors import ConfigError
 from barewire.pump import Match
 
-__all__ = ["GROUP", "Actions", "Strategy", "load"]
+__all__ = ["GROUP", "Actions", "Strategy", "load", "make"]
 
 GROUP = "barewire.strategies"
 """The entry points among which a name without a colon is looked up."""
@@ -104,9 +105,9 @@ def load(spec: str, where: str) -> Callable[[Actions, dict[str, Any]], Strategy]
             module = _from_file((Path(where).parent / place).resolve())
         else:
             module = importlib.import_module(place)
-    except (ImportError, OSError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
         raise ConfigError(
-            f"{where}: strategy.load = {spec!r}: {error}",
+            f"{where}: strategy.load = {spec!r}: {_said(error)}",
             hint="name an importable module, or a .py file beside the configuration",
         ) from error
     made = getattr(module, name, None)
@@ -116,6 +117,28 @@ def load(spec: str, where: str) -> Callable[[Actions, dict[str, Any]], Strategy]
             hint="see docs/strategies.md",
         )
     return cast("Callable[[Actions, dict[str, Any]], Strategy]", made)
+
+
+def make(spec: str, where: str, actions: Actions, options: dict[str, Any]) -> Strategy:
+    """An instance of the class that :func:`load` finds.
+
+    Raises:
+        ConfigError: there is none, or it could not be made.
+    """
+    kind = load(spec, where)
+    try:
+        return kind(actions, options)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"{where}: strategy {spec!r} could not be made: {_said(error)}",
+            hint="it is called with what it may do and with strategy.options",
+        ) from error
+
+
+def _said(error: BaseException) -> str:
+    """What a user's code raised, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
 
 
 def _entry_point(name: str, where: str) -> tuple[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from dpdk_bindings import xdp_holder
 from dpdk_bindings._c import address_of, fields, raised
@@ -43,28 +44,25 @@ class AfXdpPort(Port):
         burst: the most frames that one poll() gives (64).
     """
 
+    @classmethod
+    def check(cls, address: PortAddress) -> None:
+        """Raises BindingsError where the address is wrong, whatever interfaces there are."""
+        _settings(address)
+
     def __init__(self, address: PortAddress) -> None:
-        address.refuse_others("queues", "mode", "ring", "busy_poll", "burst")
         self.address = address
-        mode = address.choice("mode", *_MODES)
-        ring = address.number("ring", 1024, 64, 32768)
-        if ring & (ring - 1):
-            raise BindingsError(
-                f"port address {str(address)!r}: ring={ring}", hint="ring is a power of two"
-            )
-        queues = _queues(address)
-        burst = address.number("burst", 64, 1, 4096)
+        chosen = _settings(address)
         interface = ffi.new("char[]", address.target.encode())
-        numbers = ffi.new("uint16_t[]", queues)
+        numbers = ffi.new("uint16_t[]", chosen.queues)
         options = ffi.new(
             "struct dpb_afxdp_options *",
             {
                 "interface": interface,
-                "mode": _MODES[mode],
-                "ring": ring,
+                "mode": _MODES[chosen.mode],
+                "ring": chosen.ring,
                 "queues": numbers,
-                "queue_count": len(queues),
-                "busy_poll": address.choice("busy_poll", "off", "on") == "on",
+                "queue_count": len(chosen.queues),
+                "busy_poll": chosen.busy_poll,
             },
         )
         self._port = ffi.gc(_open_patiently(options, address), lib.dpb_afxdp_free)
@@ -72,7 +70,7 @@ class AfXdpPort(Port):
             address_of(lib.dpb_afxdp_ops()),
             address_of(self._port),
             self._port,
-            burst,
+            chosen.burst,
         )
 
     def add_flow(
@@ -134,6 +132,11 @@ def _open_patiently(options: Any, address: PortAddress) -> Any:
         if error.code not in (errno.EBUSY, errno.EEXIST):
             raise raised(error)
         holder = xdp_holder.find(address.target)
+        if holder is not None and os.getpid() in holder.processes:
+            raise BindingsError(
+                f"interface {address.target!r} has a port of this process already",
+                hint="several endpoints can share it: dpdk_bindings.SharedPort",
+            )
         if holder is not None and not holder.is_dead_ours:
             raise BindingsError(
                 f"interface {address.target!r} carries an XDP program already: {holder}",
@@ -143,6 +146,35 @@ def _open_patiently(options: Any, address: PortAddress) -> Any:
         if time.monotonic() > deadline:
             raise raised(error)
         time.sleep(0.005)
+
+
+class _Settings(NamedTuple):
+    mode: str
+    ring: int
+    queues: list[int]
+    busy_poll: bool
+    burst: int
+
+
+def _settings(address: PortAddress) -> _Settings:
+    address.refuse_others("queues", "mode", "ring", "busy_poll", "burst")
+    if not re.fullmatch(r"[^\s/\0]{1,15}", address.target):
+        raise BindingsError(
+            f'port address {str(address)!r}: interface "{address.target}" is not a name',
+            hint="1 to 15 characters; `ip link` lists the interfaces",
+        )
+    ring = address.number("ring", 1024, 64, 32768)
+    if ring & (ring - 1):
+        raise BindingsError(
+            f"port address {str(address)!r}: ring={ring}", hint="ring is a power of two"
+        )
+    return _Settings(
+        mode=address.choice("mode", *_MODES),
+        ring=ring,
+        queues=_queues(address),
+        busy_poll=address.choice("busy_poll", "off", "on") == "on",
+        burst=address.number("burst", 64, 1, 4096),
+    )
 
 
 def _queues(address: PortAddress) -> list[int]:

@@ -49,6 +49,9 @@ class Backend(Protocol):
     def add_peer(self, address: str, port: int, interface: str | None, ttl: int | None) -> int:
         """Prepares a destination and returns its number."""
 
+    def max_payload(self, peer: int) -> int:
+        """The longest payload, in bytes, that can be sent to that peer now."""
+
     def housekeeping(self) -> None:
         """Follows what the kernel has said since the last call; never blocks."""
 
@@ -111,6 +114,15 @@ class DatagramEndpoint(NativeEndpoint):
         number = self._backend.add_peer(address, port, interface, ttl)
         self._peers = number + 1
         return number
+
+    def max_payload(self, peer: int) -> int:
+        """The longest payload, in bytes, that can be sent to that peer now.
+
+        The route's MTU less the headers over a port, where nothing is fragmented; 0 while there is
+        no route. The buffers' size over kernel sockets.
+        """
+        self._must_be_open()
+        return self._backend.max_payload(peer)
 
     @property
     def gone(self) -> bool:

@@ -105,6 +105,10 @@ class KernelBackend:
             raise BindingsError("an endpoint takes no more peers")
         return number
 
+    def max_payload(self, peer: int) -> int:
+        """What the buffers hold; the kernel fragments what is longer than the MTU."""
+        return self._payload_bytes
+
     @property
     def gone(self) -> bool:
         """Never: sockets stay open, whatever becomes of the interfaces."""

@@ -23,9 +23,11 @@ class PcapPort(Port):
     whoever reads them takes all, or matches them itself.
     """
 
-    def __init__(self, address: PortAddress) -> None:
+    @classmethod
+    def check(cls, address: PortAddress) -> None:
+        """Raises BindingsError where the address is wrong, whatever files there are."""
         address.refuse_others("out", "burst")
-        self.address = address
+        address.number("burst", 64, 1, 4096)
         out = address.options.get("out", "")
         if not (address.target or out):
             raise BindingsError(
@@ -33,6 +35,11 @@ class PcapPort(Port):
             )
         if out and os.path.realpath(out) == os.path.realpath(address.target):
             raise BindingsError(f"port address {str(address)!r} would overwrite what it reads")
+
+    def __init__(self, address: PortAddress) -> None:
+        self.check(address)
+        self.address = address
+        out = address.options.get("out", "")
         error: Any = ffi.new("struct dpb_error *")
         port = lib.dpb_pcap_open(_path(address.target), _path(out), error)
         if port == ffi.NULL:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["FLOW_NONE", "Burst", "Port", "PortAddress", "frame_dtype", "open_port"]
+__all__ = ["FLOW_NONE", "Burst", "Port", "PortAddress", "check_port", "frame_dtype", "open_port"]
 
 FLOW_NONE: int = lib.DPB_FLOW_NONE
 """The flow of a frame whose port does not tell flows apart: match it yourself."""
@@ -167,17 +167,8 @@ def open_port(address: str) -> Port:
     Raises:
         BindingsError: with what was wrong and what to do.
     """
-    from dpdk_bindings.afxdp import AfXdpPort
-    from dpdk_bindings.pcap import PcapPort
-
     parsed = PortAddress.parse(address)
-    backends: dict[str, Any] = {"afxdp": AfXdpPort, "pcap": PcapPort}
-    if parsed.backend not in backends:
-        raise BindingsError(
-            f"port address {address!r}: no backend {parsed.backend!r}",
-            hint=f"there are: {', '.join(backends)}",
-        )
-    port: Port = backends[parsed.backend](parsed)
+    port: Port = _backend(parsed)(parsed)
     return port
 
 
@@ -195,6 +186,29 @@ def opened_port(via: str | Port, kind: str) -> Port:
             hint='there are "kernel" and ports, like "afxdp:eth1"',
         )
     return open_port(via)
+
+
+def check_port(address: str) -> None:
+    """Checks a port's address without opening anything.
+
+    Raises:
+        BindingsError: with what is wrong; whether there is such an interface or file is not seen.
+    """
+    parsed = PortAddress.parse(address)
+    _backend(parsed).check(parsed)
+
+
+def _backend(address: PortAddress) -> Any:
+    from dpdk_bindings.afxdp import AfXdpPort
+    from dpdk_bindings.pcap import PcapPort
+
+    backends = {"afxdp": AfXdpPort, "pcap": PcapPort}
+    if address.backend not in backends:
+        raise BindingsError(
+            f"port address {str(address)!r}: no backend {address.backend!r}",
+            hint=f"there are: {', '.join(backends)}",
+        )
+    return backends[address.backend]
 
 
 def frame_dtype() -> dict[str, list[Any]]:

@@ -28,6 +28,7 @@ _REASONS = {
     if value not in (lib.DPB_REJECT_NONE, lib.DPB_REJECTS) and "TCP" not in name
 }
 _DEFAULT_TTL = 64
+_IP4_UDP, _IP6_UDP = 20 + 8, 40 + 8  # bytes of headers
 _MULTICAST_TTL = 1
 _CAPTURED_SOURCE_PORT = 9  # discard: nobody answers a capture
 
@@ -136,6 +137,11 @@ class PortBackend:
         for number, peer in enumerate(self._peers) if changed else ():
             if peer.destination in changed:
                 self._apply(number)
+
+    def max_payload(self, peer: int) -> int:
+        """What the way to that peer takes in one datagram."""
+        way = self._router[self._peers[peer].destination]
+        return max(0, way.mtu - (_IP4_UDP if way.address.version == 4 else _IP6_UDP))
 
     @property
     def gone(self) -> bool:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 
 from appliance.demo.stage import Show, play
+from appliance.demo.traffic import LEAST
 from appliance.output import add_output_argument
+from barewire.errors import BarewireError
 
 __all__ = ["add_arguments", "run"]
 
@@ -29,6 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plays the demo; 0 if nothing was lost."""
+    if args.messages < LEAST:
+        raise BarewireError(
+            f"--messages {args.messages}", hint=f"at least {LEAST}: the block has its place"
+        )
+    if not 1 <= args.rate <= 1e6:
+        raise BarewireError(f"--rate {args.rate:g}", hint="1 to 1000000 messages a second")
+    if not 0 <= args.loss <= 50:
+        raise BarewireError(f"--loss {args.loss:g}", hint="0 to 50 per cent of each line")
     show = Show(
         messages=args.messages,
         rate=args.rate,

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from rich.markup import escape
 from rich.table import Table
 
 from appliance.envelope_files import FORMATS, read_envelopes
@@ -32,6 +33,7 @@ from appliance.output import add_output_argument, console, print_json
 from appliance.places import Place
 from appliance.publisher import Publisher, PublisherConfig, PublisherSummary
 from barewire.errors import BarewireError
+from barewire.mempool.decoder import Decoder, Rules
 
 _PROGRESS_NS = 250_000_000
 
@@ -62,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Publishes the file; 0 when all of it was sent, 1 when it was stopped or something was not."""
+    _check(args)
     lines = [Place.argument(text) for text in (args.line_a, args.line_b) if text]
     config = PublisherConfig(
         lines=tuple(lines),
@@ -80,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     envelopes = read_envelopes(args.file, args.format)
-    if args.count is not None and args.count < 1:
-        raise BarewireError(f"--count {args.count}", hint="1 or more transactions")
+    _warn_of_refused(envelopes)
     total = len(envelopes) if args.count is None else args.count
     source: Iterable[bytes] = itertools.islice(itertools.cycle(envelopes), total)
     with Publisher(config, source) as publisher, _interrupts() as interrupted:
@@ -97,6 +99,31 @@ def run(args: argparse.Namespace) -> int:
         _show(summary)
     complete = summary.transactions == total and not any(line.unsent for line in summary.lines)
     return 0 if complete else 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not (args.rate == 0 or 1e-3 <= args.rate <= 1e9):
+        raise BarewireError(f"--rate {args.rate:g}", hint="0.001 to 1e9 a second, or 0: no pause")
+    if not 0 <= args.linger <= 86_400:
+        raise BarewireError(f"--linger {args.linger:g}", hint="0 to 86400 seconds")
+    if args.ttl is not None and not 1 <= args.ttl <= 255:
+        raise BarewireError(f"--ttl {args.ttl}", hint="1 to 255")
+    if args.count is not None and args.count < 1:
+        raise BarewireError(f"--count {args.count}", hint="1 or more transactions")
+
+
+def _warn_of_refused(envelopes: list[bytes]) -> None:
+    """Says how many no decoder of ours would take: they are published all the same."""
+    decoder = Decoder(Rules.preset("osaka", 0))
+    for at in range(0, len(envelopes), 64):
+        decoder.decode_burst(envelopes[at : at + 64])
+    refused = {name: kept.count for name, kept in decoder.refusals().items() if kept.count}
+    if refused:
+        causes = ", ".join(f"{name} {count:,}" for name, count in refused.items())
+        sys.stderr.write(
+            f"{sum(refused.values()):,} of {len(envelopes):,} are no transactions that the "
+            f"appliance takes: {causes}\n"
+        )
 
 
 def _fraction(name: str, text: str) -> float:
@@ -164,7 +191,7 @@ def _show(summary: PublisherSummary) -> None:
         table.add_column(column, justify="left" if column == "line" else "right")
     for line in summary.lines:
         figures = (line.sent, line.lost_on_purpose, line.duplicated, line.reordered, line.unsent)
-        table.add_row(line.place, *(f"{figure:,}" for figure in figures))
+        table.add_row(escape(line.place), *(f"{figure:,}" for figure in figures))
     console.print(table)
     console.print(
         f"requests {summary.requests:,}, answered {summary.answered:,}, "

@@ -63,7 +63,8 @@ def play(show: Show) -> int:
     Raises:
         BarewireError: one of the two sides could not start, or died.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a lost terminal leaves nothing behind either
+        signal.signal(number, lambda *_, number=number: sys.exit(128 + number))
     with _place(show) as place, tempfile.TemporaryDirectory(prefix="barewire-demo-") as folder:
         watched = _perform(show, place, Path(folder))
     if show.as_json:

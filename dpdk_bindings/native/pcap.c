@@ -29,6 +29,7 @@ struct record {
 struct dpb_pcap {
     const uint8_t *in;   /* mapped; NULL without input */
     size_t in_size, at;  /* `at`: the next record */
+    int in_fd;           /* -1 without input */
     bool swapped, microseconds, closed;
     int out_fd;          /* -1 without output */
     uint8_t *out;        /* records not yet written */
@@ -42,12 +43,24 @@ static uint32_t order(const struct dpb_pcap *p, uint32_t value)
     return p->swapped ? __builtin_bswap32(value) : value;
 }
 
+/* A file that was made shorter has lost the pages behind its end, and to touch one is a SIGBUS:
+ * nothing more is read from it. */
+static bool shrunk(const struct dpb_pcap *p)
+{
+    struct stat about;
+    return fstat(p->in_fd, &about) < 0 || (size_t)about.st_size < p->in_size;
+}
+
 static int pcap_poll(void *port, struct dpb_frame *out, int max)
 {
     struct dpb_pcap *p = port;
     if (p->closed)
         return -EBADF;
     int n = 0;
+    if (p->at < p->in_size && shrunk(p)) {
+        p->stats.rx_bad_record = 1;
+        p->at = p->in_size;
+    }
     for (; n < max && p->at < p->in_size; n++) {
         struct record record;
         size_t left = p->in_size - p->at;
@@ -189,7 +202,7 @@ static int read_file_header(struct dpb_pcap *p, const char *path, struct dpb_err
 
 static int open_in(struct dpb_pcap *p, const char *path, struct dpb_error *error)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
     struct stat about;
     if (fd < 0 || fstat(fd, &about) < 0) {
         int code = errno;
@@ -197,11 +210,19 @@ static int open_in(struct dpb_pcap *p, const char *path, struct dpb_error *error
             close(fd);
         return dpb_fail(error, code, "opening \"%s\"", path);
     }
+    if (!S_ISREG(about.st_mode)) {
+        close(fd);
+        dpb_fail(error, EINVAL, "\"%s\" is no regular file", path);
+        dpb_hint(error, "write the capture to a file first");
+        return -EINVAL;
+    }
     void *map = about.st_size ? mmap(NULL, about.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
     int code = errno;
-    close(fd);
-    if (map == MAP_FAILED)
+    if (map == MAP_FAILED) {
+        close(fd);
         return dpb_fail(error, code, "mapping \"%s\"", path);
+    }
+    p->in_fd = fd;
     p->in = map;
     p->in_size = about.st_size;
     return read_file_header(p, path, error);
@@ -230,7 +251,7 @@ struct dpb_pcap *dpb_pcap_open(const char *in, const char *out, struct dpb_error
         dpb_fail(error, ENOMEM, "opening a capture");
         return NULL;
     }
-    p->out_fd = -1;
+    p->out_fd = p->in_fd = -1;
     if ((in && open_in(p, in, error) < 0) || (out && open_out(p, out, error) < 0)) {
         dpb_pcap_free(p);
         return NULL;
@@ -267,6 +288,8 @@ void dpb_pcap_free(struct dpb_pcap *p)
     dpb_pcap_close(p);
     if (p->in)
         munmap((void *)p->in, p->in_size);
+    if (p->in_fd >= 0)
+        close(p->in_fd);
     free(p->out);
     free(p);
 }

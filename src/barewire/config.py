@@ -47,6 +47,8 @@ def load(path: Path, kind: type[T]) -> T:
         ConfigError: the file cannot be read, is not TOML, or holds a value that `kind` refuses.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: not a file", hint="name a readable file")
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint="name a readable file") from error
@@ -54,6 +56,8 @@ def load(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}", hint="see https://toml.io") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: tables inside tables without end") from None
     return convert(data, kind, where=str(path))
 
 

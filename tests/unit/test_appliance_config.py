@@ -35,13 +35,13 @@ unjournalled = true
 
 
 @pytest.fixture
-def check(tmp_path, capsys):
+def check(tmp_path, capfd):
     def answer(text: str, payload: str = "00ff") -> tuple[int, str]:
         (tmp_path / "answer.hex").write_text(payload)
         path = tmp_path / "appliance.toml"
         path.write_text(text)
         status = main(["run", "--config", str(path), "--check"])
-        said = capsys.readouterr()
+        said = capfd.readouterr()
         return status, said.out + said.err
 
     return answer
@@ -53,9 +53,9 @@ def test_a_good_configuration(check):
     assert "good" in said
 
 
-def test_the_example_is_good(capsys):
+def test_the_example_is_good(capfd):
     status = main(["run", "--config", str(ROOT / "examples/appliance.toml"), "--check"])
-    assert status == 0, capsys.readouterr().err
+    assert status == 0, capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,18 @@ def test_the_example_is_good(capsys):
         ("[[destination]]", '[[source]]\nname = "site"\nlines = ["[::1]:1"]\n[[destination]]',
          ["source[1].name", "used twice"]),
         ("[fire]", "[fire", ["appliance.toml"]),
+        ("[fire]", "[core]\ncpu = 99999\n[fire]", ["core.cpu", "99999"]),
+        ("[[source]]", "statistics_every_s = inf\n[[source]]", ["statistics_every_s"]),
+        ("expires_after_ms = 1000", "expires_after_ms = 999999999999999999", ["expires_after_ms"]),
+        ("unjournalled = true", f"unjournalled = true\nmax_total = {10**30}", ["max_total"]),
+        ('name = "site"', 'name = "site\\n"', ["source[0].name"]),
+        ('name = "site"', 'name = "site"\nvia = "afxdp:veth0?mode=fast"', ["mode=fast"]),
+        ('name = "site"', 'name = "site"\nvia = "afxdp:veth0?quick=yes"', ["quick=yes"]),
+        ('name = "site"', 'name = "site"\nvia = "afxdp:a\\u0000b"', ["source[0].via"]),
+        ('["127.0.0.1:19001"]', '["127.0.0.1:9", "127.0.0.1:9"]', ["lines[1]", "lines[0]"]),
+        ('["127.0.0.1:19001"]', '["127.0.0.1:0"]', ["lines[0]", "port 0"]),
+        ("127.0.0.1:7000", "127.0.0.1:0", ["destination[0].address", "port 0"]),
+        ('["127.0.0.1:19001"]', '["0.0.0.0:9"]\nvia = "afxdp:eth1"', ["lines[0]", "0.0.0.0"]),
     ],
 )  # fmt: skip
 def test_an_error_names_the_key_the_value_and_what_is_allowed(check, before, after, words):
@@ -97,6 +109,39 @@ def test_a_payload_that_is_no_hexadecimal(check, payload):
     assert "'answer'" in said
 
 
-def test_a_file_that_is_not_there(capsys):
+def test_a_payload_longer_than_a_datagram(check):
+    status, said = check(GOOD, "00" * 70_000)
+    assert status == 2
+    assert "70000 bytes" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import sys\nsys.exit(7)", ["SystemExit", "strategy.py:2"]),
+        ("1 / 0", ["ZeroDivisionError", "strategy.py:1"]),
+        ("class X: pass", ["no class X with on_match"]),
+    ],
+)
+def test_a_strategy_that_cannot_be_loaded(check, tmp_path, code, words):
+    (tmp_path / "strategy.py").write_text(code)
+    status, said = check(GOOD + '[strategy]\nload = "strategy.py:X"\n')
+    assert status == 2
+    for word in words:
+        assert word in said, said
+
+
+def test_what_is_no_file_is_not_read(capfd):
+    assert main(["run", "--config", "/dev/zero"]) == 2
+    assert "not a file" in capfd.readouterr().err
+
+
+def test_tables_in_tables_without_end(check):
+    status, said = check("x = " + "[" * 100_000)
+    assert status == 2
+    assert "appliance.toml" in said
+
+
+def test_a_file_that_is_not_there(capfd):
     assert main(["run", "--config", "/nonexistent/appliance.toml"]) == 2
-    assert "/nonexistent/appliance.toml" in capsys.readouterr().err
+    assert "/nonexistent/appliance.toml" in capfd.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import struct
 import time
 from pathlib import Path
@@ -311,6 +312,24 @@ def member_poll(member: Any) -> list[int]:
     got = [frames[i].len for i in range(n)]
     member.ops.release(member.port, frames, n)
     return got
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    """Its pages are gone, and touching one would be the end of the process."""
+    path = tmp_path / "in.pcap"
+    write(path, some(1200))
+    with open_port(f"pcap:{path}") as port:
+        port.poll().release()
+        os.truncate(path, 24)
+        assert not port.poll()
+        assert port.exhausted
+        assert port.stats()["rx_bad_record"] == 1
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BindingsError, match="no regular file"):
+        open_port(f"pcap:{tmp_path}/fifo")
 
 
 def test_members_of_a_shared_port_get_their_own(tmp_path: Path) -> None:

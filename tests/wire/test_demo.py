@@ -75,6 +75,24 @@ def test_without_root_it_says_what_is_missing_and_runs_over_kernel_sockets():
     assert "needs root" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--messages", "0"], "--messages 0"),
+        (["--messages", "60"], "at least"),
+        (["--loss", "nan"], "--loss nan"),
+        (["--loss", "-1"], "--loss -1"),
+        (["--rate", "nan"], "--rate nan"),
+        (["--rate", "-1"], "--rate -1"),
+    ],
+)
+def test_numbers_that_make_no_demo_are_refused_at_once(words, said):
+    done = subprocess.run([*DEMO, *words], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def _left_of(pid: int) -> list[Path]:
     return list(RUN.glob(f"{PREFIX}-{pid}-*"))
 

@@ -16,7 +16,16 @@ from typing import Any, Self
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 
-__all__ = ["EVENTS_KEPT", "OUTCOMES", "STATES", "Caps", "ShotBook", "ShotEvent", "ShotStatus"]
+__all__ = [
+    "EVENTS_KEPT",
+    "OUTCOMES",
+    "PAYLOAD_BYTES",
+    "STATES",
+    "Caps",
+    "ShotBook",
+    "ShotEvent",
+    "ShotStatus",
+]
 
 OUTCOMES: tuple[str, ...] = (
     "fired",
@@ -45,6 +54,10 @@ EVENTS_KEPT: int = lib.BW_SHOT_EVENTS
 assert len(OUTCOMES) == lib.BW_SHOT_OUTCOMES
 
 _U256 = 2**256 - 1
+
+
+PAYLOAD_BYTES: int = lib.BW_SHOT_BYTES
+"""The longest payload of a shot: what a datagram carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +257,7 @@ class ShotBook:
         Raises:
             BarewireError: it is armed, its group has fired, or a value is out of range.
         """
-        _within("payload bytes", len(payload), 1, lib.BW_SHOT_BYTES)
+        _within("payload bytes", len(payload), 1, PAYLOAD_BYTES)
         _within("peers", len(peers), 1, lib.BW_SHOT_PEERS)
         for peer in peers:
             _within("peer", peer, 0, 2**31 - 1)
