@@ -252,6 +252,11 @@ static void put_mark(struct entry *c) {
 
 static err_t on_recv(void *argument, struct tcp_pcb *pcb, struct pbuf *p, err_t error) {
     struct entry *c = argument;
+    if (c->peer_ended) { /* lwIP takes bytes behind the last one too */
+        if (p)
+            pbuf_free(p);
+        return ERR_OK;
+    }
     c->face.readable = 1;
     if (!p) {
         c->peer_ended = true;
@@ -439,9 +444,14 @@ static void watch(struct entry *c, uint64_t now) {
 
 static void tick(uint64_t now) {
     stack.ticked_mono_ns = now;
-    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next) {
         if (pcb->rto < LEAST_RTO)
             pcb->rto = LEAST_RTO;
+        /* A peer that acknowledges bytes which went back to be sent again leaves the timer of a
+         * closed window running without anything to send: lwIP would abort() the process. */
+        if (pcb->persist_backoff && (!pcb->unsent || pcb->unacked))
+            pcb->persist_backoff = pcb->persist_cnt = 0;
+    }
     tcp_tmr();
 }
 

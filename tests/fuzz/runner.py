@@ -17,6 +17,7 @@ INCLUDES = [
     "dpdk_bindings/include",
     "dpdk_bindings/include/dpdk_bindings",
     "dpdk_bindings/native",
+    "dpdk_bindings/lwip",
     "src/barewire/native",
 ]
 SANITIZERS = "address,undefined"
@@ -32,6 +33,7 @@ class Fuzzer:
     sources: tuple[Path, ...]
     runs: int
     max_len: int
+    flags: tuple[str, ...]
 
     @property
     def corpus(self) -> Path:
@@ -47,11 +49,12 @@ def fuzzers() -> list[Fuzzer]:
 def _read(path: Path) -> Fuzzer:
     comment = re.match(r"(?://.*\n)*", path.read_text())
     assert comment
-    said = dict(re.findall(r"^// (sources|runs|max_len): *(.*)$", comment[0], re.MULTILINE))
+    said = dict(re.findall(r"^// (sources|flags|runs|max_len): *(.*)$", comment[0], re.MULTILINE))
     sources = [file for pattern in said["sources"].split() for file in sorted(ROOT.glob(pattern))]
     assert sources, f"{path.name}: its sources line names no file that exists"
     runs, max_len = int(said.get("runs", 1_000_000)), int(said.get("max_len", 4096))
-    return Fuzzer(path.stem[5:], path, tuple(sources), runs, max_len)
+    flags = tuple(said.get("flags", "").split())
+    return Fuzzer(path.stem[5:], path, tuple(sources), runs, max_len, flags)
 
 
 def build(fuzzer: Fuzzer, *, libfuzzer: bool) -> Path:
@@ -63,7 +66,7 @@ def build(fuzzer: Fuzzer, *, libfuzzer: bool) -> Path:
         compiler = ["gcc", f"-fsanitize={SANITIZERS}"]
         own.append(HERE / "replay.c")
     command = [*compiler, *COMMON, *(f"-I{ROOT / folder}" for folder in INCLUDES)]
-    material = hashlib.sha256(" ".join(command).encode())
+    material = hashlib.sha256(" ".join([*command, *fuzzer.flags]).encode())
     for file in sorted({*own, *(h for folder in INCLUDES for h in (ROOT / folder).glob("*.h"))}):
         material.update(file.read_bytes())
     program = CACHE / f"{fuzzer.name}-{compiler[0]}-{material.hexdigest()[:16]}"
@@ -72,9 +75,10 @@ def build(fuzzer: Fuzzer, *, libfuzzer: bool) -> Path:
         for stale in CACHE.glob(f"{fuzzer.name}-{compiler[0]}-*"):
             stale.unlink()
         done = subprocess.run(
-            [*command, *map(str, own), "-ldl", "-lpthread", "-o", str(program)],
+            [*command, *map(str, own), *fuzzer.flags, "-ldl", "-lpthread", "-o", str(program)],
             capture_output=True,
             text=True,
+            cwd=ROOT,
         )
         assert done.returncode == 0, f"{fuzzer.name} does not compile:\n{done.stderr}"
     return program
