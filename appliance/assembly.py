@@ -231,7 +231,10 @@ class Appliance:
                 receiver = MoldReceiver(MoldConfig(lines=len(source.lines), ask=peer is not None))
             lines = [RETRANSMISSION] if source.retransmit is not None else []
             lines += range(len(source.lines))
-            feeds.append(Feed(source.name, endpoint, receiver, lines, peer, source.trusted))
+            heard = [publisher.text for publisher in source.publishers]
+            if heard and source.retransmit is not None:
+                heard.append(source.retransmit.address)
+            feeds.append(Feed(source.name, endpoint, receiver, lines, peer, source.trusted, heard))
         return feeds
 
     def _open_endpoint(self, source: Source) -> tuple[Any, int | None]:

@@ -23,6 +23,7 @@
     via = "afxdp:eth1"                       # or "kernel"
     lines = ["239.1.1.1:9000@eth1", "239.1.1.2:9000@eth1"]
     retransmit = "10.0.0.1:9100"             # who answers for what both lines lost
+    publishers = ["10.0.0.1"]                # who may send it; without them, anyone
     trusted = true                           # its transactions may fire unchecked
 
     [[source]]
@@ -92,6 +93,7 @@ from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.port import check_port
 
 __all__ = [
+    "Address",
     "Amount",
     "Chain",
     "Config",
@@ -184,6 +186,23 @@ class Url:
         return self.text
 
 
+class Address:
+    """An IP address."""
+
+    allowed: ClassVar[str] = "an IPv4 or IPv6 address, such as '192.0.2.1'"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Reads an address; raises ValueError for what is none."""
+        return cls(str(ip_address(text)))
+
+    def __str__(self) -> str:
+        return self.text
+
+
 Stage = Literal["receive", "feed", "decode", "trigger"]
 
 
@@ -215,7 +234,8 @@ class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     Or a stream: a node or a gateway at a ``ws://``, ``wss://`` or ``ipc://`` URL, and what to
     `subscribe` to there. `headers_file` holds ``Name: value`` lines for the handshake (credentials,
     so mode 0600), `ca_file` the authorities that may vouch for a ``wss://`` server. `fallback` is
-    what to use where `via` cannot be had; without it that is an error.
+    what to use where `via` cannot be had; without it that is an error. `publishers` are the
+    addresses that a feed is heard from, and who retransmits; without any, anyone is.
     """
 
     name: _Name
@@ -225,6 +245,7 @@ class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     via: Via = Via("kernel")
     retransmit: Place | None = None
     trusted: bool = False
+    publishers: Annotated[list[Address], Meta(max_length=7)] = []
     subscribe: Literal["bodies", "hashes", "bloxroute"] = "bodies"
     fallback: Via | None = None
     headers_file: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from barewire._native import ffi, lib
@@ -43,6 +44,7 @@ class Feed:
             `RETRANSMISSION`, or `NO_LINE`.
         request_peer: the endpoint's peer that retransmits, or None.
         trusted: its transactions may fire shots without their signature having been checked.
+        publishers: IP addresses that are heard, at most 8; anyone where there are none.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Feed:
     lines: Sequence[int]
     request_peer: int | None = None
     trusted: bool = False
+    publishers: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,16 @@ class Pump:
         source.request_peer = -1 if feed.request_peer is None else feed.request_peer
         source.number = number
         source.trusted = feed.trusted
+        if len(feed.publishers) > lib.BW_PUMP_PUBLISHERS:
+            raise BarewireError(
+                f"source {feed.name}: {len(feed.publishers)} publishers",
+                hint=f"at most {lib.BW_PUMP_PUBLISHERS}",
+            )
+        source.publishers = len(feed.publishers)
+        for publisher, address in zip(source.publisher, feed.publishers, strict=False):
+            ip = ip_address(address)
+            publisher.family = ip.version
+            ffi.memmove(publisher.address, ip.packed, len(ip.packed))
         for channel in range(lib.BW_PUMP_CHANNELS):
             source.line[channel] = feed.lines[channel] if channel < len(feed.lines) else NO_LINE
 

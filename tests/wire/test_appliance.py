@@ -193,6 +193,33 @@ def test_a_shot_too_long_for_its_way_is_refused_at_the_start(pair, tmp_path):
     rig.__exit__()
 
 
+@pytest.mark.parametrize("via", ["kernel", "afxdp:veth0"])
+def test_only_publishers_are_heard(pair, tmp_path, traffic, via):
+    messages = traffic[0]
+    with Rig(pair, tmp_path, via=via) as rig:
+        rig.kill()
+        written = rig.config.read_text()
+        rig.config.write_text(
+            written.replace("trusted = true", f'trusted = true\npublishers = ["{pair.a.ip4}"]')
+        )
+        pair.a.run("ip", "addr", "add", "10.55.0.66/24", "dev", pair.a.interface)
+        rig.start()
+        with pair.a, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.bind(("10.55.0.66", 0))
+            stranger.setsockopt(
+                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.55.0.66")
+            )
+            forged = MoldPublisher("EVIL")
+            for datagram in forged.pack(messages[:50]):
+                stranger.sendto(datagram, rig.lines[0])
+        rig.publish(messages)
+        rig.settle()
+        stopped = rig.stop()
+        pair.a.run("ip", "addr", "del", "10.55.0.66/24", "dev", pair.a.interface)
+    check_complete(stopped, traffic)
+    assert stopped.summary["pump"]["strangers"] > 0
+
+
 def test_garbage_on_the_feed_is_counted_and_nothing_else(pair, tmp_path, traffic):
     messages = traffic[0]
     with Rig(pair, tmp_path) as rig:

@@ -49,6 +49,7 @@
 #define BW_PUMP_MESSAGES 256   /* transactions in one turn */
 #define BW_PUMP_NO_LINE 0xff   /* a channel that carries no copy of the feed */
 #define BW_PUMP_OUTBOXES 3     /* cores that one with RECEIVE sends for */
+#define BW_PUMP_PUBLISHERS 8   /* that one source listens to */
 
 /* The stages of the path, in its order. */
 enum bw_stage {
@@ -56,6 +57,12 @@ enum bw_stage {
     BW_STAGE_FEED = 1,
     BW_STAGE_DECODE = 2,
     BW_STAGE_TRIGGER = 3,
+};
+
+/* Who may send a feed: an address as in struct dpb_datagram. */
+struct bw_pump_publisher {
+    uint8_t family;                     /* 4 or 6 */
+    uint8_t address[16];
 };
 
 /* One feed: an endpoint whose channels are the lines of one MoldUDP64 sequence. Without RECEIVE
@@ -67,7 +74,8 @@ struct bw_pump_source {
     int32_t request_peer;               /* who retransmits, a peer of `in`; -1: nobody */
     uint16_t number;                    /* tx.source */
     uint8_t trusted;                    /* 1: its transactions may fire without a checked sender */
-    uint8_t reserved;
+    uint8_t publishers;                 /* how many there are of: */
+    struct bw_pump_publisher publisher[BW_PUMP_PUBLISHERS]; /* heard; all others with 0 of them */
     uint8_t line[BW_PUMP_CHANNELS];     /* of each channel: its line, BW_MOLD_RETRANSMISSION, or
                                          * BW_PUMP_NO_LINE */
 };
@@ -122,6 +130,7 @@ struct bw_pump_stats {
     uint64_t recovered_senders;         /* signatures checked before something could fire or match */
     uint64_t bad_signatures;            /*   of which no sender could be recovered */
     uint64_t requests;                  /* for retransmission, sent */
+    uint64_t strangers;                 /* datagrams of others than the publishers, not looked at */
     uint64_t requests_unsent;           /*   and not: no room, or no next hop yet */
     uint64_t handed_on;                 /* to the core behind */
     uint64_t not_handed_on;             /*   and not: longer than the ring takes */

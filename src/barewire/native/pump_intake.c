@@ -15,6 +15,22 @@ void bw_intake_give_back(struct bw_pump *p, struct intake *in) {
     in->count = in->next = in->more = 0;
 }
 
+/* Datagrams of others than the publishers lose their channel: no feed takes them. Sources can be
+ * forged, so this keeps mistakes out, and whoever cannot forge one. */
+static void turn_strangers_away(struct bw_pump *p, struct intake *in) {
+    for (int d = 0; d < in->count; d++) {
+        int welcome = 0;
+        for (uint32_t i = 0; i < in->with.publishers && !welcome; i++)
+            welcome = in->burst[d].family == in->with.publisher[i].family &&
+                      !memcmp(in->burst[d].source, in->with.publisher[i].address,
+                              in->burst[d].family == 4 ? 4 : 16);
+        if (!welcome) {
+            in->burst[d].channel = BW_PUMP_NO_LINE;
+            p->stats.strangers++;
+        }
+    }
+}
+
 int bw_intake_receive(struct bw_pump *p) {
     int waiting = 0;
     for (uint32_t i = 0; i < p->with.sources; i++) {
@@ -26,6 +42,7 @@ int bw_intake_receive(struct bw_pump *p) {
             if (in->count < 0) in->count = 0; /* the endpoint has counted why */
             if (in->count) {
                 in->fresh = 1;
+                if (in->with.publishers) turn_strangers_away(p, in);
                 in->received_mono_ns = bw_pump_step(p);
             }
         }
