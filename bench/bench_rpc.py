@@ -421,7 +421,7 @@ def main() -> None:
         "--fault", choices=(*FAULTS, "all", "none"), default="all", help="run only this fault"
     )
     parser.add_argument("--seconds", type=float, default=30, help="how long a fault lasts")
-    parser.add_argument("--calls", type=int, default=100, help="calls of a row in a round")
+    parser.add_argument("--calls", type=int, default=50, help="calls of a row in a round")
     parser.add_argument("--alone", action="store_true", help="faults without the peers")
     options = parser.parse_args()
     gc.freeze()
