@@ -1,5 +1,5 @@
 // sources: src/barewire/native/txfeed.c src/barewire/native/txjson.c src/barewire/native/jsontext.c src/barewire/native/wsframe.c src/barewire/native/decode.c src/barewire/native/sha256.c src/barewire/native/keccak*.c
-// runs: 5000000
+// runs: 2000000
 // max_len: 8192
 //
 // Any bytes as the JSON of a subscription: as one message, as a transaction object alone, as the
