@@ -20,7 +20,7 @@ from appliance.config import Config, Core, Shot, Source
 from appliance.desk import Desk, Out
 from appliance.joints import Joints
 from appliance.ledger import Ledger
-from appliance.links import measure_endpoint, measure_feed, measure_rings, measure_senders
+from appliance.links import measure_endpoint, measure_feed, measure_rings
 from appliance.metrics import files
 from appliance.places import Place
 from appliance.sender_pool import SenderPool
@@ -414,8 +414,6 @@ class Appliance:
             if feed.receiver is not None:
                 measure_feed(self.metrics, feed)
         measure_rings(self.metrics, self._joints.before, self._joints.outbox)
-        if self.senders is not None:
-            measure_senders(self.metrics, self.senders)
         if self._ledger is not None:
             self._ledger.write(self.streams, self._mold_stats(), time.monotonic_ns())
         grown = self.metrics.look_at_memory()

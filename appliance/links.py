@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from barewire.mempool.senders import Senders
 from barewire.pump import Feed
 from dpdk_bindings.datagram import DatagramEndpoint
 from dpdk_bindings.metrics import MetricsWriter
 from dpdk_bindings.ring import RingConsumer, RingProducer
 
-__all__ = ["measure_endpoint", "measure_feed", "measure_rings", "measure_senders", "overruns"]
+__all__ = ["measure_endpoint", "measure_feed", "measure_rings", "overruns"]
 
 # Names of DatagramEndpoint.stats(): kernel sockets' and ports'.
 _OVERRUNS = ("rx_kernel_dropped", "port_kernel_rx_ring_full", "port_kernel_rx_dropped")
@@ -65,11 +64,3 @@ def measure_rings(
     if outbox is not None:
         link = metrics.link("outbox")
         link.refused = int(outbox.handle.refused)
-
-
-def measure_senders(metrics: MetricsWriter, senders: Senders) -> None:
-    """Writes down what the sender workers answered, and what could not be asked."""
-    stats = senders.stats()
-    link = metrics.link("senders")
-    link.received, link.refused = stats["recovered"] + stats["nobody"], stats["refused"]
-    link.dropped = stats["strange"]

@@ -5,7 +5,7 @@ from enum import IntEnum
 __all__ = ["METRICS", "SCHEMA", "Counter", "Histogram"]
 
 # Hash of the names and their places.
-SCHEMA = 0x9373E691B34FAA8D
+SCHEMA = 0x4DA8EFF44F941152
 
 
 class Counter(IntEnum):
@@ -22,13 +22,16 @@ class Counter(IntEnum):
     TRANSACTIONS_MATCHED = 8
     SENDERS_RECOVERED = 9
     SIGNATURES_BAD = 10
-    SHOTS_ASKED = 11
-    SHOTS_FIRED = 12
-    DATAGRAMS_SENT = 13
-    SENDS_REFUSED = 14
-    STRATEGY_CALLS = 15
-    STRATEGY_ERRORS = 16
-    STRATEGY_STALLS = 17
+    SENDERS_ASKED = 11
+    SENDERS_ANSWERED = 12
+    SENDERS_UNASKED = 13
+    SHOTS_ASKED = 14
+    SHOTS_FIRED = 15
+    DATAGRAMS_SENT = 16
+    SENDS_REFUSED = 17
+    STRATEGY_CALLS = 18
+    STRATEGY_ERRORS = 19
+    STRATEGY_STALLS = 20
 
 
 class Histogram(IntEnum):
@@ -87,6 +90,18 @@ METRICS: dict[str, tuple[str, str]] = {
     "barewire_signatures_bad_total": (
         "counter",
         "Signatures of which no sender could be recovered",
+    ),
+    "barewire_senders_asked_total": (
+        "counter",
+        "Senders that worker processes were asked for; less those answered: their queue",
+    ),
+    "barewire_senders_answered_total": (
+        "counter",
+        "Answers of worker processes, those that nobody can have signed included",
+    ),
+    "barewire_senders_unasked_total": (
+        "counter",
+        "Senders that no worker could be asked for: its ring is full",
     ),
     "barewire_shots_asked_total": (
         "counter",

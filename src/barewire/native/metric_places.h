@@ -2,7 +2,7 @@
 #ifndef BAREWIRE_METRIC_PLACES_H
 #define BAREWIRE_METRIC_PLACES_H
 
-#define BW_METRICS_SCHEMA 0x9373e691b34faa8du
+#define BW_METRICS_SCHEMA 0x4da8eff44f941152u
 
 enum bw_counter {
     BW_COUNTER_DATAGRAMS_RECEIVED = 0, /* Datagrams taken from the endpoints */
@@ -16,14 +16,17 @@ enum bw_counter {
     BW_COUNTER_TRANSACTIONS_MATCHED = 8, /* Matches of triggers on transactions not seen before */
     BW_COUNTER_SENDERS_RECOVERED = 9, /* Senders recovered from a signature before something could fire */
     BW_COUNTER_SIGNATURES_BAD = 10, /* Signatures of which no sender could be recovered */
-    BW_COUNTER_SHOTS_ASKED = 11, /* Times a trigger asked for its shot */
-    BW_COUNTER_SHOTS_FIRED = 12, /* Shots handed to an endpoint */
-    BW_COUNTER_DATAGRAMS_SENT = 13, /* Datagrams handed to the endpoints */
-    BW_COUNTER_SENDS_REFUSED = 14, /* Sends that were refused: halted, no room, or a full journal */
-    BW_COUNTER_STRATEGY_CALLS = 15, /* Matches handed to the strategy */
-    BW_COUNTER_STRATEGY_ERRORS = 16, /* Exceptions raised by the strategy; sending stops, receiving goes on */
-    BW_COUNTER_STRATEGY_STALLS = 17, /* Calls of the strategy that took longer than they may */
-    BW_COUNTERS = 18,
+    BW_COUNTER_SENDERS_ASKED = 11, /* Senders that worker processes were asked for; less those answered: their queue */
+    BW_COUNTER_SENDERS_ANSWERED = 12, /* Answers of worker processes, those that nobody can have signed included */
+    BW_COUNTER_SENDERS_UNASKED = 13, /* Senders that no worker could be asked for: its ring is full */
+    BW_COUNTER_SHOTS_ASKED = 14, /* Times a trigger asked for its shot */
+    BW_COUNTER_SHOTS_FIRED = 15, /* Shots handed to an endpoint */
+    BW_COUNTER_DATAGRAMS_SENT = 16, /* Datagrams handed to the endpoints */
+    BW_COUNTER_SENDS_REFUSED = 17, /* Sends that were refused: halted, no room, or a full journal */
+    BW_COUNTER_STRATEGY_CALLS = 18, /* Matches handed to the strategy */
+    BW_COUNTER_STRATEGY_ERRORS = 19, /* Exceptions raised by the strategy; sending stops, receiving goes on */
+    BW_COUNTER_STRATEGY_STALLS = 20, /* Calls of the strategy that took longer than they may */
+    BW_COUNTERS = 21,
 };
 
 enum bw_histogram {

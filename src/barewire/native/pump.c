@@ -67,7 +67,7 @@ static void show(const struct bw_pump *p) {
     uint64_t lost = 0;
     for (uint32_t i = 0; i < p->with.sources; i++)
         if (p->intake[i].with.mold) lost += bw_mold_stats(p->intake[i].with.mold)->lost;
-    const uint64_t shown[] = {
+    uint64_t shown[] = {
         [BW_COUNTER_DATAGRAMS_RECEIVED] = s->datagrams,
         [BW_COUNTER_MESSAGES_DELIVERED] = s->messages,
         [BW_COUNTER_MESSAGES_LOST] = lost,
@@ -85,6 +85,12 @@ static void show(const struct bw_pump *p) {
         [BW_COUNTER_SENDS_REFUSED] = s->sends_refused,
     };
     uint64_t *counters = p->with.metrics->counters;
+    if (p->with.senders) {
+        const struct bw_sender_stats *senders = bw_senders_stats(p->with.senders);
+        shown[BW_COUNTER_SENDERS_ASKED] = senders->queued;
+        shown[BW_COUNTER_SENDERS_ANSWERED] = senders->recovered + senders->nobody;
+        shown[BW_COUNTER_SENDERS_UNASKED] = senders->refused;
+    }
     for (unsigned i = 0; i < sizeof shown / sizeof shown[0]; i++)
         __atomic_store_n(&counters[i], shown[i], __ATOMIC_RELAXED);
 }
@@ -135,7 +141,8 @@ int bw_pump_turn(struct bw_pump *p) {
     if (with->triggers) bw_trigger_slot_leave(with->triggers);
     work += offered;
     p->stats.busy_turns += work > 0;
-    if (with->senders) bw_senders_collect(with->senders, p->answered, BURST, p->now);
+    if (with->senders)
+        work += (int)bw_senders_collect(with->senders, p->answered, BURST, p->now);
     if (p->taken)
         bw_judge_settle(p);
     else
