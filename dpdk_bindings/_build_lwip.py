@@ -62,6 +62,7 @@ ffibuilder.set_source(
     ],
     libraries=["lwip"],
     extra_compile_args=["-O3", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-std=gnu11"]
+    + ["-Werror=incompatible-pointer-types", "-Werror=implicit-function-declaration"]
     + ["-fvisibility=hidden"]
     + (["-Werror"] if os.environ.get("BAREWIRE_STRICT") else []),
 )

@@ -6,6 +6,7 @@ fails the test instead, so that nothing passes by being skipped.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
@@ -23,3 +24,9 @@ def requires(have: bool, what: str) -> None:
 def requires_root() -> None:
     """Network namespaces and AF_XDP need root."""
     requires(os.geteuid() == 0, "root (network namespaces, AF_XDP)")
+
+
+def requires_lwip() -> None:
+    """TCP over a port is built only where lwIP is."""
+    have = importlib.util.find_spec("dpdk_bindings._lwip") is not None
+    requires(have, "lwIP (Debian: liblwip-dev, when the package is built)")

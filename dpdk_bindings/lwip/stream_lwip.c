@@ -105,9 +105,12 @@ static void put16(uint8_t *p, uint32_t value) {
 
 /* ---- what lwIP sends ---- */
 
-/* Counts a segment that carries bytes from before the highest sequence number sent. */
+/* Counts a segment that carries bytes from before the highest sequence number sent. lwIP makes
+ * fragments of segments that were queued for a larger MTU: those are not looked at. */
 static void note_sent(struct entry *c, const uint8_t *ip, uint32_t len) {
     uint32_t at = ip[0] >> 4 == 4 ? 20 : 40;
+    if (at == 20 ? get16(ip + 6) & 0x3fff : ip[6] != IP_PROTO_TCP)
+        return;
     const uint8_t *tcp = ip + at;
     uint32_t seq = get32(tcp + TCP_SEQ), header = (uint32_t)(tcp[12] >> 4) * 4;
     uint32_t carried = len - at - header + ((tcp[13] & 3) != 0); /* SYN and FIN count */
@@ -453,6 +456,13 @@ static void tick(uint64_t now) {
             pcb->persist_backoff = pcb->persist_cnt = 0;
     }
     tcp_tmr();
+    /* After a loss lwIP sends one segment of today's size at once, and so never one that was made
+     * for a larger MTU. */
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
+        if (pcb->unsent && pcb->cwnd < pcb->unsent->len) {
+            pcb->cwnd = pcb->unsent->len;
+            tcp_output(pcb);
+        }
 }
 
 static int lwip_poll(void *endpoint) {
@@ -523,6 +533,21 @@ static int lwip_recv(struct dpb_stream *stream, void *into, uint32_t len) {
     return (int)len;
 }
 
+/* Whether lwIP can add to what it has not sent yet. It may not: a segment there can be longer than
+ * what the peer's windows allow by now (first none, then a tiny one) or than the MTU, and lwIP
+ * would then abort() the process. It goes when that segment has left. */
+static bool can_append(const struct tcp_pcb *pcb) {
+    const struct tcp_seg *last = pcb->unsent;
+    if (!last)
+        return true;
+    while (last->next)
+        last = last->next;
+    uint32_t half = pcb->snd_wnd_max / 2;
+    uint32_t most = half && half < pcb->mss ? half : pcb->mss;
+    uint32_t has = last->len + LWIP_TCP_OPT_LENGTH(last->flags);
+    return has <= most && pcb->unsent_oversize <= most - has;
+}
+
 static int lwip_send(struct dpb_stream *stream, const void *bytes, uint32_t len) {
     struct entry *c = (struct entry *)stream;
     if (stream->state == DPB_STREAM_FAILED)
@@ -536,7 +561,8 @@ static int lwip_send(struct dpb_stream *stream, const void *bytes, uint32_t len)
         len = room;
     if (len > UINT16_MAX)
         len = UINT16_MAX;
-    if (!len || tcp_write(c->pcb, bytes, (u16_t)len, TCP_WRITE_FLAG_COPY) != ERR_OK)
+    if (!len || !can_append(c->pcb) ||
+        tcp_write(c->pcb, bytes, (u16_t)len, TCP_WRITE_FLAG_COPY) != ERR_OK)
         return -EAGAIN;
     tcp_output(c->pcb);
     flush(c->endpoint);

@@ -19,7 +19,7 @@ from appliance.lab import Namespace, Pair
 from dpdk_bindings import Connection, StreamEndpoint, StreamState, open_stream
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.errors import BindingsError
-from tests.requires import requires_root
+from tests.requires import requires_lwip, requires_root
 from tests.wire.relay import BadWire
 
 Address = Callable[[Namespace], str]
@@ -43,6 +43,8 @@ def pair() -> Iterator[Pair]:
 
 @pytest.fixture(params=["kernel", "afxdp:veth0"])
 def via(request: pytest.FixtureRequest) -> str:
+    if request.param != "kernel":
+        requires_lwip()
     return request.param
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import select
 import socket
 import sys
 import threading
@@ -27,7 +28,7 @@ from dpdk_bindings import (
     open_port,
     open_stream,
 )
-from tests.requires import requires, requires_root
+from tests.requires import requires_lwip, requires_root
 from tests.wire.test_stream import connected, listening, opened, read, start, to_the_end, until
 
 with warnings.catch_warnings():
@@ -42,10 +43,7 @@ VIA = "afxdp:veth0"
 @pytest.fixture(scope="module", autouse=True)
 def _lwip() -> None:
     requires_root()
-    try:
-        import dpdk_bindings._lwip  # noqa: F401
-    except ImportError:
-        requires(have=False, what="lwIP (Debian: liblwip-dev, when the package is built)")
+    requires_lwip()
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +212,30 @@ def test_a_smaller_mtu_is_followed(pair: Pair) -> None:
                 got = 0
                 while got < 10000:
                     got += len(other.recv(10000))
+            finally:
+                for end in (pair.a, pair.b):
+                    end.run("ip", "link", "set", "veth0", "mtu", "1500")
+
+
+def test_what_was_queued_for_a_larger_mtu_still_arrives(pair: Pair) -> None:
+    with opened(pair.a, VIA) as endpoint, listening(pair.b, pair.b.ip4) as listener:
+        with connected(pair, endpoint, listener) as (connection, other):
+            said = bytes(range(256)) * 20
+            pair.b.run("ip", "link", "set", "veth0", "address", "02:00:00:00:55:78")
+            assert connection.send(said) == len(said)  # nobody takes it
+            try:
+                for end in (pair.a, pair.b):
+                    end.run("ip", "link", "set", "veth0", "mtu", "1300")
+                turns(endpoint, 0.05)
+                pair.b.run("ip", "link", "set", "veth0", "address", pair.b.mac)
+                until(endpoint, lambda: connection.send(b"and more") == 8)
+                got = b""
+                end_s = time.monotonic() + 5
+                while len(got) < len(said) + 8 and time.monotonic() < end_s:
+                    turns(endpoint, 0.01)
+                    if select.select([other], [], [], 0)[0]:
+                        got += other.recv(10000)
+                assert got == said + b"and more", endpoint.stats()
             finally:
                 for end in (pair.a, pair.b):
                     end.run("ip", "link", "set", "veth0", "mtu", "1500")

@@ -14,7 +14,7 @@ import pytest
 from appliance.lab import Pair
 from barewire.feeds.tls import TlsStream, client_context
 from dpdk_bindings import StreamEndpoint, StreamState
-from tests.requires import requires_root
+from tests.requires import requires_lwip, requires_root
 from tests.unit.certificates import Authority
 from tests.wire.test_stream import PATTERN, listening, opened, start
 
@@ -35,6 +35,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(params=["kernel", "afxdp:veth0"])
 def via(request: pytest.FixtureRequest) -> str:
+    if request.param != "kernel":
+        requires_lwip()
     return request.param
 
 
