@@ -136,10 +136,16 @@ def async_keyfile_account_address_dual_type(request, blocking):
     return address if request.param is str else to_bytes(hexstr=address)
 
 
+def mined(w3, number):
+    """`number`, once it is in a block: a busy machine takes its time."""
+    w3.eth.wait_for_transaction_receipt(number)
+    return number
+
+
 @pytest.fixture(scope="session")
 def mined_txn_hash(blocking):
     me = blocking.eth.default_account
-    return blocking.eth.send_transaction({"from": me, "to": me, "value": 1, "gas": 21_000})
+    return mined(blocking, blocking.eth.send_transaction({"from": me, "to": me, "value": 1}))
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +163,7 @@ def async_empty_block(blocking):
 def txn_hash_with_log(blocking, addresses):
     address, abi = addresses["emitter"]
     emitter = blocking.eth.contract(address=address, abi=abi)
-    return emitter.functions.logDouble(which=9, arg0=12345, arg1=54321).transact()
+    return mined(blocking, emitter.functions.logDouble(which=9, arg0=12345, arg1=54321).transact())
 
 
 @pytest.fixture(scope="session")
