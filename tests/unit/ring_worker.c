@@ -44,7 +44,7 @@ static int produce(int fd, struct board *board)
     struct dpb_ring_tx *tx;
     uint32_t previous;
     uint64_t noise = (uint64_t)getpid() * 0x9e3779b97f4a7c15u;
-    int told = 0;
+    int32_t told = 0; /* of whose death: the next one may die before it is seen alive */
     char why[DPB_RING_WHY];
     if (dpb_ring_tx_open(fd, &tx, &previous, why)) {
         fprintf(stderr, "%s\n", why);
@@ -73,10 +73,8 @@ static int produce(int fd, struct board *board)
         struct dpb_ring_seat_status seats[DPB_RING_SEATS];
         if (dpb_ring_seats(&tx->ring, seats) != 1) {
             board->gaps++; /* the journal's seat must stay */
-        } else if (seats[0].alive) {
-            told = 0;
-        } else if (!told) {
-            told = 1;
+        } else if (!seats[0].alive && told != seats[0].pid) {
+            told = seats[0].pid;
             __atomic_add_fetch(&board->consumer_died, 1, __ATOMIC_RELAXED);
         }
         sched_yield();
