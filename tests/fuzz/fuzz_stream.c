@@ -72,7 +72,7 @@ static uint8_t *port_reserve(void *port, uint32_t len) { return len <= ROOM ? se
 static int port_commit(void *port, uint32_t len) {
     struct dpb_tcp tcp;
     insist(dpb_tcp_parse(sent, len, &tcp) == DPB_REJECT_NONE);
-    insist(len <= 14 + 1500);
+    insist(len <= 18 + 1500);
     const uint8_t *p = tcp.ip + tcp.tcp_at;
     uint32_t carried = tcp.ip_len - tcp.tcp_at - (uint32_t)(p[12] >> 4) * 4 + ((p[13] & 3) != 0);
     our_next = get32(p + 4) + carried;
@@ -176,7 +176,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct dpb_tx_route route = {.source = {10, 0, 0, 1}, .dest = {10, 0, 0, 2}};
     route.source_port = 5000;
     route.dest_port = 80;
-    route.vlan = DPB_NO_VLAN;
+    route.vlan = data[0] & 4 ? 7 : DPB_NO_VLAN;
     route.mtu = 1500;
     route.family = 4;
     route.ttl = 64;

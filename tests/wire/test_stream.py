@@ -156,6 +156,24 @@ def test_bytes_go_there_and_back(pair: Pair, via: str, of: Address) -> None:
             assert connection.recv_into(bytearray(1)) == 0
 
 
+def test_a_link_local_address(pair: Pair, via: str) -> None:
+    for end, address in ((pair.a, "fe80::a"), (pair.b, "fe80::b")):
+        end.run("ip", "addr", "replace", f"{address}/64", "dev", "veth0", "nodad")
+    with opened(pair.a, via) as endpoint, pair.b, socket.socket(socket.AF_INET6) as listener:
+        listener.bind(("fe80::b", 0, 0, socket.if_nametoindex("veth0")))
+        listener.listen()
+        port = listener.getsockname()[1]
+        connection = start(pair.a, endpoint, "fe80::b", port, interface="veth0")
+        until(endpoint, lambda: connection.state is not StreamState.CONNECTING)
+        assert connection.state is StreamState.OPEN, connection.why
+        other, _ = listener.accept()
+        with other:
+            connection.send(b"near")
+            assert other.recv(9) == b"near"
+            other.sendall(b"by")
+            assert read(endpoint, connection, 2) == b"by"
+
+
 def test_many_connections_are_told_apart(pair: Pair, via: str) -> None:
     with opened(pair.a, via) as endpoint, listening(pair.b, pair.b.ip4) as listener:
         where = listener.getsockname()
