@@ -5,7 +5,8 @@
 // near the current place (two sessions, three lines and the server), lets time pass, fetches the
 // messages in small portions or abandons them, asks for requests. Beyond what the sanitizers see:
 // messages lie inside their datagram, no number comes twice while the sequence is not begun anew,
-// the window is kept, and every number heard of is delivered, lost or missing.
+// the window is kept, every number heard of is delivered, lost or missing, and losses are counted of
+// confirmed streams only.
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,6 +64,11 @@ static void check(struct bw_mold *m) {
     insist(missing == s->missing);
     insist(s->watermark <= s->next_sequence && s->next_sequence - s->watermark <= WINDOW - 64);
     insist((s->missing == 0) == (s->watermark == s->next_sequence));
+    /* It takes seven datagrams refused, or eight accepted, to confirm a stream. */
+    uint64_t told = s->refused[BW_MOLD_SESSION] + s->refused[BW_MOLD_JUMP];
+    for (int i = 0; i < 3; i++) told += s->line[i].datagrams;
+    insist(!s->lost || told >= 8);
+    insist(s->overflowed <= s->lost && s->displacements <= s->sessions + s->resyncs);
 }
 
 static size_t structured(struct input *in, const struct bw_mold_stats *s, uint8_t *out) {
@@ -116,6 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         } else {
             len = structured(&in, s, built);
         }
+        uint64_t lost = s->lost, displaced = s->displaced;
         uint8_t *datagram = malloc(len);
         if (len) memcpy(datagram, built, len);
         static const uint32_t LINES[8] = {0, 0, 1, 1, 2, 8, 8, 3};
@@ -132,6 +139,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             n = bw_mold_more(m, out, max);
         }
         free(datagram);
+        insist(s->lost >= lost && s->displaced >= displaced);
         check(m);
         struct bw_mold_request request[3];
         if (op & 1) {

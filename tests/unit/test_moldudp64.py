@@ -14,7 +14,9 @@ from barewire.feeds.mold_publisher import MoldPublisher
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 
 SESSION = b"SESSION001"
+OTHER = b"SESSION002"
 MS = 1_000_000
+CONFIRMED = 8  # signs of life of a stream that is believed (docs/decisions/0003)
 
 
 def datagram(sequence: int, *messages: bytes, session: bytes = SESSION, count: int = -1) -> bytes:
@@ -32,6 +34,12 @@ def end(sequence: int, session: bytes = SESSION) -> bytes:
     return datagram(sequence, count=0xFFFF, session=session)
 
 
+def live(receiver: MoldReceiver, sequence: int, now: int, session: bytes = SESSION) -> None:
+    """As many signs of life as confirm a stream."""
+    for _ in range(CONFIRMED):
+        assert receiver.receive(0, heartbeat(sequence, session), now) == []
+
+
 def body(sequence: int) -> bytes:
     return b"message %d" % sequence
 
@@ -43,7 +51,8 @@ def numbers(messages):
 def check_sums(receiver: MoldReceiver, first: int | None = 1) -> None:
     s = receiver.stats()
     if first is not None:
-        assert s["delivered"] + s["lost"] + s["missing"] == s["next_sequence"] - first
+        lost = s["lost"] + s["unconfirmed"] + s["displaced"]
+        assert s["delivered"] + lost + s["missing"] == s["next_sequence"] - first
     lines = s["lines"].values()
     assert sum(line["first"] for line in lines) == s["delivered"]
     assert s["gaps_open"] == len(receiver.open_gaps())
@@ -144,6 +153,7 @@ def test_requests_start_after_the_grace_and_back_off():
         pauses.append(due - at)
         at = due
     assert pauses == [1000, 2000, 4000, 8000, 16000, 32000, 32000]
+    live(r, 6, at)
     s = r.stats()
     assert (s["lost"], s["missing"], s["watermark"]) == (2, 0, 6)
     assert r.due_mono_ns is None
@@ -194,7 +204,9 @@ def test_without_a_server_nothing_is_asked_and_gaps_are_given_up():
     assert r.requests(999) == []
     assert r.stats()["missing"] == 1
     assert r.requests(1000) == []
-    assert r.stats()["lost"] == 1
+    assert (r.stats()["missing"], r.stats()["unconfirmed"], r.stats()["lost"]) == (0, 1, 0)
+    live(r, 4, 1001)
+    assert (r.stats()["missing"], r.stats()["unconfirmed"], r.stats()["lost"]) == (0, 0, 1)
 
 
 def test_late_joiner():
@@ -208,16 +220,21 @@ def test_late_joiner():
     r = MoldReceiver(MoldConfig(start=1, window=128))
     assert numbers(r.receive(0, datagram(10**15, b"x"), 0)) == [10**15]
     s = r.stats()
-    assert (s["lost"], s["missing"]) == (10**15 - 64, 63)
+    assert (s["unconfirmed"], s["lost"], s["missing"]) == (10**15 - 64, 0, 63)
+    live(r, 10**15 + 1, 0)
+    s = r.stats()
+    assert (s["unconfirmed"], s["lost"], s["missing"]) == (0, 10**15 - 64, 63)
+    assert s["overflowed"] == s["lost"]
 
 
 def test_sessions():
     r = MoldReceiver(MoldConfig(silence_ns=1000))
-    other = b"SESSION002"
+    other = OTHER
     r.receive(0, datagram(7, b"x"), 0)
     assert r.receive(0, datagram(1, b"y", session=other), 1) == []
     assert r.stats()["refused"]["session"] == 1
     assert r.samples()["session"] == datagram(1, b"y", session=other)
+    live(r, 8, 1)
     r.receive(0, end(9), 2)
     assert r.stats()["state"] == "ended"
     assert r.stats()["missing"] == 1
@@ -265,20 +282,184 @@ def test_a_publisher_that_began_anew_under_its_old_name_is_followed_after_a_sile
     assert r.stats()["resyncs"] == 1
 
 
-def test_a_jump_needs_a_second_opinion():
+def test_a_jump_is_believed_when_eight_agree():
     r = MoldReceiver(MoldConfig(window=1024))
-    r.receive(0, datagram(1, b"1"), 0)
-    assert r.receive(0, datagram(2**60, b"?"), 1) == []
-    assert numbers(r.receive(0, datagram(2, b"2"), 2)) == [2]
-    assert r.receive(0, datagram(2**61, b"?"), 3) == []
-    assert r.receive(0, datagram(5 * 10**9, b"x"), 4) == []
-    assert numbers(r.receive(0, datagram(5 * 10**9 + 1, b"y"), 5)) == [5 * 10**9 + 1]
+    for n in range(1, 10):
+        r.receive(0, datagram(n, b"x"), 0)
+    far = 5 * 10**9
+    for n in range(far, far + CONFIRMED - 1):
+        assert r.receive(0, datagram(n, b"x"), 1) == []
+    r.receive(1, heartbeat(10), 2)
+    for n in range(far, far + CONFIRMED - 1):
+        assert r.receive(0, datagram(n, b"x"), 3) == []
+    assert r.stats()["lost"] == 0
+    last = far + CONFIRMED - 1
+    assert numbers(r.receive(1, datagram(last, b"x"), 4)) == [last]
     s = r.stats()
-    assert (s["refused"]["jump"], s["resyncs"]) == (3, 1)
+    assert (s["refused"]["jump"], s["resyncs"]) == (2 * CONFIRMED - 2, 1)
     assert s["next_sequence"] - s["watermark"] <= 1024 - 64 + 1
-    assert s["delivered"] + s["lost"] + s["missing"] == 5 * 10**9 + 1
-    # The one that was not believed is in the window, so it can be recovered.
-    assert numbers(r.receive(RETRANSMISSION, datagram(5 * 10**9, b"x"), 6)) == [5 * 10**9]
+    assert s["lost"] == s["overflowed"] > 0
+    check_sums(r)
+    # Those that were not believed are in the window, so they can be recovered.
+    assert numbers(r.receive(RETRANSMISSION, datagram(far, b"x"), 6)) == [far]
+
+
+def test_two_that_agree_on_a_far_number_do_not_make_a_running_feed_deaf():
+    r = MoldReceiver()
+    got = []
+    for n in range(1, 200):
+        got += numbers(r.receive(0, datagram(n, b"x"), n * MS))
+        if n % 40 == 39:
+            assert r.receive(1, datagram(10**12 + n, b"!"), n * MS) == []
+            assert r.receive(1, datagram(10**12 + n + 1, b"!"), n * MS) == []
+    assert got == list(range(1, 200))
+    s = r.stats()
+    assert (s["lost"], s["missing"], s["gaps"], s["resyncs"]) == (0, 0, 0, 0)
+    assert s["refused"]["jump"] == 10
+
+
+@pytest.mark.parametrize("before", [1, 3, 12])
+def test_a_feed_led_astray_comes_back_to_where_it_was(before):
+    """By as many datagrams as are believed; then the publisher's own are as many."""
+    r = MoldReceiver(MoldConfig(grace_ns=0))
+    for n in range(1, before + 1):
+        r.receive(0, datagram(n, b"x"), n)
+    n = 10**12
+    while not r.receive(1, datagram(n, b"!"), before):
+        n += 1
+    assert r.stats()["next_sequence"] == n + 1
+    got = []
+    for n in range(before + 1, before + 20):
+        got += numbers(r.receive(0, datagram(n, b"x"), before))
+    end_ = before + 20
+    first = got[0]
+    assert first - before == (CONFIRMED if before >= CONFIRMED else 2)
+    assert got == list(range(first, end_))
+    assert [(g.first, g.end) for g in r.open_gaps()] == [(before + 1, first)]
+    assert r.stats()["watermark"] == before + 1
+    if before < CONFIRMED:  # neither was believed, so nothing was lost
+        assert r.stats()["lost"] == 0
+
+
+def test_a_false_number_within_the_window_costs_no_message():
+    r = MoldReceiver(MoldConfig(give_up_ns=1000))
+    for n in range(1, 20):
+        r.receive(0, datagram(n, b"x"), n)
+    r.receive(0, heartbeat(200_000), 20)
+    got, at = [], 20
+    for n in range(20, 100):
+        at += 500  # far longer than a gap lasts of which nothing comes
+        got += numbers(r.receive(n % 2, datagram(n, b"x"), at))
+        r.requests(at)
+    assert got == list(range(20, 100))
+    # Nor do more of them push out of the window what the publisher has yet to send.
+    for n in (262_000, 300_000, 500_000):
+        r.receive(0, heartbeat(n), at)
+    assert numbers(r.receive(0, datagram(100, b"x"), at)) == [100]
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        datagram(2**64 - 5, b"g", session=b"\xffgarbage\0\0"),
+        datagram(1, b"g", session=b"\xffgarbage\0\0"),
+        heartbeat(2**64 - 1, session=bytes(10)),
+        datagram(2**63, b"g"),
+        end(2**62, session=OTHER),
+    ],
+)
+def test_garbage_heard_first_does_not_keep_the_feed(start, garbage):
+    r = MoldReceiver(MoldConfig(start=start, grace_ns=0))
+    r.receive(0, garbage, 0)
+    got = []
+    for n in range(5, 40):
+        got += numbers(r.receive(0, datagram(n, b"x"), n))
+        if n % 5 == 2:
+            r.receive(1, garbage, n)
+    first = got[0]
+    assert got == list(range(first, 40))
+    assert first == (5 if garbage == end(2**62, OTHER) else 6)  # after an end one is enough
+    s = r.stats()
+    assert (s["session"], s["lost"], s["displacements"]) == ("SESSION001", 0, 1)
+    asked = [(q.sequence, q.wanted) for q in r.requests(50)]
+    assert asked == ([(1, first - 1)] if start else [(5, 1)] if first == 6 else [])
+
+
+def test_garbage_after_a_silence_does_not_keep_the_feed():
+    r = MoldReceiver(MoldConfig(silence_ns=1000, grace_ns=0))
+    for n in range(1, 20):
+        r.receive(0, datagram(n, b"x"), n)
+    r.receive(0, datagram(10**18, b"!", session=OTHER), 5000)
+    assert r.stats()["session"] == "SESSION002"
+    got = []
+    for n in range(20, 30):
+        got += numbers(r.receive(0, datagram(n, b"x"), 5000 + n))
+    assert got == list(range(21, 30))  # not from its beginning: it had never gone
+    assert [(q.sequence, q.wanted) for q in r.requests(6000)] == [(20, 1)]
+    assert (r.stats()["session"], r.stats()["lost"]) == ("SESSION001", 0)
+
+
+def test_what_garbage_counts_for_stays_within_64_bits():
+    r = MoldReceiver(MoldConfig(start=1, window=128))
+    for n in range(10):
+        name = b"garbage %02d" % n
+        r.receive(0, heartbeat(2**64 - 10, session=name), n)
+        r.receive(0, heartbeat(2**64 - 9, session=name), n)
+    s = r.stats()
+    assert (s["lost"], s["displaced"], s["displacements"]) == (0, 2**64 - 1, 9)
+    live(r, 2**64 - 1, 10, session=b"garbage 09")
+    assert r.stats()["lost"] == 2**64 - 2 - 64
+    live(r, 2**64 - 1, 10, session=b"another   ")
+    live(r, 2**64 - 1, 10, session=b"another   ")
+    assert r.stats()["lost"] == 2**64 - 2
+
+
+def test_a_publisher_restarted_at_once_under_a_new_session():
+    """Two lines, 400 messages, no silence: all are delivered, the first by retransmission."""
+    r = MoldReceiver(MoldConfig())
+    old, new = MoldPublisher("OLD"), MoldPublisher("NEW")
+    got, at = [], 0
+    for publisher in (old, new):
+        for n in range(1, 401):
+            at += MS
+            (raw,) = publisher.pack([body(n)])
+            for line in (0, 1):
+                got += [(publisher, m.sequence) for m in r.receive(line, raw, at)]
+            for request in r.requests(at):
+                for answer in publisher.answer(request.packet, "me", at):
+                    for m in r.receive(RETRANSMISSION, answer, at):
+                        got.append((publisher, m.sequence))
+    assert Counter(got) == Counter((p, n) for p in (old, new) for n in range(1, 401))
+    s = r.stats()
+    assert (s["session"], s["sessions"], s["lost"], s["missing"]) == ("NEW", 2, 0, 0)
+    assert s["retransmitted"] == CONFIRMED // 2 - 1
+    assert s["refused"]["session"] == CONFIRMED - 1
+
+
+def test_a_restart_is_noticed_through_noise():
+    r = MoldReceiver()
+    for n in range(1, 20):
+        r.receive(0, datagram(n, b"x"), n)
+    got = []
+    for n in range(1, 40):
+        got += numbers(r.receive(0, datagram(n, b"x", session=OTHER), 20))
+        if n % 3 == 0:
+            r.receive(1, datagram(n * 10**9, b"!", session=b"noise %4d" % n), 20)
+    assert got == list(range(got[0], 40))
+    assert got[0] < 2 * CONFIRMED
+    assert r.stats()["watermark"] == 1
+
+
+def test_answers_of_the_server_make_no_candidate():
+    r = MoldReceiver()
+    r.receive(0, datagram(1, b"x"), 0)
+    for n in range(1, 50):
+        assert r.receive(RETRANSMISSION, datagram(n, b"!", session=OTHER), 0) == []
+        assert r.receive(RETRANSMISSION, datagram(10**9 + n, b"!"), 10**10) == []
+    s = r.stats()
+    assert (s["session"], s["next_sequence"]) == ("SESSION001", 2)
+    assert (s["refused"]["session"], s["refused"]["jump"]) == (49, 49)
 
 
 def test_the_end_of_numbers():
@@ -434,6 +615,113 @@ def test_every_number_is_delivered_once_or_accounted_for(groups, window, server,
             assert s["lost"] == 0
 
 
+SPOOFS = st.one_of(
+    st.tuples(
+        st.sampled_from([b"SPOOF     ", OTHER, bytes(10)]),
+        st.one_of(st.integers(1, 400), st.integers(1, 2**64 - 20)),
+    ),
+    st.tuples(st.just(SESSION), st.integers(10_000, 2**64 - 20)),
+)
+
+
+@settings(max_examples=75, deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.tuples(LINE, LINE),
+            st.integers(1, 5),
+            SPOOFS,
+            st.lists(st.sampled_from(["data", "data", "heartbeat", "end"]), max_size=CONFIRMED - 1),
+            st.integers(0, 1),
+        ),
+        max_size=30,
+    ),
+    already=st.integers(CONFIRMED, 20),
+)
+def test_a_spoofer_changes_nothing_of_what_is_delivered(steps, already):
+    """Fewer than eight, agreeing with each other, between two signs of life of the feed."""
+    publisher = MoldPublisher(SESSION.decode())
+    config = MoldConfig(window=4096, give_up_ns=10 * MS, grace_ns=MS)
+    plain, spoofed = MoldReceiver(config), MoldReceiver(config)
+    for n in range(1, already + 1):
+        (raw,) = publisher.pack([body(n)])
+        assert plain.receive(0, raw, 0) == spoofed.receive(0, raw, 0)
+    lines = [Line(), Line()]
+    for at, (size, fates, delay, (session, sequence), kinds, line) in enumerate(steps, 1):
+        raws = [publisher.pack([body(publisher.next_sequence)])[0] for _ in range(size)]
+        for i, fate in enumerate(fates):
+            for raw in raws:
+                for carried in lines[i].carry(raw, fate, delay, at):
+                    messages = plain.receive(i, carried, at * MS)
+                    assert spoofed.receive(i, carried, at * MS) == messages
+        alive = publisher.heartbeat()
+        assert plain.receive(0, alive, at * MS) == spoofed.receive(0, alive, at * MS)
+        for n, kind in enumerate(kinds):
+            count = {"data": -1, "heartbeat": 0, "end": 0xFFFF}[kind]
+            said = [b"!"] if kind == "data" else []
+            raw = datagram(sequence + n, *said, count=count, session=session)
+            assert spoofed.receive(line, raw, at * MS) == []
+        assert plain.requests(at * MS) == spoofed.requests(at * MS)
+    a, b = plain.stats(), spoofed.stats()
+    for name in ("state", "session", "watermark", "next_sequence", "delivered", "missing", "lost"):
+        assert a[name] == b[name]
+    assert plain.closed_gaps() == spoofed.closed_gaps()
+
+
+@settings(max_examples=75, deadline=None)
+@given(
+    before=st.lists(LINE, min_size=CONFIRMED, max_size=30),
+    after=st.lists(st.tuples(st.integers(1, 9), st.tuples(LINE, LINE)), min_size=1, max_size=40),
+    delay=st.integers(1, 20),
+    ended=st.booleans(),
+    server=st.booleans(),
+)
+def test_every_message_of_a_restarted_publisher_is_accounted_for(
+    before, after, delay, ended, server
+):
+    """While copies of the old session are still under way on one line."""
+    old, new = MoldPublisher("OLD"), MoldPublisher("NEW")
+    r = MoldReceiver(MoldConfig(ask=server, give_up_ns=50 * MS))
+    lines = [Line(), Line()]
+    got: Counter[bytes] = Counter()
+    at = 0
+
+    def send(raw, fates):
+        for line, fate in enumerate(fates):
+            for carried in lines[line].carry(raw, fate, delay, at):
+                got.update(m.data for m in r.receive(line, carried, at * MS))
+        for request in r.requests(at * MS):
+            for publisher in (old, new):
+                for raw in publisher.answer(request.packet, "me", at * MS):
+                    got.update(m.data for m in r.receive(RETRANSMISSION, raw, at * MS))
+        check_sums(r, first=None)
+
+    for fate in before:
+        at += 1
+        (raw,) = old.pack([b"old %d" % old.next_sequence])
+        send(raw, ("pass", fate))
+    if ended:
+        send(old.end_of_session(), ("pass", "late"))
+    for size, fates in after:
+        at += 1
+        (raw,) = new.pack(b"new %d" % (new.next_sequence + i) for i in range(size))
+        send(raw, fates)
+    for _ in range(100):
+        at += 1
+        send(new.heartbeat(), ("pass", "pass"))
+    s = r.stats()
+    sent = new.next_sequence - 1
+    assert max(got.values()) == 1
+    assert (s["session"], s["sessions"], s["watermark"]) == ("NEW", 2, sent + 1)
+    assert s["delivered"] == len(got)
+    assert sum(data.startswith(b"old") for data in got) == len(before)
+    assert s["missing"] == s["unconfirmed"] == s["displaced"] == 0
+    assert s["delivered"] - len(before) + s["lost"] == sent
+    if server:
+        assert s["lost"] == 0
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
@@ -467,6 +755,8 @@ def test_anything_may_come(raws, steps, lines):
         assert after["delivered"] - before["delivered"] == len(messages)
         if after["sessions"] == before["sessions"] and after["resyncs"] == before["resyncs"]:
             assert len(set(numbers(messages))) == len(messages)
+        assert after["lost"] >= before["lost"]
+        assert after["displaced"] >= before["displaced"]
         r.requests(at)
         check_sums(r, first=None)
         assert r.stats()["next_sequence"] - r.stats()["watermark"] <= 64

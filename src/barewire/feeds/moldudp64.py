@@ -85,10 +85,12 @@ class MoldConfig:
     """How a feed is received.
 
     Attributes:
-        session: take only this session (up to 10 ASCII characters); empty: the first heard, and
-            after its end, or after `silence_ns` without it, the next.
+        session: take only this session (up to 10 ASCII characters); empty: the first heard, then
+            the next: at once after an end or `silence_ns` without it, else when eight datagrams
+            of the new one came without a sign of life of the old.
         lines: how many lines carry the same sequence (1 to 8).
-        start: first sequence number wanted; 0 for whatever is heard first.
+        start: first sequence number wanted; 0 for whatever is heard first. A session that follows
+            a confirmed one is wanted from 1 on, where the window holds that.
         window: most numbers between the oldest that is missing and the newest; a power of two
             from 128 on. What falls out of it is lost.
         ask: whether there is a retransmission server.
@@ -96,7 +98,8 @@ class MoldConfig:
             of microseconds; before the other line had its chance, asking only doubles traffic.
         retry_ns: to the second request; doubled for each further one, 32-fold at most.
         give_up_ns: a gap is lost when nothing of it came for so long. Nothing waits for a gap.
-        silence_ns: how long a session must be silent before another may take its place.
+        silence_ns: how long a session must be silent before another takes its place at once, and
+            before a publisher that began anew under its old name is followed.
     """
 
     session: str = ""

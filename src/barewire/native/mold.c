@@ -10,24 +10,50 @@
 #define BACK_OFF_MAX 5 /* 2^5: pauses grow 32-fold at most */
 #define WINDOW_MAX (1u << 26)
 
+/* Signs of life that confirm a stream, and in a row that put another in the place of a confirmed
+ * one. Stray and corrupt datagrams come alone, or as two copies; a spoofer has to get so many
+ * between two of the publisher's. A restart waits for four messages on two lines, and those are
+ * asked for. */
+#define CONFIRMED 8
+/* The same, while the current stream is no better founded, or has fallen silent. */
+#define AGREEING 2
+/* A jump that pushes awaited numbers out of the window is believed at once up to a part of it: the
+ * next loss when the window is full, but not a stepping stone. */
+#define NEAR_PART 64
+
 struct gap {
     struct bw_mold_gap g;
-    uint64_t progress_mono_ns; /* opened, or last filled by retransmission */
+    uint64_t progress_mono_ns; /* when it was opened, or something of it came last */
     uint64_t due_mono_ns;      /* of the next request */
     uint64_t cursor;           /* a round of requests goes on here; 0: between rounds */
+};
+
+/* What would be the current stream if it were believed. */
+struct candidate {
+    uint8_t session[BW_MOLD_SESSION_BYTES];
+    uint64_t first, next; /* lowest number heard of it, and one past the highest */
+    uint32_t streak;      /* datagrams for it, less those for others; 0: there is none */
 };
 
 struct bw_mold {
     struct bw_mold_stats s;
     struct bw_mold_config config;
     int fixed; /* the configured session and no other */
-    uint8_t previous[BW_MOLD_SESSION_BYTES];
 
     uint64_t now;   /* latest reading handed in: line A's stamp may lie before line B's */
-    uint64_t heard; /* when a line last fitted the sequence */
+    uint64_t heard; /* when the current stream last gave a sign of life */
     uint64_t due;
 
-    uint64_t candidate; /* a jump to here wants confirming; 0: none */
+    uint32_t own;        /* signs of life of the current stream, up to CONFIRMED */
+    uint32_t successor;  /* one was confirmed before: those that follow began while we listened */
+    uint64_t overflowed; /* of s.unconfirmed */
+    uint64_t landed;     /* where the current stream was heard first */
+    struct candidate candidate;
+
+    /* The last confirmed stream before the current one (the first one heard, if none was). */
+    uint8_t previous[BW_MOLD_SESSION_BYTES];
+    uint64_t previous_next; /* 0: there was none */
+    uint32_t previous_own;
 
     /* The datagram being handed out. */
     const uint8_t *at;
@@ -54,6 +80,9 @@ static inline uint64_t be64(const uint8_t *p) {
 
 static inline uint64_t max64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static inline uint64_t min64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* Stays at the end: sequence numbers of garbage add up to more than there are. */
+static void add(uint64_t *sum, uint64_t x) { *sum = x > UINT64_MAX - *sum ? UINT64_MAX : *sum + x; }
 
 /* ---- the bitmap ---- */
 
@@ -125,36 +154,47 @@ static void settle(struct bw_mold *m) {
         m->s.watermark = find(m, max64(m->s.watermark, g->first), g->end, 0);
 }
 
-static void lose(struct bw_mold *m, struct bw_mold_gap *g, uint64_t end) {
-    uint64_t count = write_off(m, max64(g->first, m->s.watermark), end);
-    g->lost += count;
-    m->s.lost += count;
-    m->s.missing -= count;
+/* What a stream that is not confirmed has lost is not counted as lost yet. */
+static void count_lost(struct bw_mold *m, uint64_t count) {
+    add(m->own < CONFIRMED ? &m->s.unconfirmed : &m->s.lost, count);
 }
 
-/* Nothing below `end` is awaited any more. */
-static void give_up_below(struct bw_mold *m, uint64_t end) {
+static void count_overflowed(struct bw_mold *m, uint64_t count) {
+    add(m->own < CONFIRMED ? &m->overflowed : &m->s.overflowed, count);
+}
+
+static uint64_t lose(struct bw_mold *m, struct bw_mold_gap *g, uint64_t end) {
+    uint64_t count = write_off(m, max64(g->first, m->s.watermark), end);
+    g->lost += count;
+    m->s.missing -= count;
+    count_lost(m, count);
+    return count;
+}
+
+/* Nothing below `end` is awaited any more; returns how many were. */
+static uint64_t give_up_below(struct bw_mold *m, uint64_t end) {
+    uint64_t lost = 0;
     while (m->s.gaps_open && m->gap[0].g.first < end) {
         struct bw_mold_gap *g = &m->gap[0].g;
-        lose(m, g, min64(end, g->end));
+        lost += lose(m, g, min64(end, g->end));
         if (remaining(g)) break;
         close_gap(m, 0);
     }
     m->s.watermark = max64(m->s.watermark, end);
     settle(m);
+    return lost;
 }
 
 /* Makes `next` the next number, everything between it and the old one missing. */
 static void open_gap(struct bw_mold *m, uint64_t next, uint32_t line) {
     uint64_t first = m->s.next_sequence;
     if (next - m->s.watermark > m->span) {
-        uint64_t lost = m->s.lost;
-        give_up_below(m, min64(first, next - m->span));
+        count_overflowed(m, give_up_below(m, min64(first, next - m->span)));
         if (next - first > m->span) { /* not even the new gap fits */
-            m->s.lost += next - m->span - first;
+            count_lost(m, next - m->span - first);
+            count_overflowed(m, next - m->span - first);
             first = m->s.watermark = m->s.next_sequence = next - m->span;
         }
-        m->s.overflowed += m->s.lost - lost;
     }
     if (m->s.watermark == first) *word_of(m, first) = 0; /* the bitmap was not in use */
     for (uint64_t n = first - first % WORD + WORD; n <= next && n > first; n += WORD)
@@ -195,11 +235,11 @@ static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
     struct gap *gap = &m->gap[low];
     see(m, n);
     m->s.missing--;
+    gap->progress_mono_ns = m->now;
     if (line == BW_MOLD_RETRANSMISSION) {
         gap->g.retransmitted++;
         m->s.retransmitted++;
         /* The server is at it: wait for the rest before asking again. */
-        gap->progress_mono_ns = m->now;
         gap->due_mono_ns = max64(gap->due_mono_ns, m->now + m->config.retry_ns);
         gap->g.attempts = gap->g.attempts ? 1 : 0;
     } else if (line == gap->g.line) {
@@ -227,53 +267,131 @@ static int refuse(struct bw_mold *m, enum bw_mold_cause cause, uint32_t line, co
     return -(int)cause;
 }
 
-static void begin(struct bw_mold *m, uint64_t sequence) {
-    m->s.watermark = m->s.next_sequence = sequence;
-    for (uint32_t line = 0; line <= BW_MOLD_RETRANSMISSION; line++)
-        m->s.line[line].next_sequence = sequence;
-    m->candidate = 0;
-    m->heard = m->now;
+/* ---- streams ---- */
+
+static int same_session(const uint8_t *a, const uint8_t *b) {
+    return !memcmp(a, b, BW_MOLD_SESSION_BYTES);
 }
 
-/* A datagram of a session that is not the current one: 1 if that is now the current one. */
-static int take_session(struct bw_mold *m, const uint8_t *session, uint64_t sequence,
-                        uint32_t line) {
-    if (line == BW_MOLD_RETRANSMISSION) return 0;
-    uint64_t start = m->config.start ? m->config.start : sequence;
-    if (m->s.state == BW_MOLD_WAITING) {
-        if (m->fixed && memcmp(session, m->config.session, BW_MOLD_SESSION_BYTES)) return 0;
+static int is_previous(const struct bw_mold *m, const uint8_t *session) {
+    return m->previous_next && same_session(session, m->previous);
+}
+
+static int silent(const struct bw_mold *m) { return m->now - m->heard >= m->config.silence_ns; }
+
+static void confirm(struct bw_mold *m) {
+    if (++m->own < CONFIRMED) return;
+    m->successor = 1;
+    add(&m->s.lost, m->s.unconfirmed);
+    add(&m->s.overflowed, m->overflowed);
+    m->s.unconfirmed = m->overflowed = 0;
+}
+
+/* Of the current session: too far ahead to be believed alone. */
+static int far_ahead(const struct bw_mold *m, uint64_t sequence) {
+    return sequence - m->s.watermark > m->span &&
+           sequence - m->s.next_sequence > m->span / NEAR_PART;
+}
+
+/* Of the current session, and behind the watermark: more than a line that is late. That is what
+ * follows a silence; where a jump was believed, what goes on from before it; and where the stream
+ * is as young as this, what is farther from its beginning than any line is late. */
+static int far_behind(const struct bw_mold *m, uint64_t sequence, uint64_t next) {
+    if (silent(m)) return 1;
+    if (sequence >= m->landed || m->landed - sequence <= m->span) return 0;
+    return is_previous(m, m->s.session) ? next >= m->previous_next : m->own < CONFIRMED;
+}
+
+/* How many datagrams in a row it takes to believe one that does not belong to the current stream;
+ * 0: no number of them. */
+static uint32_t needed(const struct bw_mold *m, enum bw_mold_cause cause, const uint8_t *session,
+                       uint64_t next, int ends) {
+    uint32_t many = m->own < CONFIRMED ? AGREEING : CONFIRMED;
+    if (cause == BW_MOLD_JUMP) return silent(m) ? AGREEING : many;
+    if (m->fixed && !same_session(session, m->config.session)) return 0;
+    if (m->s.state == BW_MOLD_WAITING || silent(m)) return 1;
+    /* A late line tells of the session that was; its end is told for long. */
+    if (is_previous(m, session)) return next < m->previous_next || ends ? 0 : many;
+    if (m->s.state == BW_MOLD_ENDED) return 1;
+    return ends ? 0 : many;
+}
+
+/* Votes for a candidate: 1 when it has as many as are needed. One that disagrees takes a vote away,
+ * so that noise delays a publisher that began anew, but does not hold it up. */
+static int vote(struct bw_mold *m, const uint8_t *session, uint64_t sequence, uint64_t next,
+                uint32_t need) {
+    struct candidate *c = &m->candidate;
+    int agrees = c->streak && same_session(session, c->session) &&
+                 (sequence < c->first ? c->first - sequence <= m->span
+                                      : sequence <= c->next || sequence - c->next <= m->span);
+    if (!agrees && c->streak > 1 && need > 1) {
+        c->streak--;
+        return 0;
+    }
+    if (!agrees) {
+        *c = (struct candidate){.first = sequence, .next = next};
+        memcpy(c->session, session, BW_MOLD_SESSION_BYTES);
+    }
+    c->first = min64(c->first, sequence);
+    c->next = max64(c->next, next);
+    return ++c->streak >= need;
+}
+
+static void remember(struct bw_mold *m) {
+    memcpy(m->previous, m->s.session, BW_MOLD_SESSION_BYTES);
+    m->previous_next = m->s.next_sequence;
+    m->previous_own = m->own;
+}
+
+/* Leaves the current stream. What a confirmed one misses is lost; what one misses that was perhaps
+ * never there is not. */
+static void leave(struct bw_mold *m) {
+    if (m->own >= CONFIRMED || !m->previous_next) remember(m);
+    if (m->own >= CONFIRMED) {
+        give_up_below(m, m->s.next_sequence);
+        return;
+    }
+    add(&m->s.displaced, m->s.missing);
+    add(&m->s.displaced, m->s.unconfirmed);
+    m->s.displacements++;
+    m->s.missing = m->s.unconfirmed = m->overflowed = 0;
+    m->s.gaps_open = 0;
+}
+
+/* Makes the candidate the current stream. `sequence` is of the datagram that decided it. */
+static void follow(struct bw_mold *m, uint64_t sequence) {
+    struct candidate c = m->candidate;
+    int same = m->s.state != BW_MOLD_WAITING && same_session(c.session, m->s.session);
+    *(same ? &m->s.resyncs : &m->s.sessions) += 1;
+    m->candidate.streak = 0;
+    m->landed = sequence;
+    if (same && m->own >= CONFIRMED && sequence > m->s.next_sequence) {
+        remember(m); /* the same numbers go on, and what lies between is missing */
+        m->own = c.streak - 1;
+        return;
+    }
+    uint64_t start;
+    uint32_t own = c.streak - 1; /* the last one has yet to be counted */
+    int resumed = is_previous(m, c.session) && c.next >= m->previous_next &&
+                  (c.first <= m->previous_next || c.first - m->previous_next <= m->span);
+    if (resumed) { /* it had never gone */
+        start = m->previous_next;
+        own = m->previous_own > own ? m->previous_own : own;
+    } else if (m->successor || (m->s.state != BW_MOLD_WAITING && silent(m))) {
+        start = c.first <= m->span ? 1 : c.first; /* we were there when it began, or it is old */
     } else {
-        int silent = m->now - m->heard >= m->config.silence_ns;
-        int ended = m->s.state == BW_MOLD_ENDED &&
-                    memcmp(session, m->previous, BW_MOLD_SESSION_BYTES);
-        if (m->fixed || (!ended && !silent)) return 0;
-        /* We were there when it began: nothing of it is foreign to us. */
-        if (ended || m->config.start) start = 1;
-        memcpy(m->previous, m->s.session, BW_MOLD_SESSION_BYTES);
-        give_up_below(m, m->s.next_sequence);
+        start = m->config.start ? m->config.start : c.first;
     }
-    memcpy(m->s.session, session, BW_MOLD_SESSION_BYTES);
+    int anew = same && !resumed && c.first < m->s.next_sequence;
+    if (m->s.state != BW_MOLD_WAITING) leave(m);
+    if (anew) m->previous_next = 0; /* under the old name, which tells nothing any more */
+    m->own = own;
+    m->heard = m->now;
+    memcpy(m->s.session, c.session, BW_MOLD_SESSION_BYTES);
     m->s.state = BW_MOLD_ACTIVE;
-    m->s.sessions++;
-    begin(m, start);
-    /* The first number heard is believed, however far from the start it is. */
-    if (sequence > start) open_gap(m, sequence, line);
-    return 1;
-}
-
-/* A datagram far ahead of the sequence, or behind it after a silence (a publisher that began anew
- * under its old name; without the silence it is a late line): 1 if it is followed. One alone may be
- * corrupt, and following it would make all that is real look old; so it takes two that agree. */
-static int follow_jump(struct bw_mold *m, uint64_t sequence, int back) {
-    int agrees = m->candidate && sequence >= m->candidate && sequence - m->candidate <= m->span;
-    m->candidate = sequence;
-    if (!agrees) return 0;
-    if (back) {
-        give_up_below(m, m->s.next_sequence);
-        begin(m, sequence);
-    }
-    m->s.resyncs++;
-    return 1;
+    m->s.watermark = m->s.next_sequence = start;
+    for (uint32_t line = 0; line <= BW_MOLD_RETRANSMISSION; line++)
+        m->s.line[line].next_sequence = start;
 }
 
 int bw_mold_receive(struct bw_mold *m, uint32_t line, const uint8_t *datagram, size_t len,
@@ -286,6 +404,7 @@ int bw_mold_receive(struct bw_mold *m, uint32_t line, const uint8_t *datagram, s
 
     uint64_t sequence = be64(datagram + 10);
     uint32_t count = be16(datagram + 18), messages = count;
+    int answer = line == BW_MOLD_RETRANSMISSION;
     if (count == BW_MOLD_END_OF_SESSION) messages = 0;
     if (!sequence || messages > UINT64_MAX - sequence)
         return refuse(m, BW_MOLD_SEQUENCE, line, datagram, len);
@@ -296,30 +415,33 @@ int bw_mold_receive(struct bw_mold *m, uint32_t line, const uint8_t *datagram, s
         end += 2 + (size_t)be16(datagram + end);
     }
 
-    if (m->s.state == BW_MOLD_WAITING ||
-        memcmp(datagram, m->s.session, BW_MOLD_SESSION_BYTES)) {
-        if (!take_session(m, datagram, sequence, line))
-            return refuse(m, BW_MOLD_SESSION, line, datagram, len);
+    uint64_t next = sequence + messages;
+    enum bw_mold_cause cause = BW_MOLD_OK;
+    if (m->s.state == BW_MOLD_WAITING || !same_session(datagram, m->s.session))
+        cause = BW_MOLD_SESSION;
+    else if (sequence > m->s.next_sequence ? far_ahead(m, sequence)
+                                           : next < m->s.watermark && !answer &&
+                                                 far_behind(m, sequence, next))
+        cause = BW_MOLD_JUMP;
+    if (cause) {
+        uint32_t need = answer ? 0 : needed(m, cause, datagram, next, count != messages);
+        if (!need || !vote(m, datagram, sequence, next, need))
+            return refuse(m, cause, line, datagram, len);
+        follow(m, sequence);
     }
     if (end != len) refuse(m, BW_MOLD_TRAILING, line, datagram, len);
-
-    int fits = 1;
-    if (sequence > m->s.next_sequence && sequence - m->s.next_sequence > m->span)
-        fits = line != BW_MOLD_RETRANSMISSION && follow_jump(m, sequence, 0);
-    else if (sequence + messages < m->s.watermark && line != BW_MOLD_RETRANSMISSION &&
-             m->now - m->heard >= m->config.silence_ns)
-        fits = follow_jump(m, sequence, 1);
-    else
-        m->candidate = 0;
-    if (!fits) return refuse(m, BW_MOLD_JUMP, line, datagram, len);
 
     struct bw_mold_line_stats *stats = &m->s.line[line];
     stats->datagrams++;
     stats->messages += messages;
     stats->last_mono_ns = now_mono_ns;
-    stats->next_sequence = max64(stats->next_sequence, sequence + messages);
+    stats->next_sequence = max64(stats->next_sequence, next);
     if (sequence > m->s.next_sequence) open_gap(m, sequence, line);
-    if (sequence + messages >= m->s.watermark && line != BW_MOLD_RETRANSMISSION) m->heard = m->now;
+    if (next >= m->s.watermark && !answer) { /* a sign of life */
+        m->heard = m->now;
+        m->candidate.streak = 0;
+        if (m->own < CONFIRMED) confirm(m);
+    }
     if (!messages) {
         if (count)
             m->s.state = BW_MOLD_ENDED;
@@ -327,8 +449,8 @@ int bw_mold_receive(struct bw_mold *m, uint32_t line, const uint8_t *datagram, s
             stats->heartbeats++;
         return 0;
     }
-    if (sequence + messages > m->s.next_sequence) m->s.state = BW_MOLD_ACTIVE;
-    if (sequence + messages <= m->s.watermark) { /* the other line's copy: half of all datagrams */
+    if (next > m->s.next_sequence) m->s.state = BW_MOLD_ACTIVE;
+    if (next <= m->s.watermark) { /* the other line's copy: half of all datagrams */
         stats->duplicate += messages;
         return 0;
     }
@@ -347,9 +469,7 @@ static inline int arrive(struct bw_mold *m, uint64_t n, uint32_t line) {
             return 1;
         }
         if (n - m->s.watermark >= m->span) {
-            uint64_t lost = m->s.lost;
-            give_up_below(m, n + 1 - m->span);
-            m->s.overflowed += m->s.lost - lost;
+            count_overflowed(m, give_up_below(m, n + 1 - m->span));
             return arrive(m, n, line);
         }
         see(m, n);

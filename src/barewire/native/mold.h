@@ -23,6 +23,17 @@
  * other line mostly has brought it; is repeated with doubling pauses; and ends when nothing came
  * for `give_up_ns`. Nothing waits for a gap, so patience costs only a table entry.
  *
+ * Nothing authenticates a datagram, and publishers die and begin anew. So there is the *current
+ * stream* (a session and where its numbers are), and one *candidate*: what would be current if it
+ * were believed. A datagram of another session, or of the current one beyond the window, is refused
+ * and is a vote for the candidate it agrees with; a sign of life of the current stream (a datagram
+ * at or above the watermark) takes all votes away. Eight put the candidate in its place, two while
+ * the current stream has itself given fewer than eight signs of life (it is *unconfirmed*), one
+ * after its end or a silence. What passed meanwhile is missing, and is asked for. An unconfirmed
+ * stream delivers, but loses nothing: what it gives up is counted apart until it is confirmed, and
+ * as displaced when another takes its place. Numbers that go back under the same session name are
+ * followed only after a silence, for a late line looks the same.
+ *
  * Sans-I/O: datagrams and a clock reading in, messages and request packets out. Memory is taken
  * once, in bw_mold_new(). Any bytes may be handed in: what is wrong is counted by cause and the last
  * of each cause is kept. No input makes a call take longer than the window's bitmap (32 KiB by
@@ -49,11 +60,11 @@
 enum bw_mold_cause {
     BW_MOLD_OK = 0,
     BW_MOLD_SHORT = 1,      /* fewer than 20 bytes */
-    BW_MOLD_SESSION = 2,    /* of a session that is not the current one */
+    BW_MOLD_SESSION = 2,    /* of a session that is not the current one (yet) */
     BW_MOLD_SEQUENCE = 3,   /* number 0, or numbers that pass 2^64 */
     BW_MOLD_TRUNCATED = 4,  /* its blocks end beyond its bytes; nothing of it is delivered */
     BW_MOLD_TRAILING = 5,   /* bytes after its last block; its messages are delivered */
-    BW_MOLD_JUMP = 6,       /* too far from where the sequence is, and not (yet) confirmed */
+    BW_MOLD_JUMP = 6,       /* too far from where the sequence is, and not believed (yet) */
     BW_MOLD_LINE = 7,       /* the caller named a line that is not configured */
     BW_MOLD_CAUSES = 8,
 };
@@ -61,23 +72,25 @@ enum bw_mold_cause {
 enum bw_mold_state {
     BW_MOLD_WAITING = 0, /* no session yet */
     BW_MOLD_ACTIVE = 1,
-    BW_MOLD_ENDED = 2,   /* end of session heard; gaps are still being filled; another session,
-                          * if none is configured, is taken at once */
+    BW_MOLD_ENDED = 2,   /* end of session heard; gaps are still being filled; a new session, if
+                          * none is configured, is taken at once */
 };
 
 struct bw_mold_config {
-    uint8_t session[10];     /* take only this session; all zero: the first heard, and after its end
-                              * (or after `silence_ns` without it) the next */
+    uint8_t session[10];     /* take only this session; all zero: the first heard, then the next
+                              * (after its end, after `silence_ns` without it, or by votes) */
     uint16_t lines;          /* 1..BW_MOLD_LINES */
     uint32_t window;         /* numbers between watermark and next at most; a power of two, 128.. */
-    uint64_t start;          /* first number wanted; 0: whatever is heard first */
+    uint64_t start;          /* first number wanted; 0: whatever is heard first. Of a session that
+                              * follows a confirmed one all are wanted from 1 on, where the window
+                              * holds them */
     uint32_t ask;            /* 1: a retransmission server exists; 0: gaps can only wait */
     uint32_t reserved;
     uint64_t grace_ns;       /* from opening a gap to the first request */
     uint64_t retry_ns;       /* to the second request; doubled for each further, 32-fold at most */
     uint64_t give_up_ns;     /* a gap is lost when nothing of it came for so long */
-    uint64_t silence_ns;     /* a session not heard for so long may be replaced, and a publisher
-                              * that went back (restarted under its old name) be followed */
+    uint64_t silence_ns;     /* a session not heard for so long is replaced at once, and a publisher
+                              * that went back (restarted under its old name) followed */
 };
 
 /* One message, borrowed from the datagram that brought it. */
@@ -140,8 +153,13 @@ struct bw_mold_stats {
     uint64_t watermark;      /* every number below was delivered or given up */
     uint64_t next_sequence;  /* one past the highest number heard of */
     uint64_t delivered;
-    uint64_t missing;        /* now: delivered + lost + missing = numbers heard of */
-    uint64_t lost;           /* given up */
+    uint64_t missing;        /* now. delivered + lost + unconfirmed + missing + displaced are the
+                              * numbers heard of, all streams together */
+    uint64_t lost;           /* given up, of confirmed streams; stays at 2^64-1 */
+    uint64_t unconfirmed;    /* now: given up, of a stream that is not confirmed yet */
+    uint64_t displaced;      /* missing or given up when their stream, never confirmed, was replaced;
+                              * stays at 2^64-1 */
+    uint64_t displacements;  /* streams replaced so */
     uint64_t reordered;      /* recovered on the same line, */
     uint64_t other_line;     /*   by another line, */
     uint64_t retransmitted;  /*   by retransmission */
@@ -149,7 +167,7 @@ struct bw_mold_stats {
     uint64_t gap_age_max_ns; /* of those recovered in full */
     uint64_t requests;       /* request packets handed out */
     uint64_t sessions;       /* taken so far */
-    uint64_t resyncs;        /* jumps followed within a session, after confirmation */
+    uint64_t resyncs;        /* jumps followed within a session */
     uint64_t overflowed;     /* of `lost`: numbers pushed out of the window */
     uint64_t reports_dropped;/* closed gaps that nobody fetched in time */
     uint64_t refused[8];     /* by enum bw_mold_cause; TRAILING counts but is accepted */
