@@ -255,8 +255,10 @@ static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
 
 /* ---- datagrams ---- */
 
-static int refuse(struct bw_mold *m, enum bw_mold_cause cause, uint32_t line, const uint8_t *data,
-                  size_t len) {
+#define COLD __attribute__((noinline, cold)) /* kept out of the way of what is not refused */
+
+COLD static int refuse(struct bw_mold *m, enum bw_mold_cause cause, uint32_t line,
+                       const uint8_t *data, size_t len) {
     struct bw_mold_sample *sample = &m->s.sample[cause];
     sample->at_mono_ns = m->now;
     sample->len = (uint32_t)len;
@@ -394,6 +396,16 @@ static void follow(struct bw_mold *m, uint64_t sequence) {
         m->s.line[line].next_sequence = start;
 }
 
+/* A datagram that does not belong to the current stream: 1 if it does now. */
+COLD static int consider(struct bw_mold *m, enum bw_mold_cause cause, const uint8_t *datagram,
+                         uint64_t next, int ends) {
+    uint64_t sequence = be64(datagram + 10);
+    uint32_t need = needed(m, cause, datagram, next, ends);
+    if (!need || !vote(m, datagram, sequence, next, need)) return 0;
+    follow(m, sequence);
+    return 1;
+}
+
 int bw_mold_receive(struct bw_mold *m, uint32_t line, const uint8_t *datagram, size_t len,
                     uint64_t now_mono_ns, struct bw_mold_message *out, int max) {
     m->now = max64(m->now, now_mono_ns);
@@ -423,12 +435,8 @@ int bw_mold_receive(struct bw_mold *m, uint32_t line, const uint8_t *datagram, s
                                            : next < m->s.watermark && !answer &&
                                                  far_behind(m, sequence, next))
         cause = BW_MOLD_JUMP;
-    if (cause) {
-        uint32_t need = answer ? 0 : needed(m, cause, datagram, next, count != messages);
-        if (!need || !vote(m, datagram, sequence, next, need))
-            return refuse(m, cause, line, datagram, len);
-        follow(m, sequence);
-    }
+    if (cause && (answer || !consider(m, cause, datagram, next, count != messages)))
+        return refuse(m, cause, line, datagram, len);
     if (end != len) refuse(m, BW_MOLD_TRAILING, line, datagram, len);
 
     struct bw_mold_line_stats *stats = &m->s.line[line];
