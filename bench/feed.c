@@ -41,11 +41,12 @@ int main(int argc, char **argv) {
         int lines = both || lossy ? 2 : 1, given = 0;
         uint32_t line[BATCH];
         uint8_t *datagram[BATCH];
+        uint64_t began = now_ns();
         for (int i = 0; i < BATCH; i++) {
             datagram[given] = ring + STRIDE * i;
             line[given] = copy ? 1 : (uint32_t)(i % lines);
             write_datagram(datagram[given], sequence + (uint64_t)(i / lines));
-            if (copy) bw_mold_receive(m, 0, datagram[given], 22 + MESSAGE, sequence, out, 16);
+            if (copy) bw_mold_receive(m, 0, datagram[given], 22 + MESSAGE, began, out, 16);
             seed = seed * 6364136223846793005u + 1442695040888963407u;
             if (!lossy || (seed >> 33) % 100) given++;
         }

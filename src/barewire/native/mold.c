@@ -21,6 +21,10 @@
  * next loss when the window is full, but not a stepping stone. */
 #define NEAR_PART 64
 
+/* What only gaps or refusals need stays out of line: inlined, it costs every datagram registers. */
+#define APART __attribute__((noinline))
+#define COLD __attribute__((noinline, cold))
+
 struct gap {
     struct bw_mold_gap g;
     uint64_t progress_mono_ns; /* when it was opened, or something of it came last */
@@ -172,7 +176,7 @@ static uint64_t lose(struct bw_mold *m, struct bw_mold_gap *g, uint64_t end) {
 }
 
 /* Nothing below `end` is awaited any more; returns how many were. */
-static uint64_t give_up_below(struct bw_mold *m, uint64_t end) {
+APART static uint64_t give_up_below(struct bw_mold *m, uint64_t end) {
     uint64_t lost = 0;
     while (m->s.gaps_open && m->gap[0].g.first < end) {
         struct bw_mold_gap *g = &m->gap[0].g;
@@ -186,7 +190,7 @@ static uint64_t give_up_below(struct bw_mold *m, uint64_t end) {
 }
 
 /* Makes `next` the next number, everything between it and the old one missing. */
-static void open_gap(struct bw_mold *m, uint64_t next, uint32_t line) {
+APART static void open_gap(struct bw_mold *m, uint64_t next, uint32_t line) {
     uint64_t first = m->s.next_sequence;
     if (next - m->s.watermark > m->span) {
         count_overflowed(m, give_up_below(m, min64(first, next - m->span)));
@@ -223,7 +227,7 @@ static void open_gap(struct bw_mold *m, uint64_t next, uint32_t line) {
 }
 
 /* `n`, which was missing, has come. */
-static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
+APART static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
     uint32_t low = 0, high = m->s.gaps_open; /* the last gap that starts at or before n */
     while (high - low > 1) {
         uint32_t middle = (low + high) / 2;
@@ -254,8 +258,6 @@ static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
 }
 
 /* ---- datagrams ---- */
-
-#define COLD __attribute__((noinline, cold)) /* kept out of the way of what is not refused */
 
 COLD static int refuse(struct bw_mold *m, enum bw_mold_cause cause, uint32_t line,
                        const uint8_t *data, size_t len) {
