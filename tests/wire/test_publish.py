@@ -21,6 +21,7 @@ from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from dpdk_bindings.datagram import Channel, open_datagram
 from tests.requires import requires_root
+from tests.transactions import envelope, make
 
 RETRANSMIT = Place("127.0.0.1", 0)
 CHANNELS = {0: RETRANSMISSION, 1: 0, 2: 1}
@@ -208,7 +209,7 @@ def test_over_af_xdp_into_the_kernel():
 
 def test_interrupting_the_command(tmp_path):
     path = tmp_path / "txs.hex"
-    path.write_text("02ab\n")
+    path.write_text(envelope(2, make(random.Random(1), 2)).hex() + "\n")
     words = ["publish", str(path), "--line-a", "127.0.0.1:9", "--count", "10000000", "-o", "json"]
     command = [sys.executable, "-m", "appliance", *words, "--retransmit", "127.0.0.1:0"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -250,7 +251,7 @@ def test_the_command(tmp_path, capsys):
         (["--line-a", "nowhere"], "'nowhere' is not ADDRESS:PORT"),
         (["--line-a", "127.0.0.1:1", "--loss", "x"], "--loss 'x'"),
         (["--line-a", "127.0.0.1:1", "--loss", "101%"], "loss of 1.01"),
-        (["--line-a", "127.0.0.1:1", "--rate", "-1"], "rate of -1.0"),
+        (["--line-a", "127.0.0.1:1", "--rate", "-1"], "--rate -1"),
         (["--line-a", "127.0.0.1:1", "--count", "0"], "--count 0"),
         (["--line-a", "127.0.0.1:1", "--retransmit", "192.0.2.1:9"], "192.0.2.1:9"),
         (["--line-a", "127.0.0.1:1", "--session", "longer than ten"], "'longer than ten'"),
