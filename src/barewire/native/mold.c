@@ -176,7 +176,7 @@ static uint64_t lose(struct bw_mold *m, struct bw_mold_gap *g, uint64_t end) {
 }
 
 /* Nothing below `end` is awaited any more; returns how many were. */
-APART static uint64_t give_up_below(struct bw_mold *m, uint64_t end) {
+COLD static uint64_t give_up_below(struct bw_mold *m, uint64_t end) {
     uint64_t lost = 0;
     while (m->s.gaps_open && m->gap[0].g.first < end) {
         struct bw_mold_gap *g = &m->gap[0].g;
