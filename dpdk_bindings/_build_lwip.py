@@ -27,8 +27,7 @@ HEADERS = [
     ROOT / "lwip/stream_lwip.h",
 ]
 SOURCES = [
-    ROOT / "lwip/siphash.c",
-    ROOT / "lwip/stream_lwip.c",
+    *sorted(ROOT.glob("lwip/*.c")),
     ROOT / "native/headers.c",
     ROOT / "native/checksum.c",
     ROOT / "native/endpoint.c",

@@ -6,20 +6,24 @@
  *   frame that lwIP sends is known by its interface, and so are its Ethernet header and its MTU;
  *   lwIP never routes, never resolves, never hears of ARP. It numbers interfaces in a byte: a
  *   process can have 250 connections, those that are still saying good-bye included.
- * - Its threads are never started. dpb_stream_lwip's poll() calls tcp_tmr() every 10 ms, where lwIP
- *   expects 250: every time constant of lwIP is 25 times shorter. The good of it: a lost segment is
- *   sent again after 40 to 60 ms (never sooner: Linux may keep an acknowledgement for 40 ms), not
- *   after seconds. What would be bad of it is undone: the limits on connecting, on keep-alive and on
- *   bytes that are not acknowledged are those of stream.h. What is left: TIME_WAIT lasts 5 s, and a
- *   peer that has not ended 0.8 s after we closed is forgotten (the kernel then answers it by RST).
- * - Initial sequence numbers: lwIP adds its tick counter to the last one, which anybody can predict.
- *   The counter is a public variable; while a connection is started it holds what makes the number
- *   that of RFC 6528.
+ * - Its threads are never started. poll() calls tcp_tmr() every 10 ms, where lwIP expects 250:
+ *   every time constant of lwIP is 25 times shorter. The good of it: a lost segment is sent again
+ *   after 40 to 60 ms (never sooner: Linux may keep an acknowledgement for 40 ms), not after
+ *   seconds. What would be bad of it is undone: the limits on connecting, on keep-alive and on
+ *   bytes that are not acknowledged are those of stream.h. What is left: TIME_WAIT lasts 5 s, and
+ *   a peer that has not ended 0.8 s after we closed is forgotten (the kernel then answers it by
+ *   RST).
+ * - Initial sequence numbers: lwIP adds its tick counter to the last one, which anybody can
+ *   predict. The counter is a public variable; while a connection is started it holds what makes
+ *   the number that of RFC 6528.
+ * - lwIP abort()s on what it thinks impossible. Two such things a peer could bring about; clock.c
+ *   and send() keep lwIP from them (found by tests/fuzz/fuzz_stream.c).
  * - lwIP verifies checksums itself and cannot be told not to. A frame is looked at before
  *   (headers.h), so that a bad one is counted by its cause, and its first bytes kept.
  *
  * Received bytes are copied from the frame, which goes back to the port at once, and into the
- * connection's ring, which is as large as lwIP's window: a slow reader holds 64 KiB and no frame. */
+ * connection's ring, which is as large as lwIP's window: a slow reader holds 64 KiB and no
+ * frame. */
 #ifndef DPB_STREAM_LWIP_H
 #define DPB_STREAM_LWIP_H
 

@@ -2,7 +2,8 @@
  *
  * It spins: recv() is the non-blocking system call itself, straight into the caller's memory, and
  * a few connections are not asked beforehand whether they have something, because the question
- * costs as much as the call. With more than DPB_STREAM_ASK of them one epoll_wait a turn says which.
+ * costs as much as the call. With more than DPB_STREAM_ASK of them one epoll_wait a turn says
+ * which.
  *
  * Quick acknowledgement is not a lasting property of a Linux socket: it is asked for again after
  * every receive, in the poll() that follows, so that the acknowledgement leaves when the caller has

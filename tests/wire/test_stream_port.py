@@ -420,6 +420,9 @@ def test_datagrams_and_streams_share_an_interface(pair: Pair) -> None:
                 assert read(other, second, 13) == b"to the second"
                 with feed.recv() as burst:
                     assert [bytes(d) for d in burst] == [b"a datagram"]
+                # lwIP's clock is common, the limits are each endpoint's own.
+                dead = start(pair.a, other, "10.55.0.77", 5, timeout_ms=100)
+                until(one, lambda: other.poll() < 0 or dead.state is StreamState.FAILED)
                 feed.close()
                 second.send(b"still here")
                 assert second_end.recv(99) == b"still here"
