@@ -19,18 +19,30 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How much, how fast, how lossy."""
-    parser.add_argument("--messages", type=int, default=20_000, help="how many (default 20000)")
-    parser.add_argument("--rate", type=float, default=2000, help="messages a second (default 2000)")
+    parser.add_argument("--messages", type=int, help="how many (default 20000)")
+    parser.add_argument("--rate", type=float, help="messages a second (default 2000)")
     parser.add_argument(
         "--loss", type=float, default=1.0, metavar="PERCENT", help="on each line (default 1)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the loss and of the traffic")
     parser.add_argument("--via", choices=("afxdp", "kernel"), help="default: afxdp where possible")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="a real node with Uniswap V2 on it, heard by three lines at once; --messages are "
+        "swaps (default 500), --rate defaults to 50",
+    )
     add_output_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plays the demo; 0 if nothing was lost."""
+    if args.live:
+        from appliance.demo.live import Live, play_live
+
+        return play_live(
+            Live(args.messages or 500, args.rate or 50.0, as_json=args.output == "json")
+        )
     if args.messages < LEAST:
         raise BarewireError(
             f"--messages {args.messages}", hint=f"at least {LEAST}: the block has its place"
@@ -40,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.loss <= 50:
         raise BarewireError(f"--loss {args.loss:g}", hint="0 to 50 per cent of each line")
     show = Show(
-        messages=args.messages,
-        rate=args.rate,
+        messages=args.messages or 20_000,
+        rate=args.rate or 2000,
         loss=args.loss / 100,
         seed=args.seed,
         via=args.via,

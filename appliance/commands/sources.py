@@ -19,7 +19,7 @@ from appliance.metrics.files import FOLDER
 from appliance.output import add_output_argument, console, print_json
 from barewire.errors import BarewireError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "show"]
 
 _STALE_NS = 10_000_000_000
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(loops)
     else:
         for name, content in loops.items():
-            _show(name, content)
+            show(name, content)
     good = all(
         not content["stale"]
         and all(row.get("state") in ("live", "active") for row in content["sources"])
@@ -57,35 +57,39 @@ def run(args: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def _show(name: str, content: dict[str, Any]) -> None:
-    gone = "   (has not written for a while: is it gone?)" if content["stale"] else ""
+def show(name: str, content: dict[str, Any]) -> None:
+    """Prints what a ledger holds (appliance.ledger) as a table."""
+    gone = "   (has not written for a while: is it gone?)" if content.get("stale") else ""
     table = Table(title=f"{name}{gone}", title_justify="left")
     for column in ("source", "state"):
         table.add_column(column)
-    for column in ("tx/s", "first", "behind", "repeated", "lead p50", "lag p50", "lag p99"):
+    for column in ("tx/s", "first", "behind", "lead p50", "lag p50", "lag p99"):
         table.add_column(column, justify="right")
-    for column in ("gaps", "filled", "unfilled", "refused", "quiet"):
+    for column in ("gaps", "unfilled", "refused"):
         table.add_column(column, justify="right")
     for row in content["sources"]:
         table.add_row(
             row["source"],
-            row.get("state", "?") + (f": {row['why']}" if row.get("why") else ""),
+            _state(row),
             f"{row['rate']:,.1f}",
             f"{row['first']:,}",
             f"{row['behind']:,}",
-            f"{row['repeated']:,}",
             _time(row["lead"], "p50_us"),
             _time(row["lag"], "p50_us"),
             _time(row["lag"], "p99_us"),
             f"{row.get('gaps', 0):,}",
-            f"{row['filled']:,}",
             f"{row.get('unfilled', 0):,}",
             f"{row.get('refused', 0):,}",
-            "never heard" if row["quiet_ms"] is None else f"{row['quiet_ms']:,} ms",
         )
     console.print(table)
     if content["missed"]:
         console.print(f"{content['missed']:,} mined in a hole and brought by nobody")
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["quiet_ms"] is None and row.get("state") in ("live", "active"):
+        return f"{row['state']}, nothing yet"
+    return str(row.get("state", "?")) + (f": {row['why']}" if row.get("why") else "")
 
 
 def _time(values: dict[str, Any], quantile: str) -> str:

@@ -1,0 +1,182 @@
+"""The far end of ``demo --live``: a real node with Uniswap V2 on it, swaps, and a site's publisher.
+
+Run inside its namespace as ``python -m appliance.demo.live_far JOB``. It says ``ready`` when the
+contracts are there, waits for a line on stdin, sends signed swaps to the node, republishes what the
+node announces on its IPC socket as MoldUDP64, and says ``done N``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from eth_account import Account
+from eth_utils.address import to_checksum_address
+
+from appliance.core import die_with_parent
+from appliance.publisher import new_session
+from barewire.errors import BarewireError
+from barewire.feeds.envelope import to_messages
+from barewire.feeds.jsonrpc import PendingTransactions, Phase
+from barewire.feeds.mold_publisher import MoldPublisher
+from barewire.mempool.decoder import Decoder, Rules
+
+__all__ = ["CHAIN", "NODE_PORT", "Job"]
+
+CHAIN = 31337
+NODE_PORT = 8545
+_KEYS = [bytes([n]) * 32 for n in range(1, 9)]
+_SWAP = "swapExactETHForTokens(uint256,address[],address,uint256)"
+
+
+class Job(msgspec.Struct):
+    """What the far end is to do.
+
+    Attributes:
+        root: the repository, of which the tests' node and contracts are used.
+        address: of this side. line: where the publisher sends to, address and port.
+        swaps: how many. rate: a second. folder: for the node's IPC socket.
+    """
+
+    root: str
+    address: str
+    line: tuple[str, int]
+    swaps: int
+    rate: float
+    folder: str
+
+
+class Node:
+    """One anvil process, and calls to it."""
+
+    def __init__(self, binary: Path, job: Job) -> None:
+        self.ipc = f"{job.folder}/node.ipc"
+        words = [str(binary), "--host", job.address, "--port", str(NODE_PORT), "--ipc", self.ipc]
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent
+        )
+        self._job = job
+        self._http = http.client.HTTPConnection(job.address, NODE_PORT, timeout=30)
+        until = time.monotonic() + 15
+        while True:
+            try:
+                self.rpc("eth_blockNumber")
+            except OSError as error:
+                self._http.close()
+                if time.monotonic() > until or self.process.poll() is not None:
+                    raise BarewireError(f"anvil did not start: {error}") from error
+                time.sleep(0.05)
+            else:
+                break
+
+    def rpc(self, method: str, *params: Any) -> Any:
+        """The result of a call; the node's error is raised."""
+        call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        self._http.request("POST", "/", json.dumps(call), {"Content-Type": "application/json"})
+        answer = json.loads(self._http.getresponse().read())
+        if "error" in answer:
+            raise BarewireError(f"the node: {answer['error']['message']}")
+        return answer["result"]
+
+
+class Site:
+    """What a site does for its machines: hears a node, and publishes what it hears."""
+
+    def __init__(self, node: Node, line: tuple[str, int]) -> None:
+        self._line = line
+        self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._out.sendto(b"", line)  # finds the way before it counts
+        self._publisher = MoldPublisher(new_session())
+        self._session = PendingTransactions(
+            f"ipc://{node.ipc}", Decoder(Rules.preset("prague", CHAIN))
+        )
+        self._in = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._in.connect(node.ipc)
+        self._in.sendall(self._session.data_to_send())
+        self._in.setblocking(False)
+        self.published = 0
+        self._next_beat_ns = 0
+        while self._session.phase is not Phase.LIVE:
+            self.poll()
+
+    def poll(self) -> None:
+        """Publishes what came; now and then a heartbeat."""
+        now = time.monotonic_ns()
+        if now >= self._next_beat_ns:
+            self._next_beat_ns = now + 100_000_000
+            self._out.sendto(self._publisher.heartbeat(), self._line)
+        try:
+            data = self._in.recv(1 << 18)
+        except BlockingIOError:
+            return
+        for tx in self._session.receive(data):
+            messages = to_messages(tx.raw, self._publisher.max_message, self.published)
+            for datagram in self._publisher.pack(messages):
+                self._out.sendto(datagram, self._line)
+            self.published += 1
+
+
+def main() -> None:
+    """See the module."""
+    die_with_parent()
+    job = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Job)
+    sys.path.insert(0, job.root)
+    npm_packages = importlib.import_module("tests.chain.anvil").npm_packages
+    uniswap: Any = importlib.import_module("tests.chain.test_swaps_executed")
+    node = Node(npm_packages() / "@foundry-rs/anvil-linux-amd64/bin/anvil", job)
+    try:
+        market = uniswap.Market(node, npm_packages(uniswap.UNISWAP))
+        for key in _KEYS:
+            node.rpc("anvil_setBalance", Account.from_key(key).address, hex(10**22))
+        node.rpc("evm_setAutomine", False)
+        node.rpc("evm_setIntervalMining", 1)
+        site = Site(node, job.line)
+        say({"ready": market.router})
+        while not select.select([sys.stdin], [], [], 0.001)[0]:
+            site.poll()
+        sys.stdin.readline()
+        path = [market.weth, market.tokens[0]]
+        for number in range(job.swaps):
+            key = _KEYS[number % len(_KEYS)]
+            fields = {
+                "chainId": CHAIN,
+                "nonce": number // len(_KEYS),
+                "to": to_checksum_address(market.router),
+                "value": 10**15 + number,
+                "gas": 250_000,
+                "maxFeePerGas": 10 * 10**9,
+                "maxPriorityFeePerGas": 10**9,
+                "data": uniswap.call(_SWAP, 1, path, market.me, uniswap.LATER),
+            }
+            raw = Account.sign_transaction(fields, key).raw_transaction
+            node.rpc("eth_sendRawTransaction", "0x" + bytes(raw).hex())
+            until = time.monotonic() + 1 / job.rate
+            while time.monotonic() < until:
+                site.poll()
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            site.poll()
+        # What follows must still be live when the other side looks: it says when that is over.
+        say({"done": job.swaps, "published": site.published, "block": node.rpc("eth_blockNumber")})
+        sys.stdin.readline()
+    finally:
+        node.process.kill()
+
+
+def say(what: dict[str, Any]) -> None:
+    """One line of JSON to whoever started this."""
+    os.write(1, json.dumps(what).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()
