@@ -118,6 +118,8 @@ int bw_pump_turn(struct bw_pump *p) {
     const struct bw_pump_config *with = &p->with;
     int work;
     p->stats.turns++;
+    /* What the last turn received is still there, and nobody waits for it any more. */
+    if (with->recorder && with->first == BW_STAGE_RECEIVE) bw_intake_record(p);
     bw_intake_return_envelopes(p);
     p->taken = p->found = p->events = 0;
     const struct bw_triggers *table = with->triggers ? bw_trigger_slot_enter(with->triggers) : NULL;
@@ -149,7 +151,6 @@ int bw_pump_turn(struct bw_pump *p) {
         bw_pump_clock(p);
     if (runs(with, BW_STAGE_FEED)) work += bw_intake_request(p);
     if (with->outboxes) work += send_for_others(p);
-    if (with->recorder && with->first == BW_STAGE_RECEIVE) bw_intake_record(p);
     if (with->metrics) account(p, work > 0);
     return (int)p->found;
 }

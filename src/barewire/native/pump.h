@@ -47,6 +47,7 @@
 #define BW_PUMP_SOURCES 16
 #define BW_PUMP_CHANNELS 16    /* of one source's endpoint */
 #define BW_PUMP_MESSAGES 256   /* transactions in one turn */
+#define BW_PUMP_FOUND 1024     /* matches of one turn, and of one group of transactions */
 #define BW_PUMP_NO_LINE 0xff   /* a channel that carries no copy of the feed */
 #define BW_PUMP_OUTBOXES 3     /* cores that one with RECEIVE sends for */
 #define BW_PUMP_PUBLISHERS 8   /* that one source listens to */
@@ -113,7 +114,7 @@ struct bw_found {
     const uint8_t *raw;                 /* tx->raw_len bytes */
     struct bw_match match;              /* match.tx is meaningless here */
     int32_t outcome;                    /* enum bw_shot_outcome where the trigger had a shot, or -1 */
-    uint32_t reserved;
+    uint32_t raw_len;
 };
 
 struct bw_pump_stats {

@@ -114,9 +114,10 @@ void bw_intake_drain(struct bw_pump *p, const struct bw_triggers *table) {
 
 void bw_intake_record(struct bw_pump *p) {
     for (uint32_t i = 0; i < p->with.sources; i++) {
-        const struct intake *in = &p->intake[i];
+        struct intake *in = &p->intake[i];
         for (int d = 0; in->fresh && d < in->count; d++)
-            bw_record_datagram(p->with.recorder, (uint16_t)i, &in->burst[d], p->now);
+            bw_record_datagram(p->with.recorder, (uint16_t)i, &in->burst[d], in->received_mono_ns);
+        in->fresh = 0;
     }
 }
 

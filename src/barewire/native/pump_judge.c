@@ -65,8 +65,11 @@ static void hand_over(struct bw_pump *p, const struct bw_match *match, uint32_t 
         p->match_stats.overflow++;
         return;
     }
-    p->handed[p->found++] = (struct bw_found){
-        .tx = &p->tx[i], .raw = p->message[i].data, .match = *match, .outcome = outcome};
+    p->handed[p->found++] = (struct bw_found){.tx = &p->tx[i],
+                                              .raw = p->message[i].data,
+                                              .match = *match,
+                                              .outcome = outcome,
+                                              .raw_len = p->tx[i].raw_len};
 }
 
 void bw_judge_messages(struct bw_pump *p, const struct bw_triggers *table, uint32_t first) {

@@ -11,7 +11,7 @@
 #include "ring.h"
 
 #define BURST 64          /* datagrams taken from a source at once, and records from a ring */
-#define MATCHES 1024      /* of one group of transactions, and of one turn */
+#define MATCHES BW_PUMP_FOUND
 #define REQUESTS 8        /* retransmission requests a source and turn */
 #define NONE 0xffff
 
@@ -22,7 +22,7 @@ struct intake {
     int count;  /* datagrams lent */
     int next;   /* the first not handed to the feed */
     int more;   /* the feed has more messages of burst[next - 1] */
-    int fresh;  /* lent in this turn */
+    int fresh;  /* not recorded yet */
     uint64_t received_mono_ns;
 };
 
