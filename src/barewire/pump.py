@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+import msgspec
+
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.execution.shots import OUTCOMES, ShotBook
@@ -82,7 +84,7 @@ class Rings:
     metrics: Any = None
 
 
-class Match:
+class Match(msgspec.Struct, gc=False):
     """A transaction that met a trigger. Valid until the next turn, :attr:`tx` included.
 
     Attributes:
@@ -94,16 +96,11 @@ class Match:
             none.
     """
 
-    __slots__ = ("inner", "outcome", "tag", "trigger", "tx")
-
-    def __init__(
-        self, tx: Transaction, trigger: str, tag: int, *, inner: bool, outcome: str | None
-    ) -> None:
-        self.tx = tx
-        self.trigger = trigger
-        self.tag = tag
-        self.inner = inner
-        self.outcome = outcome
+    tx: Transaction
+    trigger: str
+    tag: int
+    inner: bool
+    outcome: str | None
 
 
 class Pump:
@@ -250,8 +247,8 @@ class Pump:
                 Transaction(entry.tx, ffi.buffer(entry.raw, raw_len)[:]),
                 names[trigger],
                 tag,
-                inner=flags & _INNER != 0,
-                outcome=None if outcome < 0 else OUTCOMES[outcome],
+                flags & _INNER != 0,
+                None if outcome < 0 else OUTCOMES[outcome],
             )
 
     def stats(self) -> dict[str, int]:
