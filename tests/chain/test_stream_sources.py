@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -239,3 +240,35 @@ def test_mold_as_a_url(tmp_path):
     [source] = config.load(file).source
     assert [str(line) for line in source.lines] == ["239.1.1.1:9000@lo", "239.1.1.2:9000@lo"]
     assert not source.is_stream
+
+
+def refusal(folder: Path, source: str) -> str:
+    """What the appliance says when it does not start."""
+    file = folder / "refused.toml"
+    file.write_text(f'{text(source)}\n[metrics]\nfolder = "/dev/shm/barewire-{os.getpid()}"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", "run", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
+    )
+    shutil.rmtree(f"/dev/shm/barewire-{os.getpid()}", ignore_errors=True)
+    assert done.returncode == 2, done.stdout
+    return done.stderr
+
+
+def test_a_fallback_is_taken_only_where_it_is_named(tmp_path):
+    source = 'name = "node"\nurl = "ws://127.0.0.1:9"\nvia = "afxdp:nosuch0"'
+    with Run(tmp_path, text(source + '\nfallback = "kernel"')) as run:
+        assert any("its fallback kernel is used" in said for said in run.start["warnings"])
+        run.until(lambda said: said["streams"]["node"]["attempts"] >= 1)
+    assert 'interface "nosuch0": No such device' in refusal(tmp_path, source)
+
+
+def test_credentials_that_others_can_read_are_refused(tmp_path):
+    secret = tmp_path / "node.headers"
+    secret.write_text("Authorization: Bearer secret\n")
+    secret.chmod(0o644)
+    source = 'name = "node"\nurl = "ws://127.0.0.1:9"\nheaders_file = "node.headers"'
+    assert "can be read by others (mode 0644)" in refusal(tmp_path, source)
