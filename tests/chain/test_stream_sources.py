@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import random
 import select
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -15,11 +17,15 @@ import time
 from pathlib import Path
 
 import pytest
+from websockets.sync.server import serve
 
 from appliance import config
 from barewire.errors import ConfigError
 from tests.chain.anvil import Anvil
 from tests.chain.test_feed_anvil import CHAIN, KEYS, send, signed
+from tests.transactions import make
+from tests.unit.certificates import Authority
+from tests.unit.txjson_texts import notification, spelled
 
 
 class Run:
@@ -272,3 +278,36 @@ def test_credentials_that_others_can_read_are_refused(tmp_path):
     secret.chmod(0o644)
     source = 'name = "node"\nurl = "ws://127.0.0.1:9"\nheaders_file = "node.headers"'
     assert "can be read by others (mode 0644)" in refusal(tmp_path, source)
+
+
+def test_over_tls_with_a_private_authority_and_not_without(tmp_path):
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("127.0.0.1"))
+    rng = random.Random(1)
+    told = [notification(spelled(2, make(rng, 2, CHAIN))) for _ in range(30)]
+
+    def node(connection) -> None:
+        for message in connection:
+            request = json.loads(message)
+            connection.send(json.dumps({"id": request["id"], "result": "0x1"}))
+            if request["method"] == "eth_subscribe":
+                for tx in told:
+                    connection.send(json.dumps(tx))
+
+    with serve(node, "127.0.0.1", 0, ssl=context) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"wss://127.0.0.1:{server.socket.getsockname()[1]}"
+        sources = (
+            f'name = "known"\nurl = "{url}"\nca_file = "{authority.ca.name}"',
+            f'name = "unknown"\nurl = "{url}"',
+        )
+        with Run(tmp_path, text(*sources)) as run:
+            run.until(lambda said: said["pump"]["matched"] == len(told))
+            said = run.until(lambda said: said["streams"]["unknown"]["attempts"] >= 2)
+            assert "certificate of 127.0.0.1 is refused" in said["streams"]["unknown"]["why"]
+            assert said["streams"]["known"]["state"] == "live"
+            assert said["streams"]["unknown"]["transactions"] == 0
+        server.shutdown()
+        thread.join(10)
