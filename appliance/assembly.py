@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from appliance import flight
 from appliance.conductor import Conductor
 from appliance.config import Config, Core, Shot, Source
@@ -23,6 +25,7 @@ from appliance.ledger import Ledger
 from appliance.links import measure_endpoint, measure_feed, measure_rings
 from appliance.metrics import files
 from appliance.places import Place
+from appliance.reload import Reload
 from appliance.sender_pool import SenderPool
 from appliance.strategy import load, make
 from barewire import secp
@@ -210,6 +213,8 @@ class Appliance:
         if self._recorder is not None:
             self._exit.callback(self._recorder.close)
         self._folder, self._name = folder, name
+        self._reload = Reload(self._where, folder)
+        self._exit.callback(self._reload.close)
         self.chosen["records"] = {"metrics": str(self.metrics.path), "recorder_mb": megabytes}
 
     def _open_feeds(self) -> list[Feed]:
@@ -400,11 +405,31 @@ class Appliance:
             self.cut_off = ", ".join(endpoint.trouble for endpoint in self._endpoints)
         if self.triggers is not None:
             self.triggers.reclaim()
+            self._take_triggers()
         if self._sender_pool is not None:
             self._sender_pool.check()
         self._joints.beat()
         if self._recorder is not None:
             self._recorder.beat()
+
+    def reload(self) -> None:
+        """Starts to read the triggers again, where this core has them; see `appliance.reload`."""
+        if self.triggers is not None:
+            self._reload.begin(self.shots.numbers if self.shots else {})
+
+    def _take_triggers(self) -> None:
+        compiled = self._reload.poll()
+        if compiled is None:
+            return
+        assert self.triggers is not None
+        names = [trigger.name for trigger in compiled.triggers]
+        try:
+            self.triggers.replace_serialised(compiled.blob, names)
+        except BarewireError as error:
+            self._reload.said = f"triggers stay as they are: {error.message}"
+            return
+        self._config = msgspec.structs.replace(self._config, trigger=compiled.triggers)
+        self._write_about()
 
     def measure(self) -> None:
         """Writes down what is too dear to be written at once: links and memory."""
@@ -439,6 +464,7 @@ class Appliance:
             "streams": self.streams.stats() if self.streams else {},
             "reassembly": self.pump.reassembly_stats(),
             "triggers": self.pump.match_stats() if self.triggers else {},
+            "reload": self._reload.said,
             "refused": {name: entry.count for name, entry in self.decoder.refusals().items()}
             if self.decoder
             else {},

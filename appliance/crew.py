@@ -73,7 +73,15 @@ def run_crew(config: Config, where: Path, reporter: Reporter) -> int:
         for member in members:
             member.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    def reload(*_: object) -> None:
+        for member in members:
+            if member.pid:
+                os.kill(member.pid, signal.SIGHUP)
+
+    wanted = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), stop)
+    if not os.isatty(0):
+        wanted[signal.SIGHUP] = reload
+    before = {number: signal.signal(number, do) for number, do in wanted.items()}
     try:
         for index in range(len(config.cores)):
             members.append(_Member(config, where, index, fds, members))
@@ -197,7 +205,7 @@ class _Member:
 def _work(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> int:
     """One core's process, from start to end; returns its exit status."""
     die_with_parent()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     try:
         return _turn(config, where, index, fds, talk)

@@ -8,6 +8,7 @@ everything else (docs/metrics.md).
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Loop:
         self._every_ns = int(every_s * 1e9)
         self._report = report
         self._stop = False
+        self._reload = False
         self._looks = 0
         self._next_report = 0
         self.longest_pause_ns = 0
@@ -48,14 +50,22 @@ class Loop:
         """Makes :meth:`run` return within 10 ms; safe in a signal handler."""
         self._stop = True
 
+    def reload(self) -> None:
+        """Has the triggers read again; safe in a signal handler."""
+        self._reload = True
+
     def run(self) -> None:
         """Turns until :meth:`stop`, SIGTERM, SIGINT, or nothing can come in any more.
 
+        SIGHUP is :meth:`reload`; to who runs it by hand in a terminal it means the terminal's end.
+
         Call it in the main thread.
         """
+        wanted = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self.stop)
+        if not os.isatty(0):
+            wanted[signal.SIGHUP] = self.reload
         before = {
-            number: signal.signal(number, lambda *_: self.stop())
-            for number in (signal.SIGTERM, signal.SIGINT)
+            number: signal.signal(number, lambda *_, do=do: do()) for number, do in wanted.items()
         }
         try:
             with self._appliance.conducting():
@@ -83,6 +93,9 @@ class Loop:
         self._looks += 1
         if self._looks >= _LOOKS_BETWEEN_HOUSEKEEPING:
             self._looks = 0
+            if self._reload:
+                self._reload = False
+                self._appliance.reload()
             self._appliance.housekeeping()
             if self._appliance.cut_off:
                 self._stop = True  # whoever supervises us has a reason to start us anew

@@ -54,7 +54,7 @@ class Reporter:
 
     def statistics(self, stats: dict[str, Any]) -> None:
         """Rates since the last call, and what has gone wrong so far."""
-        self._changes(stats["sources"])
+        self._changes(stats)
         if self._json:
             self._line({"type": "statistics", **stats})
             return
@@ -76,14 +76,18 @@ class Reporter:
             f"overruns {sum(overruns(f['endpoint']) for f in feeds):,}"
         )
 
-    def _changes(self, sources: dict[str, Any]) -> None:
+    def _changes(self, stats: dict[str, Any]) -> None:
         """Says what has changed since the last call of what a person on call has to know."""
-        for name, source in sources.items():
+        for name, source in [*stats["sources"].items(), *stats.get("streams", {}).items()]:
             for what in ("state", "trouble"):
-                now, before = source[what], self._states.get((name, what), "")
-                self._states[name, what] = now
-                if now != before:
-                    self.event(f"{name}: {now or before + ' no longer'}")
+                self._change(name, what, source.get(what, ""))
+        self._change("triggers", "reload", stats["reload"])
+
+    def _change(self, name: str, what: str, now: str) -> None:
+        before = self._states.get((name, what), "")
+        self._states[name, what] = now
+        if now != before:
+            self.event(f"{name}: {now or before + ' no longer'}")
 
     def summary(self, stats: dict[str, Any], seconds: float) -> None:
         """Everything that was counted, at the end; zeros are left out where people read."""

@@ -2,7 +2,8 @@
 
 One pinned, spinning process for each core of the configuration, a TOML file
 (examples/appliance.toml is one). It says what it chose when it starts, a line a second while it
-runs, and everything it counted when SIGTERM or SIGINT stops it.
+runs, and everything it counted when SIGTERM or SIGINT stops it. SIGHUP has it read the file's
+[[trigger]] tables again, and puts them in the place of the current ones without losing a packet.
 """
 
 from __future__ import annotations

@@ -403,3 +403,41 @@ def test_who_stops_reading_does_not_end_it(pair, tmp_path, traffic):
         rig.process.send_signal(signal.SIGTERM)
         assert rig.process.wait(6) == 0
         assert {match["hash"] for match in json.loads(rig.log.read_text())} == traffic[1]
+
+
+SPLIT = (
+    '[[core]]\nname = "front"\nstages = ["receive", "feed"]\n'
+    '[[core]]\nname = "behind"\nstages = ["decode", "trigger"]\n'
+)
+
+
+@pytest.mark.parametrize("cores", ["", SPLIT], ids=["one-core", "two-cores"])
+def test_triggers_are_replaced_while_packets_flow(pair, tmp_path, traffic, cores):
+    """By SIGHUP; a file that is wrong changes nothing and is told."""
+    nothing = '[[trigger]]\nname = "old"\ngas = { min = 30000000, max = 30000001 }\n'
+    messages = traffic[0]
+    with Rig(pair, tmp_path, triggers=nothing, extra=cores) as rig:
+        good = rig.config.read_text().replace(nothing, '[[trigger]]\nname = "new"\n')
+        rig.publish(messages[:200])
+        rig.config.write_text(good.replace('"new"', '"new"\nto = ["0x12"]'))
+        rig.process.send_signal(signal.SIGHUP)
+        rig.settle(2)
+        rig.config.write_text(good)
+        rig.process.send_signal(signal.SIGHUP)
+        rig.publish(messages[200:400], every_s=0.01)  # while it happens
+        rig.settle(1)
+        rig.publish(messages[400:])
+        rig.settle()
+        rig.process.send_signal(signal.SIGTERM)
+        said, _ = rig.process.communicate(timeout=10)
+    lines = [json.loads(line) for line in said.splitlines()]
+    events = [line["event"] for line in lines if line["type"] == "event"]
+    assert any("triggers stay as they are" in event for event in events), events
+    assert "triggers: 1 triggers are in use" in events
+    feed = lines[-1]["sources"]["site"]
+    assert (feed["delivered"], feed["lost"]) == (len(messages), 0)
+    assert lines[-1]["pump"]["transactions"] == len(traffic[1])
+    seen = json.loads(rig.log.read_text())
+    assert {match["trigger"] for match in seen} == {"new"}
+    hashes = [match["hash"] for match in seen]
+    assert 0 < len(hashes) == len(set(hashes)) < len(traffic[1])

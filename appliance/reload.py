@@ -1,0 +1,112 @@
+"""Triggers read again while packets flow: what SIGHUP asks for.
+
+To read and compile many triggers takes seconds, which a hot thread has not. A process of its own
+does it, ``python -m appliance.reload CONFIG``, and the hot thread only swaps the finished table in.
+Nothing but the triggers is taken from the file; the rest waits for the next start.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from appliance import config
+from appliance.output import complain
+from barewire.errors import BarewireError
+from barewire.mempool.triggers import Trigger, compile_triggers
+from dpdk_bindings.errors import BindingsError
+
+__all__ = ["Compiled", "Reload"]
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """Triggers, and the form that `TriggerTable.replace_serialised` takes."""
+
+    triggers: list[Trigger]
+    blob: bytes
+
+
+class Reload:
+    """At most one compilation at a time; none of its methods waits.
+
+    Args:
+        where: the configuration.
+        folder: on a tmpfs, where the result is handed over.
+
+    Attributes:
+        said: what became of the last one, or empty.
+    """
+
+    def __init__(self, where: Path, folder: Path) -> None:
+        self._where = where
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._result: IO[bytes] | None = None
+        self._words: IO[bytes] | None = None
+        self.said = ""
+
+    def begin(self, shots: Mapping[str, int]) -> None:
+        """Starts one, for triggers that may name `shots`; not while one runs."""
+        if self._process is not None:
+            return
+        self._result = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  until poll()
+        self._words = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+        with tempfile.TemporaryFile(dir=self._folder) as numbers:
+            numbers.write(msgspec.json.encode(dict(shots)))
+            numbers.seek(0)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "appliance.reload", str(self._where)],
+                stdin=numbers,
+                stdout=self._result,
+                stderr=self._words,
+            )
+        self.said = "triggers are being read again"
+
+    def poll(self) -> Compiled | None:
+        """What is finished, once; of a failure :attr:`said` tells."""
+        if self._process is None or (status := self._process.poll()) is None:
+            return None
+        assert self._result is not None
+        assert self._words is not None
+        self._result.seek(0)
+        self._words.seek(0)
+        raw, words = self._result.read(), self._words.read().decode(errors="replace")
+        self.close()
+        if status:
+            self.said = f"triggers stay as they are: {' '.join(words.split())[-500:]}"
+            return None
+        compiled = msgspec.msgpack.decode(raw, type=Compiled)
+        self.said = f"{len(compiled.triggers):,} triggers are in use"
+        return compiled
+
+    def close(self) -> None:
+        """Ends what runs, and forgets it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        for file in (self._result, self._words):
+            if file is not None:
+                file.close()
+
+
+def main(where: Path, numbers: Any) -> int:
+    """Compiles the triggers of the configuration at `where` to stdout."""
+    try:
+        loaded = config.load(where)
+        blob = compile_triggers(loaded.trigger, shots=numbers)
+    except (BarewireError, BindingsError) as error:
+        complain(error.message, error.hint)
+        return 2
+    sys.stdout.buffer.write(msgspec.msgpack.encode(Compiled(loaded.trigger, blob)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), msgspec.json.decode(sys.stdin.buffer.read())))
