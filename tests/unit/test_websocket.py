@@ -324,3 +324,14 @@ def test_counters():
     }
     frame = Frame(Opcode.PONG, b"")
     assert sent(client.data_to_send()) == [(frame.opcode, b"")]
+
+
+def test_no_log_line_and_no_error_shows_a_credential(caplog):
+    caplog.set_level(0)
+    ws = WebSocket("ws://user:hunter2@node.example/v3/s3cretkey", headers={"X-Key": "s3cretkey"})
+    assert b"s3cretkey" in ws.data_to_send()
+    with pytest.raises(BarewireError) as caught:
+        ws.send(b"too early")
+    said = caplog.text + str(caught.value) + str(caught.value.hint)
+    assert "hunter2" not in said
+    assert "s3cretkey" not in said

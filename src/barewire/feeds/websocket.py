@@ -14,6 +14,7 @@ this owns the transport: connecting, TLS and timeouts are not here.
 from __future__ import annotations
 
 import enum
+import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,12 +33,17 @@ from websockets.uri import parse_uri
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
+from barewire.rpc.addresses import redact
 
 __all__ = ["Closed", "Message", "Opened", "Pong", "State", "WebSocket", "write_frame"]
 
 _HEAD_END = b"\r\n\r\n"
 _HEAD_BYTES = 64 << 10
 _DEFLATE_TAIL = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.1: cut off by the sender
+
+# At DEBUG the library logs request lines and headers, and credentials are in them.
+_MUTE = logging.getLogger("barewire.feeds.websocket")
+_MUTE.disabled = True
 
 
 class State(enum.Enum):
@@ -132,7 +138,7 @@ class WebSocket:
             uri = parse_uri(url)
         except (InvalidURI, ValueError) as error:
             raise BarewireError(
-                f"{url!r} is no WebSocket address", hint="ws://HOST[:PORT]/PATH, or wss://"
+                f"{redact(url)!r} is no WebSocket address", hint="ws://HOST[:PORT]/PATH, or wss://"
             ) from error
         self.url = url
         self.state = State.CONNECTING
@@ -142,7 +148,7 @@ class WebSocket:
         if deflate:
             offered = [ClientPerMessageDeflateFactory(client_max_window_bits=True)]
             offered[0].name = ExtensionName(deflate_name)
-        self._protocol = ClientProtocol(uri, extensions=offered, max_size=max_message)
+        self._protocol = ClientProtocol(uri, extensions=offered, max_size=max_message, logger=_MUTE)
         self._head = b""
         self._out: list[bytes] = []
         self._inflater: Any = None
@@ -305,4 +311,4 @@ class WebSocket:
 
     def _insist_open(self) -> None:
         if self.state is not State.OPEN:
-            raise BarewireError(f"{self.url} is {self.state.value}", hint="wait for Opened")
+            raise BarewireError(f"{redact(self.url)} is {self.state.value}", hint="wait for Opened")
