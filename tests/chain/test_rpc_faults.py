@@ -518,8 +518,8 @@ async def test_http2_against_an_independent_server(node, tmp_path, caplog):
           let body = [];
           stream.on('data', d => body.push(d));
           stream.on('end', () => {
-            const r = http.request({port: +process.argv[2], method: 'POST', agent,
-              headers: {'content-type': 'application/json'}}, res => {
+            const r = http.request({host: '127.0.0.1', port: +process.argv[2], agent,
+              method: 'POST', headers: {'content-type': 'application/json'}}, res => {
               stream.respond({':status': res.statusCode, 'content-type': 'application/json'});
               res.pipe(stream);
             });

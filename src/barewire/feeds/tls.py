@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ByteStream", "TlsStream", "client_context"]
 
+_CUT_OFF = "UNEXPECTED_EOF_WHILE_READING"
 _SCRATCH_BYTES = 1 << 16
 _MOST_PENDING = 1 << 18
 """Encrypted bytes that wait for the stream below; beyond it no more are taken."""
@@ -104,6 +105,8 @@ def client_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Python sets it with OpenSSL 3, and a stream that was cut would look like one that ended.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if ca_file is None:
         context.load_default_certs()
     else:
@@ -340,12 +343,13 @@ class TlsStream:
             return 0
         except ssl.SSLZeroReturnError:
             got = 0
-        except ssl.SSLEOFError:
-            why = self._below.why or "the peer ended it without TLS's close_notify: perhaps cut off"
-            self._fail(self._below.error or errno.EPROTO, why)
-            return -1
         except ssl.SSLError as error:
-            self._fail(errno.EPROTO, f"TLS: {_reason(error)}")
+            # Python up to 3.11.2 has no SSLEOFError for what OpenSSL 3 says.
+            if isinstance(error, ssl.SSLEOFError) or error.reason == _CUT_OFF:
+                why = "the peer ended it without TLS's close_notify: perhaps cut off"
+                self._fail(self._below.error or errno.EPROTO, self._below.why or why)
+            else:
+                self._fail(errno.EPROTO, f"TLS: {_reason(error)}")
             return -1
         if not got:
             self._state = StreamState.ENDED
