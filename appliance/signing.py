@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from barewire.errors import BarewireError
-from barewire.execution.external import Keeper
+from barewire.execution.external import LONGEST, REFUSAL, Keeper
 from dpdk_bindings.ring import (
     RingConsumer,
     RingError,
@@ -27,9 +27,9 @@ from dpdk_bindings.ring import (
 
 __all__ = ["RingExchange", "RingKeeper", "SocketExchange", "SocketKeeper"]
 
-#: Longest message: an unsigned transaction as long as pools take, and its first byte.
-LONGEST = 131072 + 1
-_LONGEST_ANSWER = 512
+_LONGEST_ANSWER = 1 + REFUSAL
+#: Connections at once. Those that are there stay, so that nobody's leak hangs up on the trader.
+_CONNECTIONS = 64
 
 
 class SocketKeeper:
@@ -42,7 +42,7 @@ class SocketKeeper:
         wait_s: how long a poll waits; 0 on a core that other stages share.
 
     Attributes:
-        turned_away: connections of other users.
+        turned_away: connections of other users, and beyond 64 at once.
     """
 
     def __init__(
@@ -82,11 +82,15 @@ class SocketKeeper:
         self._path.unlink(missing_ok=True)
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # it is gone again, or no descriptor is free: asked again at the next poll
         size = struct.calcsize("3i")
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
         _pid, user, _group = struct.unpack("3i", credentials)
-        if user not in self._user_ids:
+        full = len(self._selector.get_map()) > _CONNECTIONS  # the listener is one of them
+        if full or user not in self._user_ids:
             self.turned_away += 1
             connection.close()
             return
@@ -99,7 +103,7 @@ class SocketKeeper:
             if message and not flags & socket.MSG_TRUNC:
                 connection.send(self._keeper.answer(message))
                 return 1
-        except (ConnectionError, BlockingIOError):
+        except OSError:
             pass  # it went away, or does not read its answers: hung up on below
         self._selector.unregister(connection)
         connection.close()
@@ -121,6 +125,7 @@ def _listen(path: Path) -> socket.socket:
     try:
         listener.bind(str(path))
         listener.listen()
+        listener.setblocking(False)
     except OSError as error:
         listener.close()
         raise BarewireError(f"{path}: {error.strerror}") from error
@@ -218,7 +223,7 @@ class RingKeeper:
             if not self._asks.poll():
                 return 0
             message = self._asks.records.copy(0)
-            answer = self._keeper.answer(message)[:_LONGEST_ANSWER]
+            answer = self._keeper.answer(message)
             self._waiting = int(self._asks.records[0].seq), answer
         number, answer = self._waiting
         try:

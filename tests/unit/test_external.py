@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
 import socket
 import threading
 import time
@@ -13,11 +15,13 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 from eth_keys import keys
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from appliance.signing import RingExchange, RingKeeper, SocketExchange, SocketKeeper
 from barewire.errors import BarewireError
 from barewire.execution import rlp
-from barewire.execution.external import ExternalSigner, Keeper, Policy
+from barewire.execution.external import REFUSAL, ExternalSigner, Keeper, Policy
 from barewire.execution.keys import Key
 from barewire.execution.signer import Rfc6979Signer
 from barewire.execution.template import AccessEntry, Caps, Template, sign_authorization
@@ -129,13 +133,81 @@ def test_hashes_and_delegations_are_refused_unless_allowed(keeper):
         b"T\x02" + rlp.encode([1, 0, 0, 0, 0, [TARGET], 0, b"", []]),
         b"T\x02" + rlp.encode([b"\0\1", 0, 0, 0, 0, TARGET, 0, b"", []]),
         b"T\x02" + b"\xc1" * 3000 + b"\xc0",
+        b"T\x05" + rlp.encode([1, [], 0]),
+        b"T\x05" + rlp.encode([1, OTHER, []]),
+        b"T\x05" + rlp.encode([1, OTHER, 2**64]),
+        b"T\x05" + rlp.encode([1, OTHER + b"x" * 130000, 0]),
+        b"T\x02" + rlp.encode([1, 0, 0, b"x" * 100000, 0, TARGET, 0, b"", []]),
+        b"T\x05\x01",
+        b"T" + bytes(200_000),
     ],
 )
 def test_messages_that_are_none_are_refused_in_words(keeper, message):
     answer = keeper.answer(message)
     assert answer[:1] == b"\1"
     assert answer[1:].decode()
+    assert len(answer) <= 1 + REFUSAL
     assert keeper.signed == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "said"),
+    [
+        (2, {7: []}, "rlp_kind"),
+        (2, {1: b"\1" * 40}, "int_width"),
+        (2, {1: b"\0"}, "int_zeros"),
+        (2, {2: [1]}, "rlp_kind"),
+        (2, {5: []}, "rlp_kind"),
+        (2, {5: b"x" * 19}, "to_width"),
+        (2, {8: [[TARGET, [b"short"]]]}, "access_shape"),
+        (3, {5: b""}, "to_missing"),
+        (3, {10: [b"\1"]}, "blob_hash"),
+        (4, {9: [[1, 2]]}, "auth_shape"),
+    ],
+)
+def test_what_would_be_no_transaction_once_signed_is_refused(kind, changed, said):
+    fields: list[rlp.Item] = [1, 0, 0, 1, 21000, TARGET, 0, b"", []]
+    fields += {3: [0, [b"\1" * 32]], 4: [[[1, OTHER, 0, 0, 1, 1]]]}.get(kind, [])
+    with Key.from_bytes(SECRET) as key, Rfc6979Signer(key) as signer:
+        keeper = Keeper(signer, Policy(frozenset({1}), None, 10**18, 10**18))
+        assert keeper.answer(b"T" + bytes([kind]) + rlp.encode(fields))[:1] == b"\0"
+        for at, value in changed.items():
+            fields[at] = value
+        answer = keeper.answer(b"T" + bytes([kind]) + rlp.encode(fields))
+    assert answer[:1] == b"\1"
+    assert said in answer.decode()
+
+
+LEAF = st.one_of(
+    st.sampled_from([b"", b"\0", b"\1", b"\x0a", TARGET, OTHER, b"\1" * 32, b"x" * 3000]),
+    st.binary(max_size=40),
+)
+FIELD = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=4), max_leaves=8)
+MESSAGE = st.one_of(
+    st.binary(max_size=80),
+    st.builds(
+        lambda kind, fields: b"T" + kind + rlp.encode(fields),
+        st.sampled_from([b"", b"\1", b"\2", b"\3", b"\4", b"\5", b"\6"]),
+        st.one_of(FIELD, *(st.lists(FIELD, min_size=n, max_size=n) for n in (3, 8, 9, 10, 11))),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def open_keeper() -> Iterator[Keeper]:
+    with Key.from_bytes(SECRET) as key, Rfc6979Signer(key) as signer:
+        yield Keeper(signer, Policy(frozenset({1, 10}), None, 2**256, 2**256))
+
+
+@given(message=MESSAGE)
+@settings(max_examples=600, deadline=None)
+def test_any_message_is_answered(open_keeper, message):
+    answer = open_keeper.answer(message)
+    if answer[:1] == b"\0":
+        assert len(answer) in (21, 66)
+    else:
+        assert answer[:1] == b"\1"
+        assert 1 < len(answer) <= 1 + REFUSAL
 
 
 def test_any_bytes_are_answered(keeper):
@@ -149,6 +221,17 @@ def test_any_bytes_are_answered(keeper):
         keeper.answer(bytes(bad[: rng.randrange(len(bad) + 1)]))
 
 
+def high_s(payload: bytes) -> bytes:
+    """The keeper's signature with n - s, which is as valid but for EIP-2."""
+    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+    signed = keys.PrivateKey(SECRET).sign_msg(payload)
+    raw = signed.r.to_bytes(32, "big") + (order - signed.s).to_bytes(32, "big")
+    return raw + bytes([1 - signed.v])
+
+
+HIGH = high_s(b"\x02\xc0")
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -157,6 +240,8 @@ def test_any_bytes_are_answered(keeper):
         (b"\0" + bytes(64), "nonsense"),
         (b"\2" + bytes(65), "nonsense"),
         (b"\0" + bytes(65), "not of its address"),
+        (b"\0" + HIGH, "high s"),
+        (b"\0" + HIGH[:64] + b"\2", "no parity"),
         (b"\0" + b"\1" * 65, "not of its address"),
     ],
 )
@@ -244,6 +329,80 @@ def test_a_keeper_that_is_silent_is_given_up(keeper, tmp_path):
     stage.close()
 
 
+def test_connections_beyond_the_limit_are_turned_away(keeper, tmp_path):
+    path = tmp_path / "signer.sock"
+    stage = SocketKeeper(keeper, path)
+    running = Running(stage.poll)
+    with contextlib.ExitStack() as open_ones:
+        open_ones.callback(stage.close)
+        open_ones.callback(running.stop)
+
+        def another() -> SocketExchange:
+            exchange = SocketExchange(path)
+            open_ones.callback(exchange.close)
+            return exchange
+
+        signer = ExternalSigner(another())
+        idle = [another() for _ in range(63)]
+        assert all(ExternalSigner(exchange).address for exchange in idle)
+        with pytest.raises(BarewireError, match=r"hung up|does not answer"):
+            ExternalSigner(another())
+        assert stage.turned_away == 1
+        assert template(signer).fire(0, 100)
+        idle.pop().close()
+        assert becomes_reachable(path)
+
+
+def becomes_reachable(path: Path) -> bool:
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        exchange = SocketExchange(path)
+        try:
+            return bool(ExternalSigner(exchange).address)
+        except BarewireError:
+            time.sleep(0.01)
+        finally:
+            exchange.close()
+    return False
+
+
+def test_no_descriptor_for_another_connection(keeper, tmp_path):
+    path = tmp_path / "signer.sock"
+    stage = SocketKeeper(keeper, path)
+    first = SocketExchange(path)
+    stage.poll()
+    second = SocketExchange(path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        assert stage.poll() == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    running = Running(stage.poll)
+    assert ExternalSigner(first).address == ExternalSigner(second).address
+    running.stop()
+    stage.close()
+    first.close()
+    second.close()
+
+
+def test_a_client_that_no_answer_reaches_is_hung_up_on(keeper, tmp_path):
+    path = tmp_path / "signer.sock"
+    stage = SocketKeeper(keeper, path)
+    exchange = SocketExchange(path)
+    stage.poll()
+    keeper.answer = lambda message: bytes(10_000_000)
+    running = Running(stage.poll)
+    with pytest.raises(BarewireError, match=r"hung up|does not answer"):
+        exchange(b"A")
+    del keeper.answer
+    assert becomes_reachable(path)
+    running.stop()
+    stage.close()
+
+
 def test_a_place_where_no_socket_can_be(keeper, tmp_path):
     with pytest.raises(BarewireError, match="No such file"):
         SocketKeeper(keeper, tmp_path / "no/such/place")
@@ -277,6 +436,30 @@ def test_over_two_rings(keeper, rings):
             template(signer).fire(0, 1000)
         with pytest.raises(BarewireError, match="cannot ask"):
             exchange(bytes(200_000))
+    finally:
+        running.stop()
+        made[0].close()
+        exchange.close()
+
+
+def test_any_message_is_answered_over_rings(keeper, rings):
+    made: list[RingKeeper] = []
+    starting = threading.Thread(target=lambda: made.append(RingKeeper(keeper, rings)))
+    starting.start()
+    exchange = RingExchange(rings)
+    starting.join()
+    running = Running(made[0].poll)
+    rng = random.Random(5)
+    try:
+        for message in (
+            b"T\x05" + rlp.encode([1, [], 0]),
+            b"T\x02" + rlp.encode([1, 0, 0, b"x" * 100000, 0, TARGET, 0, b"", []]),
+            b"T\x02" + b"\xc1" * 130000,
+            *(rng.randbytes(rng.randrange(1, 300)) for _ in range(100)),
+            *(b"T" + bytes([kind, 0xC1]) + rng.randbytes(40) for kind in range(256)),
+        ):
+            assert exchange(message)[:1] == b"\1"
+        assert exchange(b"A") == b"\0" + ADDRESS
     finally:
         running.stop()
         made[0].close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,57 @@ def test_a_corrupt_keystore_is_said(tmp_path, keystore_text):
     path = private(tmp_path / "spoilt.json", spoilt(keystore_text, "no mac"))
     with pytest.raises(BarewireError, match=r"corrupt keystore: .*mac"):
         load_key(path, password=PASSWORD)
+
+
+def changed(text: bytes, **crypto: object) -> bytes:
+    """The keystore with other values in its crypto, or in the object of that name in it."""
+    keystore = json.loads(text)
+    for name, value in crypto.items():
+        if isinstance(value, dict):
+            keystore["crypto"][name].update(value)
+        else:
+            keystore["crypto"][name] = value
+    return json.dumps(keystore).encode()
+
+
+def test_a_keystore_of_another_key_than_it_says_is_corrupt(tmp_path, keystore_text):
+    iv = json.loads(keystore_text)["crypto"]["cipherparams"]["iv"]
+    other = f"{int(iv, 16) ^ 1:032x}"  # which the checksum does not cover
+    text = changed(keystore_text, cipherparams={"iv": other})
+    with pytest.raises(BarewireError, match=r"corrupt keystore: the key inside is of 0x.*address"):
+        load_key(private(tmp_path / "iv.json", text), password=PASSWORD)
+    short = changed(keystore_text, cipherparams={"iv": iv[:-2]})
+    assert keystore_module.decrypt(short, PASSWORD) == (4, b"iv of 15 bytes, not 16")
+    keystore = json.loads(keystore_text)
+    keystore["address"] = "0x" + ADDRESS.hex()
+    assert keystore_module.decrypt(json.dumps(keystore).encode(), PASSWORD) == (0, SECRET)
+    del keystore["address"]
+    assert keystore_module.decrypt(json.dumps(keystore).encode(), PASSWORD) == (0, SECRET)
+
+
+@pytest.mark.parametrize(
+    ("crypto", "said"),
+    [
+        ({"kdfparams": {"n": 1 << 24}}, rb"128 n r p = 17179869184 of scrypt, .* 1073741824"),
+        ({"kdfparams": {"r": 1 << 40}}, rb"128 n r p"),
+        ({"kdfparams": {"n": "16"}}, rb"n = '16', not a number"),
+        ({"kdfparams": {"p": 0}}, rb"p = 0, not a number"),
+        ({"kdfparams": {"dklen": 1 << 30}}, rb"dklen 1073741824, not 32"),
+        ({"kdf": "pbkdf2", "kdfparams": {"c": 10**9}}, rb"c = 1000000000 of pbkdf2, .* 10000000"),
+        ({"kdf": "pbkdf2", "kdfparams": {"c": 1, "prf": "hmac-md5"}}, rb"prf 'hmac-md5'"),
+        ({"cipher": "\ud800" * 1000}, rb"cipher"),
+        ({"padding": "x" * 65536}, rb"more than 65536 bytes"),
+    ],
+)
+def test_what_opening_may_cost_is_bounded(keystore_text, crypto, said):
+    status, text = keystore_module.decrypt(changed(keystore_text, **crypto), PASSWORD)
+    assert status == 4
+    assert re.search(said, text), text
+    assert len(text) <= 300
+
+
+def test_a_keystore_of_nested_lists_is_corrupt():
+    assert keystore_module.decrypt(b"[" * 60000, PASSWORD)[0] == 4
 
 
 def test_a_changed_keystore_is_told_from_a_corrupt_one(keystore_text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 import rlp as oracle
@@ -57,3 +58,22 @@ def test_one_bit_is_enough_to_be_another():
                 rlp.decode(bytes(bad))
         else:
             assert rlp.decode(bytes(bad)) == theirs
+
+
+def test_lists_are_nested_as_deep_as_is_said_and_cost_no_copies():
+    def nested(levels: int, filling: int) -> bytes:
+        item: rlp.Item = [b"x" * filling]
+        for _ in range(levels - 1):
+            item = [item]
+        return rlp.encode(item)
+
+    assert rlp.decode(nested(rlp.DEPTH, 3))
+    deep, deeper = nested(rlp.DEPTH, 130000), nested(900, 130000)
+    tracemalloc.start()
+    try:
+        assert rlp.decode(deep)
+        with pytest.raises(ValueError, match=f"nested more than {rlp.DEPTH} deep"):
+            rlp.decode(deeper)
+        assert tracemalloc.get_traced_memory()[1] < 300_000
+    finally:
+        tracemalloc.stop()

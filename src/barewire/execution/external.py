@@ -9,7 +9,7 @@ appliance.signing):
              'T' unsigned bytes      sign this transaction (what EIP-2718 or EIP-155 signs)
              'H' 32 bytes            sign this hash (refused unless the policy allows it)
     answers  0x00 and 20 bytes, or r, s and the parity in 65
-             0x01 and why not, in words
+             0x01 and why not, in at most REFUSAL bytes of words
 """
 
 from __future__ import annotations
@@ -23,9 +23,16 @@ from barewire.errors import BarewireError
 from barewire.execution import rlp
 from barewire.execution.signer import Signature, Signer
 from barewire.keccak import keccak256
+from barewire.mempool.decoder import Decoder, Refusal, Rules
 from barewire.secp import recover
 
-__all__ = ["ExternalSigner", "Keeper", "Policy"]
+__all__ = ["LONGEST", "REFUSAL", "ExternalSigner", "Keeper", "Policy"]
+
+LONGEST = 131072 + 1
+"""Bytes of the longest message: an unsigned transaction as long as pools take, and a letter."""
+
+REFUSAL = 200
+"""Bytes of the longest refusal; what is longer is cut off."""
 
 _ADDRESS, _TRANSACTION, _HASH = b"A", b"T", b"H"
 _YES, _NO = b"\0", b"\1"
@@ -39,6 +46,9 @@ _LAYOUT: dict[int, dict[str, int]] = {
     4: {"chain": 0, "price": 3, "gas": 4, "to": 5, "value": 6, "count": 10},
 }
 _GAS_PER_BLOB = 131072  # EIP-4844
+_HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0  # EIP-2
+# For the shape of a transaction, not for what one chain's pool thinks of its gas.
+_DECODER = Decoder(Rules.preset(pool=False))
 
 
 @dataclass(frozen=True)
@@ -68,20 +78,19 @@ class Policy:
             BarewireError: it is outside the policy, or is none.
         """
         try:
-            kind = 0 if payload[0] >= 0xC0 else payload[0]
-            fields: Any = rlp.decode(payload[1:] if kind else payload)
+            kind, fields = _split(payload)
             if kind == 5:
                 self._check_delegation(fields)
             else:
                 self._check_transaction(kind, fields)
-        except (ValueError, IndexError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, IndexError, KeyError) as error:
             raise BarewireError(f"not an unsigned transaction: {error}") from error
 
     def _check_chain(self, chain: int) -> None:
         if chain not in self.chain_ids:
             raise BarewireError(f"chain {chain} is not in the policy")
 
-    def _check_transaction(self, kind: int, fields: Any) -> None:
+    def _check_transaction(self, kind: int, fields: list[Any]) -> None:
         at = _LAYOUT[kind]
         if kind == 0 and len(fields) == 6:
             raise BarewireError("a transaction for every chain (without EIP-155) is refused")
@@ -90,7 +99,8 @@ class Policy:
         if kind == 0 and fields[7:] != [b"", b""]:
             raise ValueError("a legacy transaction to be signed ends with two zeros (EIP-155)")
         self._check_chain(_number(fields[at["chain"]]))
-        target = bytes(fields[at["to"]])
+        _check_form(kind, fields)
+        target = fields[at["to"]]
         if self.targets is not None and target not in self.targets:
             raise BarewireError(f"target 0x{target.hex()} is not in the policy")
         value = _number(fields[at["value"]])
@@ -102,17 +112,42 @@ class Policy:
         if fee > self.fee_wei:
             raise BarewireError(f"fee of up to {fee} wei: the policy allows {self.fee_wei}")
 
-    def _check_delegation(self, fields: Any) -> None:
-        chain, delegate, _nonce = fields
+    def _check_delegation(self, fields: list[Any]) -> None:
+        if len(fields) != 3:
+            raise ValueError(f"{len(fields)} fields in an authorization, not 3")
+        chain, delegate, nonce = fields
         self._check_chain(_number(chain))
-        if bytes(delegate) not in self.delegates:
+        if not isinstance(delegate, bytes) or len(delegate) != 20:
+            raise ValueError(f"an authorization delegates to an address, not {delegate!r}")
+        if _number(nonce) >= 2**64 - 1:
+            raise ValueError("nonce of an authorization above 2^64 - 2 (EIP-7702)")
+        if delegate not in self.delegates:
             raise BarewireError(f"delegating to 0x{delegate.hex()} is not in the policy")
+
+
+def _split(payload: bytes) -> tuple[int, list[Any]]:
+    """Type and fields."""
+    kind = 0 if payload[0] >= 0xC0 else payload[0]
+    fields = rlp.decode(payload[1:] if kind else payload)
+    if isinstance(fields, list):
+        return kind, fields
+    raise ValueError("not a list of fields")
 
 
 def _number(raw: Any) -> int:
     if not isinstance(raw, bytes) or len(raw) > 32 or raw[:1] == b"\0":
         raise ValueError(f"{raw!r} is not a number")
     return int.from_bytes(raw, "big")
+
+
+def _check_form(kind: int, fields: list[Any]) -> None:
+    """Refuses what would be no transaction once signed, by the decoder that reads mempools."""
+    signature = [35 + 2 * _number(fields[6]), 1, 1] if kind == 0 else [0, 1, 1]
+    signed = [*(fields if kind else fields[:6]), *signature]
+    envelope = (bytes([kind]) if kind else b"") + rlp.encode(signed)
+    refused = _DECODER.decode(envelope, hashed=False)
+    if isinstance(refused, Refusal):
+        raise ValueError(refused.verdict)  # noqa: TRY004 - the type says whether, not what
 
 
 class Keeper:
@@ -134,9 +169,11 @@ class Keeper:
             return self._answer(message[:1], message[1:])
         except BarewireError as error:
             self.refused += 1
-            return _NO + error.message.encode()
+            return _NO + error.message.encode()[:REFUSAL]
 
     def _answer(self, kind: bytes, body: bytes) -> bytes:
+        if len(body) >= LONGEST:
+            raise BarewireError(f"{1 + len(body)} bytes: the longest message has {LONGEST}")
         if kind == _ADDRESS and not body:
             return _YES + self._signer.address
         if kind == _TRANSACTION:
@@ -195,6 +232,8 @@ class ExternalSigner:
 
     def _signature(self, raw: bytes, digest: bytes) -> Signature:
         signed = Signature(raw[:32], raw[32:64], raw[64])
+        if signed.y_parity > 1 or int.from_bytes(signed.s, "big") > _HALF_ORDER:
+            raise BarewireError("the external signer's signature has a high s or no parity (EIP-2)")
         if recover(digest, *signed) != self.address:
             raise BarewireError("the external signer's signature is not of its address")
         return signed

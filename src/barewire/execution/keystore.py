@@ -13,12 +13,16 @@ import subprocess
 import sys
 from typing import Any, BinaryIO
 
-from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json
+from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json, normalize_keys
+from eth_keys.datatypes import PrivateKey
 
 __all__ = ["decrypt", "encrypt", "main", "open_decrypted"]
 
 WRONG_PASSWORD, CORRUPT = 3, 4
 SCRYPT_N = 262144
+
+# What opening a file may cost, whoever wrote it: 1 GiB is four times what is usual.
+_FILE_BYTES, _SCRYPT_BYTES, _PBKDF2_ROUNDS = 65536, 1 << 30, 10_000_000
 
 
 def encrypt(secret: bytes, password: bytes, *, scrypt_n: int = SCRYPT_N) -> bytes:
@@ -46,28 +50,76 @@ def open_decrypted(keystore_fd: int, password: bytes) -> subprocess.Popen[bytes]
 def decrypt(text: bytes, password: bytes) -> tuple[int, bytes]:
     """The key in the keystore `text`, or what is wrong with it: an exit status, and the bytes."""
     try:
-        keystore: Any = json.loads(text)
-        if not isinstance(keystore, dict) or keystore.get("version") != 3:
-            return CORRUPT, b"not a keystore of version 3"
-        if keystore["crypto"]["cipher"] != "aes-128-ctr":  # the only one there is
-            return CORRUPT, f"cipher {keystore['crypto']['cipher']!r}".encode()
-        secret = bytes(decode_keyfile_json(keystore, password))
+        return 0, _opened(text, password)
     except ValueError as error:
         # eth-keyfile says ValueError("MAC mismatch") for both a wrong password and changed bytes.
         if "MAC mismatch" in str(error):
             return WRONG_PASSWORD, b""
-        return CORRUPT, str(error).encode()
-    except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
-        return CORRUPT, f"{type(error).__name__}: {error}".encode()
+        return CORRUPT, _said(error)
+    except (KeyError, TypeError, AttributeError, NotImplementedError, RecursionError) as error:
+        return CORRUPT, f"{type(error).__name__}: ".encode() + _said(error)
+
+
+def _said(error: Exception) -> bytes:
+    return str(error).encode(errors="replace")[:300]
+
+
+def _opened(text: bytes, password: bytes) -> bytes:
+    if len(text) > _FILE_BYTES:
+        raise ValueError(f"more than {_FILE_BYTES} bytes")
+    keystore: Any = json.loads(text)
+    if not isinstance(keystore, dict) or keystore.get("version") != 3:
+        raise ValueError("not a keystore of version 3")
+    keystore = normalize_keys(keystore)
+    _check(keystore["crypto"])
+    secret = bytes(decode_keyfile_json(keystore, password))
     if len(secret) != 32:
-        return CORRUPT, f"{len(secret)} bytes inside, not 32".encode()
-    return 0, secret
+        raise ValueError(f"{len(secret)} bytes inside, not 32")
+    _check_address(secret, keystore.get("address"))
+    return secret
+
+
+def _check(crypto: Any) -> None:
+    """Refuses what the checksum does not cover, and work beyond the limits."""
+    if crypto["cipher"] != "aes-128-ctr":  # the only one there is
+        raise ValueError(f"cipher {crypto['cipher']!r}")
+    iv = bytes.fromhex(crypto["cipherparams"]["iv"].removeprefix("0x"))
+    if len(iv) != 16:
+        raise ValueError(f"iv of {len(iv)} bytes, not 16")
+    params = crypto["kdfparams"]
+    if _count(params, "dklen") != 32:
+        raise ValueError(f"dklen {params['dklen']}, not 32")
+    if crypto["kdf"] == "scrypt":
+        need = 128 * _count(params, "n") * _count(params, "r") * _count(params, "p")
+        if need > _SCRYPT_BYTES:
+            raise ValueError(f"128 n r p = {need} of scrypt, and the limit is {_SCRYPT_BYTES}")
+    elif crypto["kdf"] == "pbkdf2":
+        if _count(params, "c") > _PBKDF2_ROUNDS:
+            raise ValueError(f"c = {params['c']} of pbkdf2, and the limit is {_PBKDF2_ROUNDS}")
+        if params["prf"] != "hmac-sha256":
+            raise ValueError(f"prf {params['prf']!r}, not hmac-sha256")
+
+
+def _count(params: Any, name: str) -> int:
+    value = params[name]
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} = {value!r}, not a number above 0")
+    return value
+
+
+def _check_address(secret: bytes, said: Any) -> None:
+    """Refuses another key than the file says; the checksum does not cover the iv."""
+    if not said:
+        return
+    address = PrivateKey(secret).public_key.to_canonical_address()
+    if bytes.fromhex(said.removeprefix("0x")) != address:
+        raise ValueError(f"the key inside is of 0x{address.hex()}, and address says {said!r}")
 
 
 def main(words: list[str], password: BinaryIO) -> int:
     """The child: reads keystore and password, writes the key to stdout or the fault to stderr."""
     with os.fdopen(int(words[0]), "rb") as file:
-        status, said = decrypt(file.read(), password.read())
+        status, said = decrypt(file.read(_FILE_BYTES + 1), password.read())
     os.write(2 if status else 1, said)
     return status
 

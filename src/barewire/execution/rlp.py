@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-__all__ = ["Item", "decode", "encode", "header", "integer"]
+__all__ = ["DEPTH", "Item", "decode", "encode", "header", "integer"]
 
 Item: TypeAlias = "int | bytes | Sequence[Item]"
 Decoded: TypeAlias = "bytes | list[Decoded]"
+
+DEPTH = 64
+"""How deep decoded lists may be nested; those of a transaction are at most 4 deep."""
 
 
 def integer(value: int) -> bytes:
@@ -34,8 +37,10 @@ def encode(item: Item) -> bytes:
     return header(0xC0, len(payload)) + payload
 
 
-def _split(data: bytes, at: int) -> tuple[bool, int, int]:
-    """Whether a list starts at `at`, and where its content begins and ends."""
+def _split(data: bytes, at: int, limit: int) -> tuple[bool, int, int]:
+    """Whether a list starts at `at`, and where its content begins and ends, `limit` at most."""
+    if at >= limit:
+        raise ValueError(f"nothing at {at}")
     first = data[at]
     if first < 0x80:
         return False, at, at + 1
@@ -43,28 +48,27 @@ def _split(data: bytes, at: int) -> tuple[bool, int, int]:
     begin, length = at + 1, first - base
     if length > 55:
         size = length - 55
-        raw = data[begin : begin + size]
+        raw = data[begin : min(begin + size, limit)]
         begin, length = begin + size, int.from_bytes(raw, "big")
         if len(raw) < size or raw[0] == 0 or length < 56:
             raise ValueError(f"length at {at} is cut off or not in its shortest form")
     end = begin + length
-    if end > len(data):
-        raise ValueError(f"item at {at} ends at {end}, beyond {len(data)} bytes")
+    if end > limit:
+        raise ValueError(f"item at {at} ends at {end}, beyond {limit} bytes")
     if base == 0x80 and length == 1 and data[begin] < 0x80:
         raise ValueError(f"byte at {at} is not in its shortest form")
     return base == 0xC0, begin, end
 
 
-def _read(data: bytes, at: int) -> tuple[Decoded, int]:
-    if at >= len(data):
-        raise ValueError(f"nothing at {at}")
-    is_list, begin, end = _split(data, at)
+def _read(data: bytes, at: int, limit: int, levels: int) -> tuple[Decoded, int]:
+    is_list, begin, end = _split(data, at, limit)
     if not is_list:
         return data[begin:end], end
+    if not levels:
+        raise ValueError(f"lists nested more than {DEPTH} deep")
     items: list[Decoded] = []
-    inner = data[:end]
     while begin < end:
-        item, begin = _read(inner, begin)
+        item, begin = _read(data, begin, end, levels - 1)
         items.append(item)
     return items, end
 
@@ -73,10 +77,9 @@ def decode(data: bytes) -> Decoded:
     """Decodes one item that is all of `data`; only the shortest forms are accepted.
 
     Raises:
-        ValueError: anything else.
-        RecursionError: lists nested a thousand deep.
+        ValueError: anything else, and lists nested more than `DEPTH` deep.
     """
-    item, end = _read(data, 0)
+    item, end = _read(data, 0, len(data), DEPTH)
     if end != len(data):
         raise ValueError(f"{len(data) - end} bytes after the item")
     return item
