@@ -11,15 +11,17 @@ import getpass
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.markup import escape
 from rich.table import Table
 
 from appliance.output import add_output_argument, console, print_json
 from barewire.errors import BarewireError
-from barewire.execution.keys import Key, load_key, read_password
+from barewire.execution.keys import Key, is_keystore, load_key, read_password
 from barewire.execution.request import checksummed
 
 __all__ = ["add_arguments", "run"]
@@ -84,14 +86,28 @@ def _write(key: Key, args: argparse.Namespace) -> None:
         raise BarewireError("an empty password; nothing was written")
     text = key.encrypted(password)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        _put(path, text)
     except OSError as error:
-        raise BarewireError(f"{path}: {error.strerror}") from error
-    with os.fdopen(fd, "wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
+        raise BarewireError(f"{path}: {error.strerror}; nothing was written") from error
     _say(args, {"address": checksummed(key.address), "keystore": str(path)})
+
+
+def _put(path: Path, text: bytes) -> None:
+    """Makes the file `path`, of mode 0600, with all of `text` in it or not at all."""
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.link(temporary, path)  # unlike a rename, never over another file
+    finally:
+        Path(temporary).unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _say(args: argparse.Namespace, fields: dict[str, Any]) -> None:
@@ -107,22 +123,17 @@ def _new(args: argparse.Namespace) -> None:
 
 
 def _open(path: Path, password_file: Path | None, *, force_raw: bool) -> Key:
-    with path.open("rb") as file:
-        is_keystore = file.read(1) == b"{"
-    password = _password(password_file, f"password of {path}: ") if is_keystore else None
+    sealed = is_keystore(path)
+    password = _password(password_file, f"password of {path}: ") if sealed else None
     return load_key(path, password=password, force_raw=force_raw)
 
 
 def _import(args: argparse.Namespace) -> None:
-    if not args.source.exists():
-        raise BarewireError(f"{args.source}: no such file")
     with _open(args.source, args.from_password_file, force_raw=True) as key:
         _write(key, args)
 
 
 def _address(args: argparse.Namespace) -> None:
-    if not args.key.exists():
-        raise BarewireError(f"{args.key}: no such file")
     with _open(args.key, args.password_file, force_raw=args.force_raw) as key:
         _say(args, {"address": checksummed(key.address)})
 
@@ -136,7 +147,7 @@ def _list(args: argparse.Namespace) -> None:
         return
     table = Table("address (as the file says)", "keystore", "mode", "kdf")
     for row in rows:
-        table.add_row(*(str(row[name]) for name in ("address", "keystore", "mode", "kdf")))
+        table.add_row(*(escape(str(row[name])) for name in ("address", "keystore", "mode", "kdf")))
     console.print(table)
 
 
@@ -149,7 +160,7 @@ def _keystore(path: Path) -> dict[str, Any] | None:
         said = content.get("address", "").removeprefix("0x")
         kdf, version = content["crypto"]["kdf"], content["version"]
         address = checksummed(bytes.fromhex(said)) if said else None
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return None
     if version != 3:
         return None

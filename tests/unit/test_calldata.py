@@ -157,6 +157,12 @@ def test_values_that_do_not_fit_are_said(values, said):
         data.pack(**values)
 
 
+def test_places_that_overlap_are_refused():
+    with pytest.raises(BarewireError, match="slots a and b overlap"):
+        Calldata(bytes(40), (Place("b", 11, 8, "bytes"), Place("a", 4, 8, "bytes")))
+    assert Calldata(bytes(40), (Place("b", 12, 8, "bytes"), Place("a", 4, 8, "bytes")))
+
+
 @pytest.mark.parametrize(
     ("length", "place"),
     [

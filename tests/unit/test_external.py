@@ -162,6 +162,11 @@ def test_messages_that_are_none_are_refused_in_words(keeper, message):
         (2, {8: [[TARGET, [b"short"]]]}, "access_shape"),
         (3, {5: b""}, "to_missing"),
         (3, {10: [b"\1"]}, "blob_hash"),
+        (3, {10: [b"\2" * 32]}, "no blob, or"),
+        (3, {10: []}, "no blob, or"),
+        (4, {9: []}, "no authorization"),
+        (2, {2: 2}, "tip is above"),
+        (2, {1: 2**64 - 1}, "EIP-2681"),
         (4, {9: [[1, 2]]}, "auth_shape"),
     ],
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
+import pickle
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -252,6 +255,27 @@ def test_a_systemd_credential_is_read(tmp_path, monkeypatch, keystore_text):
             load_credential(name)
 
 
+def test_a_fifo_is_not_waited_for(tmp_path, capsys, keystore):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o600)
+    for read in (load_key, read_password):
+        with pytest.raises(BarewireError, match="not a regular file"):
+            read(fifo)
+    for words in (
+        ["address", fifo],
+        ["address", keystore, "--password-file", fifo],
+        ["import", tmp_path / "x", "--from", fifo],
+    ):
+        status, _, err = barewire(capsys, *words)
+        assert (status, "not a regular file" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_key_is_not_copied(duplicate):
+    with Key.from_bytes(SECRET) as key, pytest.raises(TypeError, match="owns native memory"):
+        duplicate(key)
+
+
 def test_generated_keys_differ():
     assert Key.generate().address != Key.generate().address
 
@@ -306,6 +330,30 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Key, "encrypted", functools.partialmethod(Key.encrypted, scrypt_n=16))
 
 
+def test_a_keystore_that_could_not_be_written_is_not_there(tmp_path, capsys, quick):
+    password = private(tmp_path / "password", PASSWORD)
+    before = sorted(tmp_path.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        status, _, err = barewire(capsys, "new", tmp_path / "a", "--password-file", password)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (status, "File too large; nothing was written" in err) == (2, True), err
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "a").symlink_to(tmp_path / "nothing")
+    status, _, err = barewire(capsys, "new", tmp_path / "a", "--password-file", password)
+    assert (status, "File exists; nothing was written" in err) == (2, True), err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_names_of_keystores_are_no_markup(tmp_path, capsys, monkeypatch, keystore_text):
+    private(tmp_path / "[red]a[", keystore_text)
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = barewire(capsys, "list", ".")
+    assert (status, "[red]a[" in out) == (0, True)
+
+
 def test_import(tmp_path, capsys, quick):
     password = private(tmp_path / "password", PASSWORD)
     bare = private(tmp_path / "bare", SECRET.hex().encode())
@@ -339,8 +387,9 @@ def test_what_the_command_line_refuses(tmp_path, capsys):
     bare = private(tmp_path / "bare", SECRET.hex().encode())
     refused = [
         (["address", bare], "bare key"),
-        (["address", tmp_path / "nothing"], "no such file"),
-        (["import", tmp_path / "x", "--from", tmp_path / "nothing"], "no such file"),
+        (["address", tmp_path / "nothing"], "No such file"),
+        (["address", tmp_path], "not a regular file"),
+        (["import", tmp_path / "x", "--from", tmp_path / "nothing"], "No such file"),
         (["list", tmp_path / "nothing"], "not a folder"),
         (["new", tmp_path / "x"], "--password-file"),
         (["new", tmp_path / "no/such/x", "--password-file", password], "No such file"),

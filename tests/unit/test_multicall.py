@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from eth_abi.abi import decode
 
@@ -53,10 +55,9 @@ def test_what_is_refused():
 
 
 @pytest.fixture
-def template() -> Template:
-    with Key.from_bytes(b"\1" * 32) as key:
-        signer = Rfc6979Signer(key)
-        return Template(signer, type=2, chain_id=1, to=bytes(20), gas=21000, caps=Caps(1))
+def template() -> Iterator[Template]:
+    with Key.from_bytes(b"\1" * 32) as key, Rfc6979Signer(key) as signer:
+        yield Template(signer, type=2, chain_id=1, to=bytes(20), gas=21000, caps=Caps(1))
 
 
 def test_a_template_is_kept_for_its_lifetime(template):

@@ -73,7 +73,7 @@ def test_send_bundle(auth, before):
         fields={"minTimestamp": 5, "builders": ["a", "b"]},
     )
     address = Account.from_key(AUTH).address
-    for block in (0, 1, 15, 16, 21_000_000, 2**63, 2**64 - 1):
+    for block in (1, 15, 16, 21_000_000, 2**63, 2**64 - 1):
         raw = block.to_bytes(8, "big") * 47
         line, headers, body = parsed(ready.fire(raw, before=before, block_number=block))
         assert line == "POST / HTTP/1.1"
@@ -100,7 +100,7 @@ def test_a_bundle_signed_by_two_presigned_keys():
             ready = ReadyRequest.send_bundle("relay.example", auth=auth)
             for nonce in range(100):
                 raw = template.fire(nonce, 10**9, 10**8)
-                _, headers, body = parsed(ready.fire(raw, block_number=nonce))
+                _, headers, body = parsed(ready.fire(raw, block_number=nonce + 1))
                 sent = bytes.fromhex(json.loads(body)["params"][0]["txs"][0][2:])
                 assert Account.recover_transaction(sent) == Account.from_key(SECRET).address
                 address, _, signature = headers["x-flashbots-signature"].partition(":")
@@ -132,28 +132,36 @@ def test_addresses_are_spelled_as_eip_55_says():
         ("a", "/", {"x": "ü"}),
         ("a", "/", {"Content-Length": "3"}),
         ("a", "/", {"X-Flashbots-Signature": "3"}),
+        ("a", "/", {"Host": "b"}),
+        ("a", "/", {"transfer-encoding": "chunked"}),
+        ("a", "/", {"": "1"}),
+        ("a", "/", {"x:y": "1"}),
+        ("a", "/", {"(x)": "1"}),
     ],
 )
 def test_heads_that_are_none_are_refused(host, path, headers):
-    with pytest.raises(BarewireError, match=r"cannot stand in the head|put in when it is fired"):
+    with pytest.raises(BarewireError, match=r"cannot stand in the head|put in by|not the name of"):
         ReadyRequest.send_raw_transaction(host, path, headers=headers)
 
 
 def test_what_cannot_be_fired_is_refused(auth):
     ready = ReadyRequest.send_bundle("a", auth=auth, before=True, raw_max=100)
     with pytest.raises(BarewireError, match=r"101 bytes of transactions.*made for 100"):
-        ready.fire(bytes(50), before=bytes(51))
+        ready.fire(bytes(50), before=bytes(51), block_number=1)
     with pytest.raises(BarewireError, match="0 bytes to go before"):
         ready.fire(bytes(50))
     with pytest.raises(BarewireError, match="has no place"):
         ReadyRequest.send_bundle("a", auth=None).fire(b"1", before=b"2")
     with pytest.raises(BarewireError, match="put in when it is fired"):
         ReadyRequest.send_bundle("a", auth=None, fields={"txs": []})
-    with pytest.raises(OverflowError):
-        ready.fire(bytes(5), before=bytes(5), block_number=2**64)
+    for number in (0, -1, 2**64):
+        with pytest.raises(BarewireError, match=f"a bundle for block {number}"):
+            ready.fire(bytes(5), before=bytes(5), block_number=number)
+    with pytest.raises(BarewireError, match="a bundle for block 0"):
+        ready.fire(bytes(5), before=bytes(5))
     key = Key.from_bytes(AUTH)
     closed: LocalSigner = Rfc6979Signer(key)
     ready = ReadyRequest.send_bundle("a", auth=closed)
     closed.close()
     with pytest.raises(BarewireError, match="cannot sign"):
-        ready.fire(b"1")
+        ready.fire(b"1", block_number=1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
+import pickle
 import re
 import socket
 import subprocess
@@ -75,6 +77,27 @@ def test_rfc6979_equals_eth_account(key):
             assert ours.y_parity + 27 == theirs.v
         assert signer.counts().rfc6979 == 100
         assert signer.counts().presigned == 0
+
+
+def test_a_dropped_signer_is_stopped_and_wiped(key):
+    def threads() -> int:
+        names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+        return names.count("bw-presign\n")
+
+    before = threads()
+    signer = presigned(key)
+    locked = signer.counts().locked_bytes
+    assert threads() == before + 1
+    assert locked > 0
+    with pytest.warns(ResourceWarning, match="PresignedSigner of 0x.* was dropped, not closed"):
+        del signer
+    assert threads() == before
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_signer_is_not_copied(key, duplicate):
+    with Rfc6979Signer(key) as signer, pytest.raises(TypeError, match="owns native memory"):
+        duplicate(signer)
 
 
 def no_repeated_r(key: Key, count: int) -> None:
@@ -279,6 +302,8 @@ def test_a_core_that_is_not_there_is_refused(key):
     for core in (1000, 100_000):
         with pytest.raises(BarewireError, match=f"core {core}: {os.strerror(errno.EINVAL)}"):
             PresignedSigner(key, core=core, platform=BARE_METAL)
+    with pytest.raises(BarewireError, match="no core -1"):
+        PresignedSigner(key, core=-1, platform=BARE_METAL)
 
 
 def test_the_thread_runs_on_its_core(key):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -268,6 +270,11 @@ def test_the_last_nonce_is_signed(signer):
     assert template.fire(2**64 - 2, 1)
 
 
+def authorized(**changed: Any) -> dict[str, Any]:
+    good = Authorization(1, bytes(20), 0, 0, b"\1" * 32, b"\1" * 32)
+    return {"type": 4, "authorizations": [good._replace(**changed)]}
+
+
 BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"type": 5}, "unknown transaction type 5"),
     ({"type": -1}, "unknown transaction type"),
@@ -290,6 +297,12 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
         {"type": 4, "authorizations": [Authorization(1, bytes(19), 0, 0, b"", b"")]},
         "20 bytes, not 19",
     ),
+    (authorized(chain_id=2**64), "chain_id 18446744073709551616"),
+    (authorized(nonce=-1), "nonce -1"),
+    (authorized(nonce=2**64 - 1), "nonce 18446744073709551615"),
+    (authorized(y_parity=2), "y_parity 2"),
+    (authorized(r=b"1"), "r is 32 bytes, not 1"),
+    (authorized(s=bytes(33)), "s is 32 bytes, not 33"),
 ]
 
 
@@ -304,6 +317,14 @@ def test_fields_that_do_not_go_together_are_refused(signer, bad, said):
 def test_caps_out_of_range_are_refused(caps):
     with pytest.raises(BarewireError, match="cap "):
         Caps(**caps)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_template_is_not_copied(duplicate):
+    with Key.from_bytes(SECRET) as key, Rfc6979Signer(key) as signer:
+        template = Template(signer, type=2, chain_id=1, to=bytes(20), gas=1, caps=CAPS)
+        with pytest.raises(TypeError, match="owns native memory"):
+            duplicate(template)
 
 
 def test_a_closed_signer_signs_nothing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from eth_abi.abi import encode
@@ -111,6 +112,10 @@ class Calldata:
                     f"slot {place.name} (bytes {place.offset} to {place.offset + place.width}) "
                     f"is not inside {len(self.data)} bytes of calldata"
                 )
+        ordered = sorted(self.places, key=lambda place: place.offset)
+        for place, following in pairwise(ordered):
+            if place.offset + place.width > following.offset:
+                raise BarewireError(f"slots {place.name} and {following.name} overlap")
         if self.places and len(self.data) < 2:
             raise BarewireError("calldata of one byte has no room for a slot")
         self._packers.extend((place.name, _packer(place)) for place in self.places)

@@ -148,6 +148,15 @@ def _check_form(kind: int, fields: list[Any]) -> None:
     refused = _DECODER.decode(envelope, hashed=False)
     if isinstance(refused, Refusal):
         raise ValueError(refused.verdict)  # noqa: TRY004 - the type says whether, not what
+    # What only pools refuse, which nobody's own node may be asked to find out.
+    if _number(fields[1 if kind else 0]) == 2**64 - 1:
+        raise ValueError("nonce 2^64 - 1 (EIP-2681)")
+    if kind >= 2 and _number(fields[2]) > _number(fields[3]):
+        raise ValueError("the tip is above the fee cap (EIP-1559)")
+    if kind == 3 and (not fields[10] or any(blob[0] != 1 for blob in fields[10])):
+        raise ValueError("no blob, or a versioned hash that does not begin with 1 (EIP-4844)")
+    if kind == 4 and not fields[9]:
+        raise ValueError("no authorization (EIP-7702)")
 
 
 class Keeper:

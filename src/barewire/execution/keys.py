@@ -11,25 +11,36 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self, SupportsIndex
 
 from barewire import secp
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.execution import keystore
 
-__all__ = ["Key", "load_credential", "load_key", "read_password"]
+__all__ = ["Key", "Uncopied", "is_keystore", "load_credential", "load_key", "read_password"]
 
 
-class Key:
+class Uncopied:
+    """What owns native memory: a copy would go on using it when the first one has freed it."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(f"a {name} is neither copied nor pickled: it owns native memory")
+
+
+class Key(Uncopied):
     """A private key in locked memory that is wiped on fork and kept out of core dumps.
 
     Made by :func:`load_key`, :func:`load_credential`, :meth:`generate` or :meth:`from_bytes`. The
-    key itself comes out again only as a keystore. A context manager that wipes it at the end.
+    key itself comes out again only as a keystore. A context manager that wipes it at the end; one
+    that is dropped is wiped too.
 
     Attributes:
         address: the 20 bytes of its address.
     """
+
+    _native: Any = ffi.NULL
 
     def __init__(self, native: Any, why: int, what: str) -> None:
         if not native:
@@ -71,6 +82,9 @@ class Key:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -119,8 +133,9 @@ def _unusable(why: int, what: str) -> BarewireError:
 
 def _open_private(path: Path, forbidden: int) -> int:
     """A descriptor of `path`, if it is ours (or root's) and none of `forbidden` is in its mode."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # a FIFO is not waited for
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = os.open(path, flags)
     except OSError as error:
         raise BarewireError(f"{path}: {error.strerror}") from error
     about = os.fstat(fd)
@@ -142,6 +157,15 @@ def read_password(path: Path) -> bytes:
     """The first line of a file with mode 0600, without its line end."""
     with os.fdopen(_open_private(path, 0o077), "rb") as file:
         return file.read().partition(b"\n")[0].removesuffix(b"\r")
+
+
+def is_keystore(path: Path) -> bool:
+    """Whether the file, which must be as :func:`load_key` wants it, begins like a keystore."""
+    fd = _open_private(path, 0o077)
+    try:
+        return os.pread(fd, 1, 0) == b"{"
+    finally:
+        os.close(fd)
 
 
 def _from_keystore(fd: int, path: Path, password: bytes) -> Key:

@@ -8,17 +8,21 @@ written to a warm connection as they are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
+from barewire.execution.keys import Uncopied
 from barewire.execution.signer import LocalSigner, refusal
 from barewire.keccak import keccak256
 
 __all__ = ["ReadyRequest", "checksummed"]
 
 _NO_SIGNATURE = 2**32 - 1
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OURS = ("host", "content-length", "transfer-encoding", "x-flashbots-signature")
 _RAW, _BEFORE, _NUMBER = lib.BW_REQUEST_RAW, lib.BW_REQUEST_BEFORE, lib.BW_REQUEST_NUMBER
 
 
@@ -37,8 +41,11 @@ def _head(host: str, path: str, headers: Mapping[str, str], auth: LocalSigner | 
     for name, value in {"path": path, **lines}.items():
         if not (name + value).isprintable() or not (name + value).isascii() or " " in name + path:
             raise BarewireError(f"{name}: {value!r} cannot stand in the head of an HTTP request")
-    if {"content-length", "x-flashbots-signature"} & {name.lower() for name in headers}:
-        raise BarewireError("content-length and x-flashbots-signature are put in when it is fired")
+    for name in headers:
+        if not _TOKEN.fullmatch(name):
+            raise BarewireError(f"{name!r} is not the name of a header (RFC 9110, section 5.1)")
+        if name.lower() in _OURS:
+            raise BarewireError(f"{name} is put in by the request itself: {', '.join(_OURS)}")
     if auth:
         # Last of all, so that its place is known.
         lines["x-flashbots-signature"] = f"{checksummed(auth.address)}:0x{'0' * 130}"
@@ -47,7 +54,7 @@ def _head(host: str, path: str, headers: Mapping[str, str], auth: LocalSigner | 
     return (text + "content-length: ").encode()
 
 
-class ReadyRequest:
+class ReadyRequest(Uncopied):
     """One request, to be fired any number of times, by one thread.
 
     Made by :meth:`send_raw_transaction` or :meth:`send_bundle`.
@@ -92,6 +99,7 @@ class ReadyRequest:
         self._auth = auth
         self._raw_max = raw_max
         self._takes_before = _BEFORE in parts
+        self._takes_number = _NUMBER in parts
         self._native: Any = native
         # Views of the buffer keep the request alive, and not the other way round.
         out = ffi.gc(native.out, lambda _: lib.bw_request_free(native))
@@ -174,7 +182,7 @@ class ReadyRequest:
         Args:
             raw: the transaction.
             before: the transaction that goes before it, where the request has a place for one.
-            block_number: the block a bundle is for; below 2^64.
+            block_number: the block a bundle is for, which it must name; below 2^64.
 
         Returns:
             All bytes of the request, borrowed: overwritten when it is fired again.
@@ -188,6 +196,8 @@ class ReadyRequest:
                 f"{len(before)} bytes to go before, and the request "
                 f"{'has' if self._takes_before else 'has no'} place for a transaction before ours"
             )
+        if self._takes_number and not 0 < block_number < 2**64:
+            raise BarewireError(f"a bundle for block {block_number}", hint="block_number=...")
         length = lib.bw_request_lay(
             self._native,
             self._auth.native if self._auth else ffi.NULL,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import time
+import warnings
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
-from barewire.execution.keys import Key
+from barewire.execution.keys import Key, Uncopied
 from barewire.execution.snapshot import Platform, detect, watch_generation
 from barewire.keccak import keccak256
 from barewire.secp import recover
@@ -96,17 +97,21 @@ def refusal(code: int) -> BarewireError:
     return BarewireError(f"the key cannot sign (code {code})")
 
 
-class LocalSigner:
+class LocalSigner(Uncopied):
     """A signer whose key is in this process; a context manager that wipes it at the end.
+
+    One that is dropped without being closed is wiped too, with a ResourceWarning.
 
     Attributes:
         native: the C signer, for native code that signs (barewire.execution.template).
     """
 
+    native: Any = ffi.NULL
+
     def __init__(self, key: Key, capacity: int, core: int, generation_fd: int) -> None:
         why = ffi.new("int *")
         self.address = key.address
-        self.native: Any = lib.bw_signer_new(key.native, capacity, core, generation_fd, why)
+        self.native = lib.bw_signer_new(key.native, capacity, core, generation_fd, why)
         if not self.native:
             raise _not_made(why[0], capacity, core)
 
@@ -120,6 +125,12 @@ class LocalSigner:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if self.native:
+            said = f"{type(self).__name__} of 0x{self.address.hex()} was dropped, not closed"
+            warnings.warn(said, ResourceWarning, source=self, stacklevel=2)
+            self.close()
 
     def sign_hash(self, digest: bytes) -> Signature:
         """Signs a 32-byte hash.
@@ -217,6 +228,8 @@ class PresignedSigner(LocalSigner):
     ) -> None:
         if not 2 <= capacity < 2**32:
             raise BarewireError(f"a pool of {capacity} presignatures", hint="between 2 and 2^32-1")
+        if core is not None and core < 0:
+            raise BarewireError(f"no core {core} for presigning", hint="0 or more, or None")
         self.platform = platform or detect()
         if self.platform.virtual and not accept_snapshot_risk:
             raise BarewireError(

@@ -10,6 +10,7 @@ from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.execution import rlp
 from barewire.execution.calldata import Calldata
+from barewire.execution.keys import Uncopied
 from barewire.execution.signer import Signer, refusal
 
 __all__ = ["AccessEntry", "Authorization", "Caps", "Template", "sign_authorization"]
@@ -85,7 +86,26 @@ def _sized(what: str, raw: bytes, size: int) -> bytes:
     return bytes(raw)
 
 
-class Template:
+def _authorized(auth: Authorization) -> list[rlp.Item]:
+    """The fields of `auth`, of which a node drops the whole transaction if one is too wide."""
+    for name, value, limit in (
+        ("chain_id", auth.chain_id, _U64),
+        ("nonce", auth.nonce, _U64 - 1),
+        ("y_parity", auth.y_parity, 1),
+    ):
+        if not 0 <= value <= limit:
+            raise BarewireError(f"{name} {value} of an authorization", hint=f"from 0 to {limit}")
+    return [
+        auth.chain_id,
+        _sized("an authorization's address", auth.address, 20),
+        auth.nonce,
+        auth.y_parity,
+        int.from_bytes(_sized("an authorization's r", auth.r, 32), "big"),
+        int.from_bytes(_sized("an authorization's s", auth.s, 32), "big"),
+    ]
+
+
+class Template(Uncopied):
     """A transaction finished but for nonce, fees, value and the slots of its calldata.
 
     One thread uses a template at a time.
@@ -157,17 +177,7 @@ class Template:
             ]
             for entry in access_list
         ]
-        signed = [
-            [
-                auth.chain_id,
-                _sized("an authorization's address", auth.address, 20),
-                auth.nonce,
-                auth.y_parity,
-                int.from_bytes(auth.r, "big"),
-                int.from_bytes(auth.s, "big"),
-            ]
-            for auth in authorizations
-        ]
+        signed = [_authorized(auth) for auth in authorizations]
         tail: list[Any] = [gas, target, _VALUE, self.calldata]
         fees = [_FEE_CAP] if type < 2 else [_TIP, _FEE_CAP]
         fields = [*([chain_id] if type else []), _NONCE, *fees, *tail, *([access] if type else [])]
