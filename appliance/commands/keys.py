@@ -103,11 +103,19 @@ def _put(path: Path, text: bytes) -> None:
         os.link(temporary, path)  # unlike a rename, never over another file
     finally:
         Path(temporary).unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        _sync_folder(path.parent)
+    except OSError:
+        path.unlink()
+        raise
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def _say(args: argparse.Namespace, fields: dict[str, Any]) -> None:

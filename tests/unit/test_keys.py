@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import json
 import os
@@ -345,6 +346,18 @@ def test_a_keystore_that_could_not_be_written_is_not_there(tmp_path, capsys, qui
     status, _, err = barewire(capsys, "new", tmp_path / "a", "--password-file", password)
     assert (status, "File exists; nothing was written" in err) == (2, True), err
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_keystore_whose_folder_is_not_kept_is_not_there(tmp_path, capsys, monkeypatch, quick):
+    password = private(tmp_path / "password", PASSWORD)
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("appliance.commands.keys._sync_folder", broken)
+    status, _, err = barewire(capsys, "new", tmp_path / "a", "--password-file", password)
+    assert (status, "nothing was written" in err) == (2, True), err
+    assert sorted(tmp_path.iterdir()) == [password]
 
 
 def test_names_of_keystores_are_no_markup(tmp_path, capsys, monkeypatch, keystore_text):
