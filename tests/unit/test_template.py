@@ -297,6 +297,8 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
         {"type": 4, "authorizations": [Authorization(1, bytes(19), 0, 0, b"", b"")]},
         "20 bytes, not 19",
     ),
+    ({"to": "0x" + "11" * 20}, "to is 20 bytes, not the str '0x11"),
+    ({"access_list": [AccessEntry(20)]}, "20 bytes, not the int 20"),
     (authorized(chain_id=2**64), "chain_id 18446744073709551616"),
     (authorized(nonce=-1), "nonce -1"),
     (authorized(nonce=2**64 - 1), "nonce 18446744073709551615"),

@@ -81,6 +81,8 @@ _BLOB_FEE_CAP = _Number(lib.BW_PIECE_BLOB_FEE_CAP)
 
 
 def _sized(what: str, raw: bytes, size: int) -> bytes:
+    if not isinstance(raw, bytes | bytearray | memoryview):
+        raise BarewireError(f"{what} is {size} bytes, not the {type(raw).__name__} {raw!r}")
     if len(raw) != size:
         raise BarewireError(f"{what} is {size} bytes, not {len(raw)}: 0x{raw.hex()}")
     return bytes(raw)
