@@ -8,6 +8,7 @@ back. Nothing outside the two namespaces is touched, and nothing is left behind.
 from __future__ import annotations
 
 import argparse
+from typing import TypeVar
 
 from appliance.demo.stage import Show, play
 from appliance.demo.traffic import LEAST
@@ -15,6 +16,9 @@ from appliance.output import add_output_argument
 from barewire.errors import BarewireError
 
 __all__ = ["add_arguments", "run"]
+
+
+_Number = TypeVar("_Number", int, float)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,26 +41,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plays the demo; 0 if nothing was lost."""
+    messages = _given(args.messages, 500 if args.live else 20_000)
+    rate = _given(args.rate, 50.0 if args.live else 2000.0)
+    least = 1 if args.live else LEAST
+    if messages < least:
+        raise BarewireError(
+            f"--messages {messages}",
+            hint=f"at least {least}; {LEAST} where the block has its place",
+        )
+    if not 1 <= rate <= 1e6:
+        raise BarewireError(f"--rate {rate:g}", hint="1 to 1000000 a second")
+    if not 0 <= args.loss <= 50:
+        raise BarewireError(f"--loss {args.loss:g}", hint="0 to 50 per cent of each line")
     if args.live:
         from appliance.demo.live import Live, play_live
 
-        return play_live(
-            Live(args.messages or 500, args.rate or 50.0, as_json=args.output == "json")
-        )
-    if args.messages < LEAST:
-        raise BarewireError(
-            f"--messages {args.messages}", hint=f"at least {LEAST}: the block has its place"
-        )
-    if not 1 <= args.rate <= 1e6:
-        raise BarewireError(f"--rate {args.rate:g}", hint="1 to 1000000 messages a second")
-    if not 0 <= args.loss <= 50:
-        raise BarewireError(f"--loss {args.loss:g}", hint="0 to 50 per cent of each line")
+        return play_live(Live(messages, rate, as_json=args.output == "json"))
     show = Show(
-        messages=args.messages or 20_000,
-        rate=args.rate or 2000,
+        messages=messages,
+        rate=rate,
         loss=args.loss / 100,
         seed=args.seed,
         via=args.via,
         as_json=args.output == "json",
     )
     return play(show)
+
+
+def _given(value: _Number | None, default: _Number) -> _Number:
+    return default if value is None else value

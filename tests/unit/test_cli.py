@@ -45,3 +45,23 @@ def test_an_unknown_command_is_answered_with_those_there_are(capsys):
         main(["nosuch"])
     assert stopped.value.code == 2
     assert "'run'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "messages", "rate"),
+    [([], 20_000, 2000), (["--messages", "500", "--rate", "10"], 500, 10)],
+)
+def test_the_demo_is_played_as_its_help_says(monkeypatch, words, messages, rate):
+    played = []
+    monkeypatch.setattr("appliance.commands.demo.play", lambda show: played.append(show) or 0)
+    assert main(["demo", *words]) == 0
+    assert [(show.messages, show.rate, show.loss, show.via) for show in played] == [
+        (messages, rate, 0.01, None)
+    ]
+
+
+def test_the_live_demo_is_played_as_its_help_says(monkeypatch):
+    played = []
+    monkeypatch.setattr("appliance.demo.live.play_live", lambda live: played.append(live) or 0)
+    assert main(["demo", "--live"]) == 0
+    assert [(live.swaps, live.rate) for live in played] == [(500, 50.0)]
