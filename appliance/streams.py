@@ -39,6 +39,8 @@ __all__ = ["Streams"]
 
 _BUFFER_BYTES = 256 << 10
 _CLOCK_MONO = 1
+_REASONS = 16
+"""Ways to end that one source is remembered for; further ones are counted together."""
 
 
 class _Pipe(Protocol):
@@ -127,6 +129,7 @@ class _Line:
         self.pipe: _Pipe | None = None
         self.troubles = 0
         self.last_why = ""
+        self.ended: dict[str, int] = {}
         self.buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self.buffer)
         self._endpoint = endpoint
@@ -199,9 +202,18 @@ class _Line:
             return
         self.send()
 
+    @property
+    def trouble(self) -> str:
+        """What a person on call has to know; other words each time that something happened."""
+        times = sum(self.ended.values())
+        return f"connection {times} ended: {self.last_why}" if times else ""
+
     def drop(self, now_mono_ns: int) -> None:
         """Lets the connection go; another follows."""
-        self.last_why = self.session.why
+        self.last_why = why = self.session.why
+        if why not in self.ended and len(self.ended) >= _REASONS:
+            why = "other reasons"
+        self.ended[why] = self.ended.get(why, 0) + 1
         if self.pipe is not None:
             self.pipe.abort()
             self.pipe = None
@@ -367,6 +379,8 @@ class Streams:
             line.name: {
                 "state": line.session.phase.value if line.pipe is not None else "waiting",
                 "why": line.last_why,
+                "ended": line.ended,
+                "trouble": line.trouble,
                 "attempts": line.again.attempts,
                 "troubles": line.troubles,
             }

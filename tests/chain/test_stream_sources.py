@@ -6,7 +6,6 @@ import os
 import random
 import select
 import shutil
-import signal
 import socket
 import ssl
 import struct
@@ -23,68 +22,10 @@ from appliance import config
 from barewire.errors import ConfigError
 from tests.chain.anvil import Anvil
 from tests.chain.test_feed_anvil import CHAIN, KEYS, send, signed
+from tests.running import Run
 from tests.transactions import make
 from tests.unit.certificates import Authority
 from tests.unit.txjson_texts import notification, spelled
-
-
-class Run:
-    """``barewire run`` on a configuration, its lines as they come."""
-
-    def __init__(self, folder: Path, text: str) -> None:
-        self.folder = folder / "shm"
-        self.folder.mkdir()
-        file = folder / "appliance.toml"
-        file.write_text(f'{text}\n[metrics]\nfolder = "{self.folder}"\n')
-        words = [sys.executable, "-m", "appliance", "run", "--config", str(file), "-o", "json"]
-        self.process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONSAFEPATH": "1"}
-        )
-        self.start = self.read()
-        assert self.start["type"] == "start"
-
-    def read(self) -> dict:
-        line = self.process.stdout.readline()
-        assert line, f"the appliance ended with {self.process.wait()}"
-        return json.loads(line)
-
-    def until(self, condition, seconds: float = 20) -> dict:
-        """The first statistics that fulfil `condition`."""
-        end = time.monotonic() + seconds
-        while True:
-            said = self.read()
-            if said["type"] == "statistics" and condition(said):
-                return said
-            assert time.monotonic() < end, said
-
-    def sources(self) -> tuple[int, dict]:
-        """``barewire sources``: exit status, and the rows by name."""
-        words = [sys.executable, "-m", "appliance", "sources", "-o", "json"]
-        done = subprocess.run(
-            [*words, "--folder", str(self.folder)],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},
-        )
-        [content] = json.loads(done.stdout).values()
-        return done.returncode, {row["source"]: row for row in content["sources"]}
-
-    def stop(self) -> dict:
-        self.process.send_signal(signal.SIGTERM)
-        for line in self.process.stdout:
-            said = json.loads(line)
-            if said["type"] == "summary":
-                self.process.wait(10)
-                return said
-        raise AssertionError("no summary")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
 
 
 class Relay:
