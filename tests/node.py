@@ -134,7 +134,7 @@ class Node:
         end: a namespace, or anything with `ip4` that is entered by ``with``.
         conducts: of the first connections, in order; those after them are honest.
         context: for TLS.
-        last: the conduct of all further connections.
+        address: by default the namespace's.
 
     Attributes:
         announced: how many so far.
@@ -148,7 +148,7 @@ class Node:
         conducts: Sequence[Conduct] = (),
         *,
         context: ssl.SSLContext | None = None,
-        last: Conduct = honest,
+        address: str | None = None,
     ) -> None:
         self.context = context
         self.over = False
@@ -157,14 +157,14 @@ class Node:
         self.refusing = 0
         self.head = 1
         self._conducts = list(conducts)
-        self._last = last
         self._pool: deque[dict[str, Any]] = deque(maxlen=_POOL)
         self._followers: list[deque[bytes]] = []
         self._lock = threading.Lock()
         with end:
-            self._listener = socket.create_server((end.ip4, 0), backlog=16)
+            self._listener = socket.create_server((address or end.ip4, 0), backlog=16)
         scheme = "wss" if context else "ws"
-        self.url = f"{scheme}://{end.ip4}:{self._listener.getsockname()[1]}"
+        where = self._listener.getsockname()
+        self.url = f"{scheme}://{where[0]}:{where[1]}"
         self._threads = [threading.Thread(target=self._accept)]
         self._peers: list[Peer] = []
 
@@ -223,7 +223,7 @@ class Node:
                 sock, _ = self._listener.accept()
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.settimeout(20)
-                conduct = self._conducts.pop(0) if self._conducts else self._last
+                conduct = self._conducts.pop(0) if self._conducts else honest
                 self.connections += 1
                 peer = Peer(self, sock)
                 self._peers.append(peer)
