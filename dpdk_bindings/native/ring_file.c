@@ -207,13 +207,19 @@ static int map_ring(int fd, enum role role, struct dpb_ring *ring, char *why)
     return 0;
 }
 
-static int whole(const struct dpb_ring *ring, uint64_t seq)
+/* Whether the slot of record `seq` says `said`, and its payload is where one can be. */
+static int says(const struct dpb_ring *ring, uint64_t seq, uint64_t said)
 {
     const struct dpb_ring_slot *slot = dpb_ring_slot_of(ring, seq);
     uint64_t offset = slot->payload & (ring->geometry.payload_bytes - 1);
-    return __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE) == seq &&
+    return __atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE) == said &&
            slot->len <= ring->geometry.mtu && offset % DPB_RING_ALIGN == 0 &&
            offset + dpb_ring_space(slot->len) <= ring->geometry.payload_bytes;
+}
+
+static int whole(const struct dpb_ring *ring, uint64_t seq)
+{
+    return says(ring, seq, seq);
 }
 
 /* Takes up where a predecessor stopped. The slots alone are believed: it may have died between any
@@ -223,7 +229,9 @@ static int recover(struct dpb_ring_tx *tx, char *why)
     const struct dpb_ring *ring = &tx->ring;
     uint64_t head = ring->header->head, depth = ring->geometry.depth, oldest, end;
     int lossless = ring->geometry.kind == DPB_RING_LOSSLESS;
-    if (head > UINT64_MAX / 2 || (head && !whole(ring, head)))
+    /* Gone, too, is in order: a large record wanted its space, and who wrote that one died. */
+    int gone = !lossless && says(ring, head, head + 1);
+    if (head > UINT64_MAX / 2 || (head && !gone && !whole(ring, head)))
         return fail(why, EBADMSG, "damaged: its newest record, %llu, is not there",
                     (unsigned long long)head);
     for (uint64_t i = 0; i < depth && whole(ring, head + 1); i++)
@@ -369,7 +377,15 @@ int dpb_ring_rx_open(int fd, const char *name, int start, struct dpb_ring_rx **o
                      int32_t *previous, char *why)
 {
     struct dpb_ring_rx *rx = calloc(1, sizeof *rx);
-    int error = rx ? map_ring(fd, CONSUMER, &rx->ring, why) : fail(why, ENOMEM, "out of memory");
+    struct dpb_ring_geometry geometry;
+    int error = rx ? dpb_ring_inspect(fd, &geometry, why) : fail(why, ENOMEM, "out of memory");
+    if (!error && geometry.kind == DPB_RING_LOSSLESS &&
+        (!*name || strlen(name) >= sizeof rx->ring.seats->name))
+        error = fail(why, EINVAL,
+                     "lossless, and a seat on it has a name of 1 to %zu bytes: \"%s\" has %zu",
+                     sizeof rx->ring.seats->name - 1, name, strlen(name));
+    if (!error)
+        error = map_ring(fd, CONSUMER, &rx->ring, why);
     if (error) {
         free(rx);
         close(fd);
@@ -378,10 +394,7 @@ int dpb_ring_rx_open(int fd, const char *name, int start, struct dpb_ring_rx **o
     rx->seat = -1;
     *previous = 0;
     if (rx->ring.geometry.kind == DPB_RING_LOSSLESS) {
-        if (!*name || strlen(name) >= sizeof rx->ring.seats->name)
-            error = fail(why, EINVAL, "a seat's name has 1 to %zu bytes, and \"%s\" has %zu",
-                         sizeof rx->ring.seats->name - 1, name, strlen(name));
-        else if ((error = lock_byte(fd, LOCK_JOIN, F_OFD_SETLKW)))
+        if ((error = lock_byte(fd, LOCK_JOIN, F_OFD_SETLKW)))
             error = fail(why, -error, "it cannot be locked: %s", strerror(-error));
         else
             error = take_seat(rx, name, start, previous, why);

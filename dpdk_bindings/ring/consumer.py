@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pickle import PickleBuffer
 from typing import Any, Literal, Self
 
 from dpdk_bindings._native import ffi, lib
@@ -26,7 +27,7 @@ class Records:
         self.capacity = capacity
         self.array: Any = ffi.new("struct dpb_record[]", capacity)
         self.count = 0
-        self.lent: list[memoryview] = []
+        self.lent: list[tuple[memoryview, memoryview]] = []
 
     def __len__(self) -> int:
         return self.count
@@ -38,10 +39,16 @@ class Records:
         return self.array[index]
 
     def payload(self, index: int) -> memoryview:
-        """The payload where it lies. Released by the next poll(), acknowledge() or close()."""
+        """The payload where it lies. Released by the next poll(), acknowledge() or close().
+
+        They are refused with BufferError while a slice of it lives.
+        """
         record = self[index]
-        view = memoryview(ffi.buffer(record.data, record.len)).toreadonly()
-        self.lent.append(view)
+        lent = memoryview(ffi.buffer(record.data, record.len)).toreadonly()
+        # Through a PickleBuffer, because a view of a view would not be counted in `lent`, and what
+        # was sliced out of it would outlive the memory that it shows.
+        view = memoryview(PickleBuffer(lent))
+        self.lent.append((lent, view))
         return view
 
     def copy(self, index: int) -> bytes:
@@ -54,10 +61,21 @@ class Records:
         return int(lib.dpb_records_sum(self.array, self.count))
 
     def release(self) -> None:
-        """Ends the loan: views handed out raise ValueError from here on."""
-        for view in self.lent:
-            view.release()
-        self.lent.clear()
+        """Ends the loan: views handed out raise ValueError from here on.
+
+        Raises:
+            BufferError: what was made of one is still there; the loan goes on.
+        """
+        while self.lent:
+            lent, view = self.lent[-1]
+            try:
+                view.release()
+                lent.release()
+            except BufferError:
+                raise BufferError(
+                    "what was made of a payload is alive; delete it, or copy: bytes(view)"
+                ) from None
+            self.lent.pop()
         self.count = 0
 
 
@@ -123,6 +141,7 @@ class RingConsumer(MappedRing):
 
         Raises:
             RingError: the ring's memory holds what no producer writes.
+            BufferError: a slice of a payload is still in use; nothing was taken.
         """
         records = self.records
         if records.lent:
@@ -173,7 +192,11 @@ class RingConsumer(MappedRing):
         return int(self.handle.corrupt)
 
     def close(self, *, leave: bool = False) -> None:
-        """Detaches. A seat keeps its unacknowledged records for a successor unless `leave`."""
+        """Detaches. A seat keeps its unacknowledged records for a successor unless `leave`.
+
+        Raises:
+            BufferError: a slice of a payload is still in use; nothing was closed.
+        """
         if self._handle:
             self.records.release()
             lib.dpb_ring_rx_close(self._handle, leave)

@@ -23,16 +23,18 @@ def text(chars: Any) -> str:
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
 
 
-def ring_path(where: str) -> Path:
-    """The path that `where` names; RingError where it names none."""
+def ring_path(where: str) -> Path | None:
+    """The path that `where` names, None for one without (memfd); RingError where it is neither."""
     scheme, colon, name = where.partition(":")
-    if not colon and where.startswith("/"):
+    if not colon and where.startswith("/") and "\0" not in where:
         return Path(where)
-    if scheme not in ("shm", "huge") or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+    if scheme not in ("shm", "huge", "memfd") or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise RingError(
             f'"{where}" does not say where a ring is',
             hint="shm:NAME, huge:NAME, memfd:NAME or a path; NAME of letters, digits, . _ -",
         )
+    if scheme == "memfd":
+        return None
     folder = "/dev/shm"  # noqa: S108 - the place of shared memory; files are 0600 and checked
     if scheme == "huge":
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
@@ -60,9 +62,16 @@ def granule(fd: int, where: str) -> int:
     return os.sysconf("SC_PAGESIZE")
 
 
+def _named(where: str) -> Path:
+    path = ring_path(where)
+    if path is None:
+        raise RingError(f"ring {where}: has no name to others", hint="attach by its descriptor")
+    return path
+
+
 def open_ring(where: str | int, flags: int) -> int:
     """An open file description of its own; the locks on it tell who lives."""
-    path = f"/proc/self/fd/{where}" if isinstance(where, int) else str(ring_path(where))
+    path = Path(f"/proc/self/fd/{where}") if isinstance(where, int) else _named(where)
     follow = 0 if isinstance(where, int) else os.O_NOFOLLOW
     try:
         return os.open(path, flags | os.O_CLOEXEC | follow)
@@ -86,6 +95,8 @@ def check(result: int, where: str | int, why: Any) -> None:
 def remove_ring(where: str) -> None:
     """Removes the ring's file, and with it what nobody has read; who has it open keeps it."""
     try:
-        ring_path(where).unlink()
+        _named(where).unlink()
     except FileNotFoundError:
         raise RingError(f"ring {where}: there is none") from None
+    except OSError as error:
+        raise RingError(f"ring {where}: {error.strerror}") from error

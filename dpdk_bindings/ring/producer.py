@@ -54,7 +54,8 @@ class RingProducer(MappedRing):
         if payload_bytes is None:
             payload_bytes = 1 << (max(depth * 256, mtu * 4, 4096) - 1).bit_length()
         wanted = {"kind": int(kind), "depth": depth, "mtu": mtu, "payload_bytes": payload_bytes}
-        if where.startswith("memfd:"):
+        path = ring_path(where)
+        if path is None:
             fd = os.memfd_create(f"dpb-{where[6:]}.ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
                 os.fchmod(fd, 0o600)
@@ -63,8 +64,13 @@ class RingProducer(MappedRing):
                 return cls.open(fd)
             finally:
                 os.close(fd)
-        path = ring_path(where)
-        fd = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise RingError(
+                f"ring {where}: no file can be made in {path.parent}: {error.strerror}",
+                hint="name an existing folder of a tmpfs or hugetlbfs that you may write to",
+            ) from error
         try:
             cls._format(fd, where, wanted)
             # Appears whole or not at all. (With a src_dir_fd os.link() follows the symbolic link.)

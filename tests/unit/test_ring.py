@@ -216,6 +216,33 @@ def test_views_end_with_the_loan():
         consumer.close()
 
 
+@BOTH
+def test_what_is_sliced_from_a_view_holds_the_loan(kind):
+    """What it shows would be another record's bytes by then, or no memory at all."""
+    with (
+        RingProducer.create("memfd:t", kind=kind, depth=4, mtu=10) as ring,
+        RingConsumer.open(ring.fd, seat="one") as consumer,
+    ):
+        ring.publish(b"abc")
+        consumer.poll()
+        part = consumer.records.payload(0)[1:]
+        ring.publish(b"def")
+        for end in (consumer.poll, consumer.close):
+            with pytest.raises(BufferError, match="made of a payload is alive"):
+                end()
+        assert part == b"bc"
+        del part
+        assert take(consumer) == [(2, b"def")]
+
+
+def test_a_lossless_ring_wants_a_seat():
+    with RingProducer.create("memfd:t", kind=RingKind.LOSSLESS, depth=4, mtu=8) as ring:
+        for seat in ("", "x" * 40):
+            with pytest.raises(RingError, match="lossless, and a seat on it has a name"):
+                RingConsumer.open(ring.fd, seat=seat)
+        assert ring.seats() == []
+
+
 def test_a_seat_goes_to_a_successor_behind_what_was_acknowledged(where):
     with RingProducer.create(where, kind=RingKind.LOSSLESS, depth=8, mtu=8) as ring:
         first = RingConsumer.open(where, seat="journal")

@@ -87,6 +87,27 @@ def test_a_ring_whose_records_are_damaged_has_no_new_producer(path):
             consumer.poll()
 
 
+def test_a_producer_may_die_when_it_has_given_up_every_record(path):
+    options = {"kind": RingKind.LOSSY, "depth": 8, "mtu": 2048, "payload_bytes": 4096}
+    with RingProducer.create(str(path), **options) as ring:
+        ring.publish(b"a" * 64)
+        ring.publish(b"b" * 2048)
+    raw = bytearray(path.read_bytes())
+    slots = struct.unpack_from("<Q", raw, 48)[0]
+    for seq in (1, 2):  # the next large one wants the space of both: they are said to be gone
+        struct.pack_into("<Q", raw, slots + seq * 64, seq + 1)
+    path.write_bytes(raw)
+    with (
+        RingProducer.open(str(path)) as ring,
+        RingConsumer.open(str(path), start="oldest") as consumer,
+    ):
+        assert consumer.poll() == 0
+        assert ring.publish(b"c" * 2048) == 3
+        assert consumer.poll() == 1
+        assert consumer.records.copy(0) == b"c" * 2048
+        assert consumer.overruns == consumer.corrupt == 0
+
+
 @pytest.mark.parametrize("kind", list(RingKind))
 def test_any_bytes_in_the_slots_crash_no_consumer(path, kind):
     rng = random.Random(5)
@@ -144,14 +165,22 @@ def test_impossible_geometries_are_named(options):
 
 
 def test_names_say_where(path):
-    for name in ("journal", "shm:", "shm:a/b", "shm:../x", "tcp:x", ""):
+    for name in ("journal", "shm:", "shm:a/b", "shm:../x", "tcp:x", "", "/a\0b", "memfd:a\0b"):
         with pytest.raises(RingError, match="does not say where a ring is"):
             RingConsumer.open(name)
+        with pytest.raises(RingError, match="does not say where a ring is"):
+            RingProducer.create(name, kind=RingKind.LOSSY, depth=4, mtu=16)
+    with pytest.raises(RingError, match="memfd:x: has no name to others"):
+        RingConsumer.open("memfd:x")
+    with pytest.raises(RingError, match=r"no file can be made in .*/none: No such file"):
+        RingProducer.create(str(path.parent / "none/x"), kind=RingKind.LOSSY, depth=4, mtu=16)
     with pytest.raises(RingError, match="No such file") as error:
         RingConsumer.open(str(path))
     assert error.value.hint == "nobody created it yet"
     path.symlink_to("/dev/zero")
     with pytest.raises(RingError):
         RingConsumer.open(str(path))
+    with pytest.raises(RingError, match="Is a directory"):
+        remove_ring(str(path.parent))
     with pytest.raises(RingError, match="there is none"):
         remove_ring("shm:there-is-none-of-this-name")

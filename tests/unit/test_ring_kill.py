@@ -42,7 +42,7 @@ def build(folder, *options):
 class Stage:
     """A ring, its board, and the processes at its ends."""
 
-    def __init__(self, worker, folder, kind):
+    def __init__(self, worker, folder, kind, payload_bytes=1 << 17):
         self.worker = worker
         self.ring = folder / "under-fire.ring"
         self.board = folder / "board"
@@ -50,7 +50,7 @@ class Stage:
         with self.board.open("r+b") as board:
             self.view = mmap.mmap(board.fileno(), 4096)
         RingProducer.create(
-            str(self.ring), kind=kind, depth=256, mtu=2048, payload_bytes=1 << 17
+            str(self.ring), kind=kind, depth=256, mtu=2048, payload_bytes=payload_bytes
         ).close()
         self.running = {}
 
@@ -129,9 +129,9 @@ def lossless(worker, folder, kills):
         stage.close()
 
 
-def lossy(worker, folder, kills):
+def lossy(worker, folder, kills, payload_bytes=1 << 17):
     rng = random.Random(kills)
-    stage = Stage(worker, folder, RingKind.LOSSY)
+    stage = Stage(worker, folder, RingKind.LOSSY, payload_bytes)
     watchers = ["one", "two"]
     try:
         stage.start("producer", "produce")
@@ -165,16 +165,21 @@ def lossy(worker, folder, kills):
         stage.close()
 
 
-BOTH = pytest.mark.parametrize("scene", [lossless, lossy])
+def tight(worker, folder, kills):
+    """A record may want the space of all others, the newest included."""
+    lossy(worker, folder, kills, payload_bytes=4096)
 
 
-@BOTH
+SCENES = pytest.mark.parametrize("scene", [lossless, lossy, tight])
+
+
+@SCENES
 def test_ten_kills(scene, tmp_path, folder):
     scene(build(tmp_path), folder, 10)
 
 
 @pytest.mark.slow
-@BOTH
+@SCENES
 @pytest.mark.parametrize("options", [(), SANITIZE], ids=["plain", "sanitized"])
 def test_a_hundred_kills(scene, options, tmp_path, folder):
     scene(build(tmp_path, *options), folder, 100)
