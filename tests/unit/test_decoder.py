@@ -3,6 +3,8 @@
 import pytest
 
 from appliance.mainnet_block import encode_transaction, load_block
+from barewire import BarewireError
+from barewire._native import lib
 from barewire.mempool.decoder import VERDICTS, Decoder, Refusal, Rules
 from barewire.mempool.record import RECORD_BYTES, Transaction, record_dtype
 from barewire.rlp import encode
@@ -62,6 +64,22 @@ def test_a_transaction_outlives_its_burst():
     assert [tx.hash.hex() for tx in txs] == [fields["hash"][2:] for fields in BLOCK]
 
 
+def test_a_burst_stays_what_it_is_when_the_callers_list_and_buffers_are_used_again():
+    native = decoder()
+    raws = [bytearray(raw) for raw in RAW[:40]] + [memoryview(raw) for raw in RAW[40:]]
+    burst = native.decode_burst(raws, hashed=False)
+    first = burst[0]
+    for raw in raws[:40]:
+        raw[:] = b"!"
+    raws.clear()
+    assert len(burst) == 145
+    assert lib.bw_hash_burst(burst.native_messages, burst.records, 145) == 145
+    assert [tx.hash.hex() for tx in burst] == [told["hash"][2:] for told in BLOCK]
+    assert [type(tx.data) for tx in burst] == [bytes] * 145
+    assert first.raw == RAW[0]
+    assert first.signing_hash() == native.decode(RAW[0]).signing_hash()
+
+
 def test_refusals_are_counted_and_the_last_bytes_kept():
     d = decoder()
     burst = d.decode_burst([RAW[0], RAW[0][:-1], b"", RAW[1] + b"!", b"\x05\xc0", b"\x06" * 600])
@@ -110,6 +128,23 @@ def test_numpy_sees_the_same_record():
 def test_verdicts_have_names():
     assert "?" not in VERDICTS
     assert len(set(VERDICTS)) == len(VERDICTS)
+
+
+@pytest.mark.parametrize(
+    ("how", "message", "hint"),
+    [
+        ({"fork": "shangai"}, "fork = 'shangai'", "one of london, shanghai"),
+        ({"chain_id": 2**64}, f"chain_id = {2**64}", "0 to 2^64 - 1"),
+        ({"max_blobs": -1}, "max_blobs = -1", "0 to 2^32 - 1"),
+        ({"max_size": "4"}, "max_size = '4'", "a whole number"),
+        ({"max_gass": 4}, "max_gass = 4: no such limit", "one of max_gas, max_size"),
+    ],
+)
+def test_rules_that_there_are_not(how, message, hint):
+    with pytest.raises(BarewireError) as caught:
+        Rules.preset(**how)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("fork", ["london", "osaka"])

@@ -78,3 +78,13 @@ def test_sizes_out_of_range(entries):
 def test_a_hash_of_the_wrong_length():
     with pytest.raises(BarewireError, match="31 bytes"):
         Dedup().seen(bytes(31), now_mono_ns=1)
+    with pytest.raises(BarewireError, match="33 bytes"):
+        Dedup().sources(bytes(33))
+
+
+@pytest.mark.parametrize("times", [(0, 0), (0, 1), (10, 9), (10**18, 0)])
+def test_a_clock_that_was_read_earlier_makes_nothing_new(times):
+    dedup = Dedup(entries=8, max_age_ns=10)
+    assert not dedup.seen(bytes(32), now_mono_ns=times[0])
+    assert dedup.seen(bytearray(32), now_mono_ns=times[1])
+    assert dedup.stats()["expired"] == 0

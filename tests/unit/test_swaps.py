@@ -614,6 +614,12 @@ def test_a_function_of_the_users_own():
         (SwapAbi("f(bytes a)", "p", pools=("a",)), "'a' is bytes, which is no pool"),
         (SwapAbi("f((address t, bytes d)[] a)", "p", route=("a",)), "need an address and a uint24"),
         (SwapAbi("f(uint256 a)", "p"), "needs 1 to 16 mapped arguments"),
+        (SwapAbi("f(address[] a)", "p", amount_in="a"), "'a' is address[], not uint"),
+        (SwapAbi("f(address[] a)", "p", recipient="a"), "'a' is address[], not address"),
+        (SwapAbi("f(uint256[70000] a, uint256 b)", "p", amount_in="b"), "beyond word 65,534"),
+        (SwapAbi("f(uint256 a, address b)", "p", pair_out="a"), "no uint256 comes behind 'a'"),
+        (SwapAbi("f(uint256 a)", "p", pair_out="a"), "no uint256 comes behind 'a'"),
+        (SwapAbi("f(uint256 a)", "p", "both", amount_in="a"), "exact = 'both'"),
         (SwapAbi("f(uint256 a", "p", amount_in="a"), "ends too early"),
         (
             SwapAbi(
@@ -633,6 +639,18 @@ def test_a_function_declared_wrongly(abi, words):
 def test_two_of_one_selector():
     with pytest.raises(ConfigError, match="two functions of one selector"):
         SwapTable.extended(STANDARD_SWAPS[0])
+
+
+def test_a_function_without_arguments():
+    table = SwapTable([SwapAbi("buy()", "p", amount_in="@value", pools=("@target",))])
+    (swap,) = table.decode(transaction(selector("buy()"), value=7))
+    assert (swap.amount_in, swap.pools, swap.hops) == (7, (ROUTER,), 1)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2**20])
+def test_a_limit_out_of_range(limit):
+    with pytest.raises(ConfigError, match=f"limit = {limit}"):
+        SwapTable(limit=limit)
 
 
 @settings(max_examples=300, deadline=None)

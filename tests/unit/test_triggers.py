@@ -3,10 +3,12 @@ plain Python, over calls that eth-abi encoded."""
 
 import json
 import random
+import sys
 import threading
 from types import SimpleNamespace
 
 import eth_abi
+import msgspec
 import pytest
 import sha3
 from hypothesis import given, settings
@@ -25,7 +27,7 @@ from barewire.mempool.triggers import (
     parse_triggers,
     read_triggers,
 )
-from barewire.mempool.wrappers import STANDARD, UNIVERSAL_ROUTER, Wrapper
+from barewire.mempool.wrappers import STANDARD, UNIVERSAL_ROUTER, CommandSet, Wrapper
 
 
 def selector(signature: str) -> bytes:
@@ -270,6 +272,9 @@ def test_what_nothing_tells_apart_is_bounded_and_named():
         table.replace(same)
     assert caught.value.message.startswith(f"trigger 't{CHAIN}': too many triggers of one target")
     assert caught.value.hint == f"allowed: at most {CHAIN}"
+    apart = [Trigger(str(i), words=[Word(index=i, equals=1)]) for i in range(CHAIN + 10)]
+    with TriggerTable() as table, pytest.raises(ConfigError, match="in too many different places"):
+        table.replace(apart)
     with TriggerTable() as table, pytest.raises(ConfigError, match="the same calldata words"):
         table.replace(
             [Trigger(str(i), words=[Word(index=0, equals=1)], gas=Range(min=i)) for i in range(99)]
@@ -504,6 +509,12 @@ def test_a_wrapper_of_the_users_own():
             "'c' is bytes[], not bytes",
         ),
         (Wrapper("f(bites d)", "d"), "'bites' is not an ABI type"),
+        (Wrapper("f((uint8 x, (bytes d) y)[] c)", "c.y.d"), "'c.y.d' lies inside a dynamic tuple"),
+        (
+            Wrapper("f((bytes d, (bytes z, address t) y)[] c)", "c.d", "c.y.t"),
+            "'c.y.t' lies inside a dynamic tuple",
+        ),
+        (Wrapper("f(uint256[70000] a, bytes d)", "d"), "'d' of f lies beyond word 65,534"),
     ],
 )
 def test_a_wrapper_declared_wrongly(wrapper, words):
@@ -511,6 +522,34 @@ def test_a_wrapper_declared_wrongly(wrapper, words):
         compile_triggers([], wrappers=[wrapper])
     assert words in caught.value.message
     assert wrapper.signature in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("mask", "commands", "words"),
+    [
+        (0xFFF, {1: "g(uint256 a)"}, "mask = 0xfff"),
+        (0xFF, {256: "g(uint256 a)"}, "command 0x100: no command byte has it"),
+        (0xFF, {-1: "g(uint256 a)"}, "command -0x1: no command byte has it"),
+        (0x3F, {0x81: "g(uint256 a)"}, "command 0x81: no command byte has it"),
+        (0xFF, {1: "g(uint256 a"}, "command 0x1: 'g(uint256 a' ends too early"),
+    ],
+)
+def test_a_command_set_declared_wrongly(mask, commands, words):
+    wrapper = Wrapper(
+        "f(bytes c, bytes[] i)", "i", commands="c", command_set=CommandSet("mine", mask, commands)
+    )
+    with pytest.raises(ConfigError, match="command set mine: ") as caught:
+        compile_triggers([], wrappers=[wrapper])
+    assert words in caught.value.message
+
+
+def test_two_wrappers_of_one_selector_are_named():
+    again = Wrapper("multicall(bytes[] mine)", "mine")
+    with pytest.raises(ConfigError) as caught:
+        compile_triggers([], wrappers=[*STANDARD, again])
+    assert caught.value.message == (
+        "wrapper multicall(bytes[] mine): its selector is that of multicall(bytes[] data)"
+    )
 
 
 def test_depth_and_number_of_inner_calls_are_bounded():
@@ -587,6 +626,13 @@ def test_toml_and_json(tmp_path):
         ({"value_wei": {"min": -1}}, "value_wei.min = -1", "0 to 2^256 - 1"),
         ({"value_wei": {"max": "1 eth"}}, "value_wei.max = '1 eth'", "1.5 ether"),
         ({"value_wei": {"max": "0.1 wei"}}, "value_wei.max = '0.1 wei'", "1.5 ether"),
+        ({"value_wei": {"max": "1_"}}, "value_wei.max = '1_'", "1.5 ether"),
+        ({"value_wei": {"max": "1__0 wei"}}, "value_wei.max = '1__0 wei'", "1.5 ether"),
+        ({"value_wei": {"max": "\u0661"}}, "value_wei.max = '\u0661'", "1.5 ether"),
+        ({"value_wei": {"max": "9" * 5000}}, "value_wei.max = '999", "1.5 ether"),
+        ({"value_wei": {"max": f"0.{'1' * 5000} ether"}}, "value_wei.max = '0.1", "1.5 ether"),
+        ({"selector": ["0x 1 2 3 4"]}, "selector[0] = '0x 1 2 3 4'", "four bytes like"),
+        ({"selector": [f"f(uint[{'9' * 5000}])"]}, "is too long an array", "a signature like"),
         ({"tip_wei": {"min": 2, "max": 1}}, "tip_wei.min = 2", "at most max, which is 1"),
         ({"gas": {"max": 2**64}}, f"gas.max = {2**64}", "0 to 18446744073709551615"),
         ({"type_": [8]}, "type[0] = 8", "from 0 to 7"),
@@ -622,6 +668,34 @@ def test_names_are_unique_and_keys_known():
     with pytest.raises(ConfigError, match=r"trigger\[0\].selectors") as caught:
         parse_triggers([{"name": "a", "selectors": []}])
     assert "did you mean selector?" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"triggers = .*: no such key") as caught:
+        parse_triggers({"triggers": [{"name": "a"}]})
+    assert "did you mean trigger?" in caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["to", "selector", "chain_id", "type", "words", "sender"])
+def test_an_empty_list_is_not_taken_for_anything(key):
+    with pytest.raises(ConfigError, match=rf"trigger\[0\].{key} = \[\]: expected"):
+        parse_triggers([{"name": "a", key: []}])
+
+
+def test_triggers_survive_being_written_and_read():
+    for trigger in [Trigger("a"), Trigger("b", to=[address(1)], words=[Word(index=0)], tag=3)]:
+        written = msgspec.json.encode(trigger)
+        assert msgspec.json.decode(written, type=Trigger) == trigger
+
+
+@pytest.mark.parametrize("kind", ["toml", "json"])
+def test_a_file_that_nests_without_end(tmp_path, kind):
+    path = tmp_path / f"deep.{kind}"
+    path.write_text(("" if kind == "json" else "a = ") + "[" * 100_000)
+    before = sys.getrecursionlimit()  # test tools raise it
+    sys.setrecursionlimit(1000)
+    try:
+        with pytest.raises(ConfigError, match="without end"):
+            read_triggers(path)
+    finally:
+        sys.setrecursionlimit(before)
 
 
 # ---- the serialised form ----

@@ -23,6 +23,7 @@ _ELEMENTARY = re.compile(
     r"bytes(?:[1-9]|[12][0-9]|3[0-2])?"
 )
 _TOKEN = re.compile(r"\s*(?:(\[\d*\])|([A-Za-z_$][\w$]*)|([(),]))")
+_MOST_WORDS = 0xFFFE  # native tables count words in 16 bits; no calldata has that many
 _MODIFIERS = {"memory", "calldata", "storage", "payable", "indexed", "internal"}
 
 
@@ -125,6 +126,8 @@ class Function:
             else:
                 known = ", ".join(part.name or "(unnamed)" for part in parts) or "none"
                 raise ValueError(f"{name!r} is not an argument of {self.name}; there are: {known}")
+            if word > _MOST_WORDS:
+                raise ValueError(f"{name!r} of {self.name} lies beyond word {_MOST_WORDS:,}")
             if depth == len(names) - 1:
                 return Location(tuple(hops), word, part)
             if part.base != "tuple" or part.arrays:
@@ -202,6 +205,8 @@ class _Parser:
         self.next()
         arrays: list[int | None] = []
         while self.array:
+            if len(self.array) > 12:
+                raise ValueError(f"{self.text!r}: {self.array[:12]}... is too long an array")
             arrays.append(int(self.array[1:-1]) if len(self.array) > 2 else None)
             self.next()
         while self.word in _MODIFIERS:

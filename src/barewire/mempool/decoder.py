@@ -25,6 +25,15 @@ VERDICTS: tuple[str, ...] = tuple(
 )
 """Names of the verdicts, by number; 0 is "ok"."""
 
+_LIMITS = {  # of `Rules`, and how many bits each has
+    "chain_id": 64,
+    "max_gas": 64,
+    "max_size": 32,
+    "max_blob_size": 32,
+    "max_blobs": 32,
+    "max_initcode": 32,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -52,6 +61,20 @@ class Rules:
     max_initcode: int
     pool: bool = True
 
+    def __post_init__(self) -> None:
+        if self.fork not in FORKS:
+            raise BarewireError(
+                f"fork = {self.fork!r} is not a fork that the decoder knows",
+                hint=f"one of {', '.join(FORKS)}",
+            )
+        for name, bits in _LIMITS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 0 <= value < 1 << bits:
+                raise BarewireError(
+                    f"{name} = {value!r}: not allowed",
+                    hint=f"allowed: a whole number from 0 to 2^{bits} - 1",
+                )
+
     @classmethod
     def preset(
         cls, fork: str = "osaka", chain_id: int = 0, *, pool: bool = True, **limits: int
@@ -59,16 +82,16 @@ class Rules:
         """Mainnet's limits at `fork`; `limits` replaces some of them by name.
 
         Raises:
-            BarewireError: no such fork.
+            BarewireError: no such fork or limit, or a limit that is out of range.
         """
-        if fork not in FORKS:
-            raise BarewireError(
-                f"fork = {fork!r} is not a fork that the decoder knows",
-                hint=f"one of {', '.join(FORKS)}",
-            )
         native = ffi.new("struct bw_rules *")
-        lib.bw_rules_preset(FORKS.index(fork), chain_id, native)
-        names = ("max_gas", "max_size", "max_blob_size", "max_blobs", "max_initcode")
+        lib.bw_rules_preset(FORKS.index(fork) if fork in FORKS else 0, 0, native)
+        names = [name for name in _LIMITS if name != "chain_id"]
+        for name in limits:
+            if name not in names:
+                raise BarewireError(
+                    f"{name} = {limits[name]!r}: no such limit", hint=f"one of {', '.join(names)}"
+                )
         values = {name: int(getattr(native, name)) for name in names} | limits
         return cls(fork, chain_id, pool=pool, **values)
 
@@ -118,7 +141,7 @@ class DecodedBurst:
         verdicts: Any,
         accepted: int,
     ) -> None:
-        self._messages = messages
+        self._messages = messages  # what native_messages points into
         self.native_messages = native_messages
         self.records = records
         self.verdicts = verdicts
@@ -169,19 +192,20 @@ class Decoder:
         """Decodes `messages` in one native call.
 
         Args:
-            messages: one whole envelope each.
+            messages: one whole envelope each; what is not `bytes` is copied, so that the burst
+                stays what it is when the caller uses a list or a buffer again.
             hashed: compute the hashes too.
             source: number of the source that delivered them.
             arrival_ns: when they arrived, by the clock `arrival_clock` (``enum dpb_clock``).
             arrival_clock: see above.
             trusted: the source is marked trusted.
         """
-        count = len(messages)
+        kept = [raw if type(raw) is bytes else bytes(memoryview(raw)) for raw in messages]
+        count = len(kept)
         native = ffi.new("struct bw_message[]", count)
-        held = [ffi.from_buffer(message) for message in messages]
-        for message, data in zip(native, held, strict=True):
-            message.data = data
-            message.len = len(data)
+        for message, raw in zip(native, kept, strict=True):
+            message.data = ffi.from_buffer(raw)
+            message.len = len(raw)
             message.arrival_ns = arrival_ns
             message.source = source
             message.clock = arrival_clock
@@ -193,7 +217,7 @@ class Decoder:
         )
         if hashed:
             lib.bw_hash_burst(native, records, count)
-        return DecodedBurst(messages, native, records, verdicts, accepted)
+        return DecodedBurst(kept, native, records, verdicts, accepted)
 
     @property
     def accepted(self) -> int:

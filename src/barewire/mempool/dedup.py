@@ -42,13 +42,11 @@ class Dedup:
 
         `source` tells up to 64 sources apart.
         """
-        if len(tx_hash) != 32:
-            raise BarewireError(f"a hash of {len(tx_hash)} bytes", hint="32 bytes")
-        return bool(lib.bw_dedup_seen(self.native, tx_hash, source, now_mono_ns))
+        return bool(lib.bw_dedup_seen(self.native, _of_32(tx_hash), source, now_mono_ns))
 
     def sources(self, tx_hash: bytes) -> list[int]:
         """Numbers of the sources that have brought `tx_hash`."""
-        bits: int = lib.bw_dedup_sources(self.native, tx_hash)
+        bits: int = lib.bw_dedup_sources(self.native, _of_32(tx_hash))
         return [source for source in range(lib.BW_DEDUP_SOURCES) if bits >> source & 1]
 
     def stats(self) -> dict[str, Any]:
@@ -61,3 +59,9 @@ class Dedup:
         counts["first_of"] = {i: int(stats.first_of[i]) for i in heard}
         counts["seen_of"] = {i: int(stats.seen_of[i]) for i in heard}
         return counts
+
+
+def _of_32(tx_hash: bytes) -> bytes:
+    if len(tx_hash) != 32:
+        raise BarewireError(f"a hash of {len(tx_hash)} bytes", hint="32 bytes")
+    return bytes(tx_hash)

@@ -9,7 +9,9 @@ from barewire.errors import ConfigError
 
 __all__ = ["address_of", "amount_of"]
 
-_AMOUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*(wei|gwei|ether)")
+_WHOLE = "[0-9]+(?:_[0-9]+)*"  # underscores stand between digits, as in TOML
+_AMOUNT = re.compile(rf"({_WHOLE}(?:\.[0-9]+)?)\s*(wei|gwei|ether)")
+_LONGEST = 200  # characters; 2^256 in wei has 78 digits
 _UNITS = {"wei": 1, "gwei": 10**9, "ether": 10**18}
 _MAX = 2**256 - 1
 
@@ -36,9 +38,11 @@ def amount_of(where: str, value: int | str, most: int = _MAX) -> int:
     number: int | None = None
     if isinstance(value, int):
         number = value
+    elif len(value) > _LONGEST:
+        pass
     elif re.fullmatch("0x[0-9a-fA-F]+", value):
         number = int(value, 16)
-    elif re.fullmatch(r"\d[\d_]*", value):
+    elif re.fullmatch(_WHOLE, value):
         number = int(value)
     elif match := _AMOUNT.fullmatch(value):
         exact = Decimal(match.group(1).replace("_", "")).as_tuple()

@@ -14,13 +14,15 @@ from typing import Any, Literal, Self
 
 from barewire._native import ffi, lib
 from barewire.errors import ConfigError
-from barewire.mempool.abi import Function, Location, parse_function
+from barewire.mempool.abi import Function, parse_function
 from barewire.mempool.decoder import DecodedBurst
 from barewire.mempool.record import Transaction
 from barewire.mempool.swap_abis import STANDARD_SWAPS, SwapAbi
 from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
 
 __all__ = ["STANDARD_SWAPS", "Swap", "SwapAbi", "SwapTable"]
+
+_LIMIT = 1 << 16  # records of 512 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Swap:
 
 
 class SwapTable:
-    """Compiled declarations.
+    """Compiled declarations; one thread at a time decodes with a table.
 
     Attributes:
         native: the ``struct bw_swap_table *`` for native code.
@@ -100,6 +102,8 @@ class SwapTable:
         Raises:
             ConfigError: names the signature and the argument that does not fit.
         """
+        if not 0 < limit <= _LIMIT:
+            raise ConfigError(f"limit = {limit} swaps a call", hint=f"allowed: 1 to {_LIMIT}")
         self.protocols = tuple(dict.fromkeys(abi.protocol for abi in abis))
         self.serialised = _serialise(abis, wrappers, self.protocols)
         what = ffi.new("const char **")
@@ -183,12 +187,19 @@ def _serialise(
     packed, wrapper_count, sets, set_count = serialise(wrappers)
     entries: list[bytes] = []
     ops: list[bytes] = []
+    by_selector: dict[bytes, SwapAbi] = {}
     for abi in abis:
         try:
             function = parse_function(abi.signature)
             own = _Compiler(abi, function).ops
         except ValueError as error:
             raise ConfigError(f"swap {abi.signature}: {error}") from None
+        if function.selector in by_selector:
+            raise ConfigError(
+                f"swap {abi.signature}: two functions of one selector",
+                hint=f"the other is {by_selector[function.selector].signature}",
+            )
+        by_selector[function.selector] = abi
         entry: Any = ffi.new(
             "struct bw_swap_abi *",
             {
@@ -232,6 +243,8 @@ class _Compiler:
         self.abi = abi
         self.function = function
         self.ops: list[bytes] = []
+        if abi.exact not in ("in", "out"):
+            raise ValueError(f"exact = {abi.exact!r}: neither 'in' nor 'out'")
         self._numbers()
         for path in abi.route:
             self._route(path)
@@ -250,7 +263,7 @@ class _Compiler:
     def _numbers(self) -> None:
         abi = self.abi
         if abi.amount_in == "@value":
-            self._emit(lib.BW_OP_VALUE_IN, Location((), 0, self.function.inputs[0]))
+            self._emit(lib.BW_OP_VALUE_IN)
         elif abi.amount_in:
             self._read(lib.BW_OP_AMOUNT_IN, abi.amount_in, "uint")
         if abi.amount_out:
@@ -263,6 +276,11 @@ class _Compiler:
             self._read(lib.BW_OP_SIGNED_AMOUNT, abi.signed_amount, "int")
         if abi.pair_out:
             self._read(lib.BW_OP_PAIR_OUT, abi.pair_out, "uint256")
+            behind = [one.name for one in self.function.inputs].index(abi.pair_out) + 1
+            if [part.canonical for part in self.function.inputs[behind : behind + 1]] != [
+                "uint256"
+            ]:
+                raise ValueError(f"pair_out: no uint256 comes behind {abi.pair_out!r}")
 
     def _route(self, path: str) -> None:
         param = self.function.locate(path).param
@@ -291,7 +309,7 @@ class _Compiler:
 
     def _pool(self, path: str) -> None:
         if path == "@target":
-            self._emit(lib.BW_OP_SELF_POOL, Location((), 0, self.function.inputs[0]))
+            self._emit(lib.BW_OP_SELF_POOL)
             return
         param = self.function.locate(path).param
         if param.canonical in ("address", "uint256"):
@@ -304,21 +322,23 @@ class _Compiler:
     def _read(self, kind: int, path: str, expected: str, *, a: int = 0, b: int = 0) -> None:
         found = self.function.locate(path)
         given = found.param.canonical
-        fits = given == expected or (expected in ("uint", "int") and given.startswith(expected))
-        if expected and (not fits or given.endswith("]")) and given != "address[]":
+        number = expected in ("uint", "int") and found.param.base.startswith(expected)
+        if expected and given != expected and (not number or found.param.arrays):
             raise ValueError(f"{path!r} is {given}, not {expected}")
-        self._emit(kind, found, a=a, b=b)
+        self._emit(kind, found.hops, found.word, a=a, b=b)
 
-    def _emit(self, kind: int, found: Location, *, a: int = 0, b: int = 0) -> None:
-        if len(found.hops) > 2:
+    def _emit(
+        self, kind: int, hops: tuple[int, ...] = (), word: int = 0, *, a: int = 0, b: int = 0
+    ) -> None:
+        if len(hops) > 2:
             raise ValueError("arguments inside more than two dynamic tuples cannot be read")
         op: Any = ffi.new(
             "struct bw_swap_op *",
             {
                 "kind": kind,
-                "hop_count": len(found.hops),
-                "hops": list(found.hops),
-                "word": found.word,
+                "hop_count": len(hops),
+                "hops": list(hops),
+                "word": word,
                 "a": a,
                 "b": b,
             },

@@ -23,10 +23,11 @@ type are tried one after the other, at most `CHAIN` of them.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -49,6 +50,8 @@ __all__ = [
 
 CHAIN: int = lib.BW_TRIGGER_CHAIN
 """Triggers in one place that no exact value tells apart."""
+
+T = TypeVar("T")
 
 _U64 = 2**64 - 1
 _U256 = 2**256 - 1
@@ -84,8 +87,20 @@ class Word(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max: int | str | None = None
 
 
-class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"type_": "type"}):
+# An empty list would be met by everything, where whoever wrote it may have meant nothing.
+_Some = Annotated[list[T], msgspec.Meta(min_length=1)]
+
+
+class Trigger(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    rename={"type_": "type"},
+):
     """What has to hold of a transaction; a condition left out always holds.
+
+    In a file a list that is there is not empty.
 
     Attributes:
         name: unique; errors, statistics and matches name it.
@@ -107,34 +122,33 @@ class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"
     """
 
     name: str
-    to: list[str] = []
-    selector: list[str] = []
+    to: _Some[str] = []
+    selector: _Some[str] = []
     value_wei: Range | None = None
     tip_wei: Range | None = None
     fee_cap_wei: Range | None = None
     gas: Range | None = None
-    chain_id: list[int] = []
-    type_: list[int] = []
-    words: list[Word] = []
-    sender: list[str] = []
+    chain_id: _Some[int] = []
+    type_: _Some[int] = []
+    words: _Some[Word] = []
+    sender: _Some[str] = []
     inside: bool = False
     shot: str | None = None
     tag: int | None = None
 
 
-class _Many(msgspec.Struct):
-    trigger: list[Trigger]
+class _Many(msgspec.Struct, forbid_unknown_fields=True):
+    trigger: list[Trigger] = []
 
 
 def parse_triggers(data: Any, *, where: str = "triggers") -> list[Trigger]:
-    """Triggers from plain data: a list of tables, or a table whose key `trigger` holds one.
+    """Triggers from plain data: a list of tables, or a table whose one key `trigger` holds one.
 
     Raises:
         ConfigError: names the key, its value, and what is allowed.
     """
-    if isinstance(data, Mapping):
-        data = data.get("trigger", [])
-    return convert({"trigger": data}, _Many, where=where).trigger
+    many = data if isinstance(data, Mapping) else {"trigger": data}
+    return convert(many, _Many, where=where).trigger
 
 
 def read_triggers(path: Path) -> list[Trigger]:
@@ -148,6 +162,8 @@ def read_triggers(path: Path) -> list[Trigger]:
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint="name a readable file") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: tables inside tables without end") from None
     except ValueError as error:  # both readers' errors, and bad UTF-8
         raise ConfigError(f"{path}: {error}", hint="TOML, or JSON in a file named .json") from error
     return parse_triggers(data, where=str(path))
@@ -273,13 +289,9 @@ def _addresses(where: str, texts: Sequence[str]) -> list[bytes]:
 def _selector(where: str, text: str) -> bytes:
     allowed = "four bytes like 0x38ed1739, or a signature like transfer(address,uint256)"
     if text.startswith("0x"):
-        try:
-            selector = bytes.fromhex(text[2:])
-        except ValueError:
-            selector = b""
-        if len(selector) != 4:
+        if not re.fullmatch("0x[0-9a-fA-F]{8}", text):
             _refuse(where, text, allowed)
-        return selector
+        return bytes.fromhex(text[2:])
     try:
         return parse_function(text).selector
     except ValueError as error:

@@ -209,8 +209,20 @@ def serialise(wrappers: Sequence[Wrapper]) -> tuple[bytes, int, bytes, int]:
     sets = list(dict.fromkeys(w.command_set for w in wrappers if w.command_set))
     _at_most("wrappers", len(wrappers), lib.BW_WRAPPERS)
     _at_most("command sets", len(sets), lib.BW_COMMAND_SETS)
-    packed = b"".join(_pack(wrapper, sets) for wrapper in wrappers)
-    return packed, len(wrappers), b"".join(map(_pack_set, sets)), len(sets)
+    packed, packed_sets = b"", b"".join(map(_pack_set, sets))
+    by_selector: dict[bytes, Wrapper] = {}
+    for wrapper in wrappers:
+        entry = _pack(wrapper, sets)
+        selector = entry[:4]
+        if selector in by_selector:
+            raise ConfigError(
+                f"wrapper {wrapper.signature}: its selector is that of"
+                f" {by_selector[selector].signature}",
+                hint="one wrapper a selector",
+            )
+        by_selector[selector] = wrapper
+        packed += entry
+    return packed, len(wrappers), packed_sets, len(sets)
 
 
 def _at_most(what: str, count: int, most: int) -> None:
@@ -220,8 +232,21 @@ def _at_most(what: str, count: int, most: int) -> None:
 
 def _pack_set(command_set: CommandSet) -> bytes:
     native: Any = ffi.new("struct bw_command_set *")
+    where = f"command set {command_set.name}"
+    if not 0 <= command_set.mask <= 0xFF:
+        raise ConfigError(
+            f"{where}: mask = {command_set.mask:#x}", hint="allowed: the bits of a byte"
+        )
     for command, signature in command_set.commands.items():
-        selector = parse_function(signature).selector
+        if not 0 <= command <= 0xFF or command & ~command_set.mask:
+            raise ConfigError(
+                f"{where}: command {command:#x}: no command byte has it",
+                hint=f"allowed: bits of the mask {command_set.mask:#x}",
+            )
+        try:
+            selector = parse_function(signature).selector
+        except ValueError as error:
+            raise ConfigError(f"{where}: command {command:#x}: {error}") from None
         native.selectors[command] = int.from_bytes(selector, "big")
     return bytes(ffi.buffer(native))
 
@@ -244,7 +269,7 @@ class _Packer:
 
     def pack(self, sets: Sequence[CommandSet]) -> bytes:
         native, wrapper = self.native, self.wrapper
-        head, dot, component = wrapper.data.partition(".")
+        head, dot, _ = wrapper.data.partition(".")
         data = self._top(head)
         arrays = data.param.arrays
         if wrapper.commands:
@@ -264,7 +289,7 @@ class _Packer:
             native.kind = lib.BW_WRAPPER_TUPLES
             native.list = data.word
             inside = Function(self.function.name, data.param.components)
-            found = inside.locate(component)
+            found = self._component(inside, head, wrapper.data)
             self._expect(found, "bytes")
             native.data = found.word
             self._others(lambda path: self._component(inside, head, path), "")
@@ -296,7 +321,10 @@ class _Packer:
         before, _, component = path.partition(".")
         if before != head:
             raise ValueError(f"{path!r} is not a component of {head}")
-        return inside.locate(component)
+        found = inside.locate(component)
+        if found.hops:
+            raise ValueError(f"{path!r} lies inside a dynamic tuple")
+        return found
 
     @staticmethod
     def _expect(found: Location, kind: str) -> None:

@@ -50,6 +50,11 @@ void bw_dedup_free(struct bw_dedup *d) {
     free(d);
 }
 
+/* A time before the first is no reason to forget: whoever asks may have read his clock earlier. */
+static int within_age(const struct bw_dedup *d, const struct entry *e, uint64_t now_mono_ns) {
+    return now_mono_ns < e->first_mono_ns || now_mono_ns - e->first_mono_ns < d->max_age_ns;
+}
+
 int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns) {
     struct bw_dedup_first first;
     return bw_dedup_arrived(d, hash, source, 0, 0, now_mono_ns, &first);
@@ -62,7 +67,7 @@ int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, u
     struct entry *take = bucket;
     for (struct entry *e = bucket; e < bucket + BW_DEDUP_WAYS; e++) {
         if (e->first_mono_ns && memcmp(e->hash, hash, 32) == 0) {
-            if (now_mono_ns - e->first_mono_ns < d->max_age_ns) {
+            if (within_age(d, e, now_mono_ns)) {
                 *first = (struct bw_dedup_first){e->arrival_ns, e->sources, e->source, e->clock, {0}};
                 e->sources |= (uint64_t)1 << source;
                 d->stats.seen++;
@@ -75,7 +80,7 @@ int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, u
         }
         if (e->first_mono_ns < take->first_mono_ns) take = e; /* free ones are the oldest */
     }
-    if (take->first_mono_ns && now_mono_ns - take->first_mono_ns < d->max_age_ns)
+    if (take->first_mono_ns && within_age(d, take, now_mono_ns))
         d->stats.evicted++;
     memcpy(take->hash, hash, 32);
     take->first_mono_ns = now_mono_ns ? now_mono_ns : 1;

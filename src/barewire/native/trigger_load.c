@@ -520,8 +520,12 @@ static bool build_chains(struct loader *loader)
         if (!bucket->count)
             bucket->start = loader->chain_count;
         if (bucket->count++ == BW_TRIGGER_CHAIN)
-            return fail(loader, "too many triggers of one target and selector without an exact "
-                                "calldata word or sender to tell them apart", BW_TRIGGER_CHAIN);
+            return fail(loader, bucket->index_count == BW_TRIGGER_INDEXES
+                                    ? "too many triggers of one target and selector whose exact "
+                                      "calldata words lie in too many different places"
+                                    : "too many triggers of one target and selector without an "
+                                      "exact calldata word or sender to tell them apart",
+                        BW_TRIGGER_CHAIN);
         table->chains[loader->chain_count++] = place->trigger;
     }
     for (uint32_t start = 0; start < loader->filed_count; groups++)
