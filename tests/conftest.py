@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 SLOW = ("slow", "fuzz", "soak")
+
+# A run judges the change before it, so it tries the same examples every time. New ones are looked
+# for on purpose: ./run test --hypothesis-profile=default
+settings.register_profile("suite", derandomize=True)
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -533,6 +533,18 @@ def test_values_out_of_range_name_themselves():
         MoldReceiver(MoldConfig(session="ELEVENCHARS"))
 
 
+def test_a_young_stream_that_jumps_hands_out_nothing_twice():
+    """Its first numbers are awaited from 1 on, so it goes on and does not begin again."""
+    r = MoldReceiver(MoldConfig(start=1, window=128, give_up_ns=50 * MS))
+    assert numbers(r.receive(0, datagram(10, *[body(n) for n in range(10, 39)]), 0))[-1] == 38
+    for _ in range(2):
+        assert r.receive(0, datagram(66), MS) == []
+    assert r.receive(1, datagram(12, body(12)), 2 * MS) == []
+    assert numbers(r.receive(1, datagram(5, body(5)), 2 * MS)) == [5]
+    check_sums(r)
+    assert r.stats()["next_sequence"] == 66
+
+
 LINE = st.sampled_from(["pass", "pass", "pass", "lose", "twice", "late"])
 
 
@@ -595,14 +607,16 @@ def test_every_number_is_delivered_once_or_accounted_for(groups, window, server,
                 for carried in lines[line].carry(raw, fates[line], delay, at):
                     take(line, carried)
         serve()
-    for _ in range(100):
+    sent = publisher.next_sequence - 1
+    end = at + 100
+    last = at + 50 * (sent + 2)  # each number that comes keeps its gap for 50 ms more
+    while at < end or (r.open_gaps() and at < last):
         at += 1
         for line in (0, 1):
             for carried in lines[line].carry(publisher.heartbeat(), "pass", 0, at):
                 take(line, carried)
         serve()
     s = r.stats()
-    sent = publisher.next_sequence - 1
     assert max(got.values(), default=1) == 1
     assert s["missing"] == 0
     assert s["delivered"] == len(got)

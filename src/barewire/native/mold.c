@@ -369,11 +369,6 @@ static void follow(struct bw_mold *m, uint64_t sequence) {
     *(same ? &m->s.resyncs : &m->s.sessions) += 1;
     m->candidate.streak = 0;
     m->landed = sequence;
-    if (same && m->own >= CONFIRMED && sequence > m->s.next_sequence) {
-        remember(m); /* the same numbers go on, and what lies between is missing */
-        m->own = c.streak - 1;
-        return;
-    }
     uint64_t start;
     uint32_t own = c.streak - 1; /* the last one has yet to be counted */
     int resumed = is_previous(m, c.session) && c.next >= m->previous_next &&
@@ -385,6 +380,14 @@ static void follow(struct bw_mold *m, uint64_t sequence) {
         start = c.first <= m->span ? 1 : c.first; /* we were there when it began, or it is old */
     } else {
         start = m->config.start ? m->config.start : c.first;
+    }
+    if (same && sequence > m->s.next_sequence &&
+        (m->own >= CONFIRMED || start < m->s.next_sequence)) {
+        /* The same numbers go on, and what lies between is missing. To begin again below what was
+         * handed out would hand it out twice. */
+        if (m->own >= CONFIRMED || !m->previous_next) remember(m);
+        m->own = c.streak - 1;
+        return;
     }
     int anew = same && !resumed && c.first < m->s.next_sequence;
     if (m->s.state != BW_MOLD_WAITING) leave(m);
