@@ -83,14 +83,13 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from appliance.config_sources import Address, Name, Source, Url, Via, check_ports, check_source
 from appliance.metrics.files import FOLDER
 from appliance.places import Place
 from barewire import config
 from barewire.errors import ConfigError
 from barewire.mempool.quantities import amount_of
 from barewire.mempool.triggers import Trigger
-from dpdk_bindings.errors import BindingsError
-from dpdk_bindings.port import check_port
 
 __all__ = [
     "Address",
@@ -107,11 +106,11 @@ __all__ = [
     "Source",
     "Stage",
     "Strategy",
+    "Url",
     "Via",
     "load",
 ]
 
-_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Cpu = Annotated[int, Meta(ge=0, le=8191)]  # as many as Linux numbers
 _DAY_S = 86_400
@@ -135,72 +134,6 @@ class Amount:
 
     def __str__(self) -> str:
         return f"{self.wei} wei"
-
-
-class Via:
-    """How frames come in: ``kernel``, or a port such as ``afxdp:eth1?mode=auto``."""
-
-    allowed: ClassVar[str] = "'kernel', 'afxdp:INTERFACE', or 'afxdp:INTERFACE?mode=drv&queues=0-3'"
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    @classmethod
-    def parse(cls, text: str) -> Via:
-        """Checks it, all but whether there is such an interface or file."""
-        if text != "kernel":
-            try:
-                check_port(text)
-            except BindingsError as error:
-                raise ValueError(error.message) from None
-        return cls(text)
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class Url:
-    """Where a source is: ``ws://``, ``wss://``, ``ipc://PATH`` or ``mold://LINE,LINE``."""
-
-    allowed: ClassVar[str] = (
-        "'ws://10.0.0.2:8546', 'wss://node.example/path', 'ipc:///run/node.ipc', or "
-        "'mold://239.1.1.1:9000@eth1,239.1.1.2:9000@eth1'"
-    )
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.scheme, _, self.rest = text.partition("://")
-
-    @classmethod
-    def parse(cls, text: str) -> Url:
-        """Checks the scheme and what has to follow it; raises ValueError."""
-        url = cls(text)
-        if url.scheme not in ("ws", "wss", "ipc", "mold") or not url.rest:
-            raise ValueError("not a source")
-        if url.scheme == "mold":
-            for line in url.rest.split(","):
-                Place.parse(line)
-        return url
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class Address:
-    """An IP address."""
-
-    allowed: ClassVar[str] = "an IPv4 or IPv6 address, such as '192.0.2.1'"
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Reads an address; raises ValueError for what is none."""
-        return cls(str(ip_address(text)))
-
-    def __str__(self) -> str:
-        return self.text
 
 
 Stage = Literal["receive", "feed", "decode", "trigger"]
@@ -227,47 +160,10 @@ class Chain(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     fork: Literal["london", "shanghai", "cancun", "prague", "osaka"] = "prague"
 
 
-class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """One source of transactions.
-
-    Either a MoldUDP64 feed: copies of one sequence on several `lines` (or as one ``mold://`` URL).
-    Or a stream: a node or a gateway at a ``ws://``, ``wss://`` or ``ipc://`` URL, and what to
-    `subscribe` to there. `headers_file` holds ``Name: value`` lines for the handshake (credentials,
-    so mode 0600), `ca_file` the authorities that may vouch for a ``wss://`` server. `fallback` is
-    what to use where `via` cannot be had; without it that is an error. `publishers` are the
-    addresses that a feed is heard from, and who retransmits; without any, anyone is.
-    """
-
-    name: _Name
-    lines: Annotated[list[Place], Meta(max_length=8)] = []
-    url: Url | None = None
-    feed: Literal["moldudp64"] = "moldudp64"
-    via: Via = Via("kernel")
-    retransmit: Place | None = None
-    trusted: bool = False
-    publishers: Annotated[list[Address], Meta(max_length=7)] = []
-    subscribe: Literal["bodies", "hashes", "bloxroute"] = "bodies"
-    fallback: Via | None = None
-    headers_file: str | None = None
-    ca_file: str | None = None
-    verify: bool = True
-    deflate: bool = False
-
-    def __post_init__(self) -> None:
-        if self.url is not None and self.url.scheme == "mold" and not self.lines:
-            lines = [Place.parse(line) for line in self.url.rest.split(",")]
-            msgspec.structs.force_setattr(self, "lines", lines)
-
-    @property
-    def is_stream(self) -> bool:
-        """A byte stream, not datagrams."""
-        return self.url is not None and self.url.scheme != "mold"
-
-
 class Destination(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where shots and a strategy's answers may go."""
 
-    name: _Name
+    name: Name
     address: Place
 
 
@@ -278,13 +174,13 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     against these, not against the payload.
     """
 
-    name: _Name
-    destination: _Name
+    name: Name
+    destination: Name
     payload: str
     expires_after_ms: Annotated[int, Meta(ge=1, le=366 * _DAY_S * 1000)]
     value: Amount = Amount(0)
     max_fee: Amount = Amount(0)
-    group: _Name | None = None
+    group: Name | None = None
 
 
 class Fire(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -390,13 +286,14 @@ def check(loaded: Config, where: str) -> None:
             hint=f"each of {', '.join(get_args(Stage))} once, in this order; at least one a core",
         )
     for index, source in enumerate(loaded.source):
-        _check_source(f"{where}: source[{index}]", source)
-    if loaded.streams and len(loaded.cores) > 1:
+        check_source(f"{where}: source[{index}]", source)
+    if len(loaded.cores) > 1 and not loaded.datagrams:
         raise ConfigError(
-            f"{where}: core: {len(loaded.cores)} cores, and source {loaded.streams[0].name!r} is a "
-            "stream",
-            hint="streams are read by a core that runs all stages: configure one",
+            f"{where}: core: {len(loaded.cores)} cores, and all sources are streams",
+            hint="streams are read by the core that has the stage trigger, so the others would "
+            "have nothing to do: configure one",
         )
+    check_ports(loaded.source, [core.name for core in loaded.cores], where)
     _check_places(loaded, where)
     destinations = [entry.name for entry in loaded.destination]
     shots = [entry.name for entry in loaded.shot]
@@ -416,26 +313,6 @@ def check(loaded: Config, where: str) -> None:
         raise ConfigError(
             f"{where}: fire.unjournalled = false: shots are configured, and there is no journal",
             hint="what is sent is recorded nowhere; set it to true if you accept that",
-        )
-
-
-def _check_source(key: str, source: Source) -> None:
-    url = source.url
-    if not source.is_stream:
-        if not 1 <= len(source.lines) <= 8:
-            raise ConfigError(
-                f"{key}: {len(source.lines)} lines and no url", hint=f"allowed: {Url.allowed}"
-            )
-        return
-    assert url is not None
-    if source.lines or source.retransmit is not None:
-        raise ConfigError(
-            f"{key}: lines and retransmit are of MoldUDP64, and {url} is not",
-            hint="one source is one or the other",
-        )
-    if url.scheme == "ipc" and str(source.via) != "kernel":
-        raise ConfigError(
-            f"{key}.via = {str(source.via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'"
         )
 
 

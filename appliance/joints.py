@@ -76,7 +76,7 @@ class Joints:
         outboxes: what other cores want sent, where this one has the endpoints.
         outbox: by which this one sends, where it has not.
         peers: numbers of destinations, and of who retransmits for each source, among the peers of
-            the first core's endpoints; as :attr:`appliance.assembly.Appliance.peers` of that one.
+            the first core's endpoints; as :attr:`appliance.intake.Intake.peers` of that one.
     """
 
     before: RingConsumer | None = None

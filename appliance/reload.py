@@ -17,6 +17,7 @@ from typing import IO, Any
 import msgspec
 
 from appliance import config
+from appliance.beside import start_beside
 from appliance.output import complain
 from barewire.errors import BarewireError
 from barewire.mempool.triggers import Trigger, compile_triggers
@@ -60,7 +61,7 @@ class Reload:
         with tempfile.TemporaryFile(dir=self._folder) as numbers:
             numbers.write(msgspec.json.encode(dict(shots)))
             numbers.seek(0)
-            self._process = subprocess.Popen(
+            self._process = start_beside(
                 [sys.executable, "-P", "-m", "appliance.reload", str(self._where)],
                 stdin=numbers,
                 stdout=self._result,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from appliance.beside import start_beside
 from barewire.errors import BarewireError
 from barewire.mempool.senders import JOB_BYTES, RESULT_BYTES, Senders
 from dpdk_bindings.ring import RingConsumer, RingKind, RingProducer
@@ -150,6 +151,6 @@ def _another(fd: int) -> int:
 
 def _start(fds: tuple[int, int], cpu: int | None) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-P", "-m", "appliance.sender_worker", *map(str, fds)]
-    return subprocess.Popen(
+    return start_beside(
         words + ([] if cpu is None else [str(cpu)]), pass_fds=fds, stdin=subprocess.DEVNULL
     )

@@ -1,245 +1,31 @@
-"""The sources that are byte streams: connected, read, watched, and connected again.
+"""The sources that are byte streams, all together: read, watched, and connected again.
 
 One native receive a turn and source that has something; what is read is offered to the pump, which
 matches and fires. TCP over a port and over kernel sockets is one interface (dpdk_bindings.stream),
-TLS goes in between, a node's IPC socket is a Unix socket of our own. Names are looked up when the
-appliance starts: looking one up may take seconds, and a hot loop has none.
+TLS goes in between, a node's IPC socket is a Unix socket of our own (appliance.stream_line).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import random
-import socket
-import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any
 
 from appliance.config import Source
+from appliance.names import Names
+from appliance.ports import Ports
+from appliance.stream_line import Line
 from barewire._native import ffi, lib
-from barewire.errors import BarewireError, ConfigError
 from barewire.feeds.arbitration import Arbiter
-from barewire.feeds.jsonrpc import PendingTransactions
-from barewire.feeds.reconnect import Reconnect
-from barewire.feeds.session import Phase
-from barewire.feeds.tls import TlsStream, client_context
 from barewire.feeds.txfeed import BURST
 from barewire.mempool.decoder import Decoder
 from barewire.pump import Pump
-from dpdk_bindings import StreamState
-from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.port import Port
 from dpdk_bindings.stream import StreamEndpoint, open_stream
 
 __all__ = ["Streams"]
-
-_BUFFER_BYTES = 256 << 10
-_CLOCK_MONO = 1
-_REASONS = 16
-"""Ways to end that one source is remembered for; further ones are counted together."""
-
-
-class _Pipe(Protocol):
-    """What is used of a connection, of whatever kind."""
-
-    def recv_into(self, buffer: Any, offset: int = 0, /) -> int: ...
-    def send(self, data: Any, offset: int = 0, /) -> int: ...
-    def abort(self) -> None: ...
-    @property
-    def state(self) -> StreamState: ...
-    @property
-    def why(self) -> str: ...
-    @property
-    def arrival_ns(self) -> int: ...
-    @property
-    def clock(self) -> int: ...
-
-
-class _UnixPipe:
-    """A node's IPC socket with the methods of a connection."""
-
-    def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self.state = StreamState.OPEN
-        self.why = ""
-        self.arrival_ns = 0
-        self.clock = _CLOCK_MONO
-        try:
-            self._socket.connect(path)
-        except OSError as error:
-            self._fail(error)
-
-    def recv_into(self, buffer: Any, offset: int = 0, /) -> int:
-        """Bytes received, 0: none now, -1: no more."""
-        if self.state is not StreamState.OPEN:
-            return -1
-        try:
-            got = self._socket.recv_into(memoryview(buffer)[offset:])
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self._fail(error)
-            return -1
-        self.arrival_ns = time.monotonic_ns()
-        if not got:
-            self.state = StreamState.ENDED
-            return -1
-        return got
-
-    def send(self, data: Any, offset: int = 0, /) -> int:
-        """Bytes taken, 0: no room now, -1: failed."""
-        try:
-            return self._socket.send(memoryview(data)[offset:])
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            self._fail(error)
-            return -1
-
-    def abort(self) -> None:
-        """Closes it."""
-        self._socket.close()
-
-    def _fail(self, error: OSError) -> None:
-        self.state = StreamState.FAILED
-        self.why = os.strerror(error.errno or errno.EIO)
-
-
-class _Line:
-    """One source: its session, its connection, and when to connect again."""
-
-    def __init__(
-        self,
-        source: Source,
-        number: int,
-        *,
-        endpoint: StreamEndpoint | None,
-        where: Path,
-        decoder: Decoder,
-        arbiter: Arbiter,
-    ) -> None:
-        assert source.url is not None
-        self.name = source.name
-        self.number = number
-        self.again = Reconnect(random.Random())  # noqa: S311 - pauses are no secret
-        self.pipe: _Pipe | None = None
-        self.troubles = 0
-        self.last_why = ""
-        self.ended: dict[str, int] = {}
-        self.buffer = bytearray(_BUFFER_BYTES)
-        self._view = memoryview(self.buffer)
-        self._endpoint = endpoint
-        self._url = source.url
-        self._began = False
-        self._unsent, self._sent = b"", 0
-        url = source.url.text
-        if source.url.scheme == "ipc":
-            self._place = (source.url.rest, 0)
-        else:
-            parts = urlsplit(url)
-            self._host = parts.hostname or ""
-            port = parts.port or (443 if parts.scheme == "wss" else 80)
-            self._place = (_address_of(source.name, self._host, port), port)
-        self._context = None
-        if source.url.scheme == "wss":
-            ca_file = where.parent / source.ca_file if source.ca_file else None
-            self._context = client_context(ca_file=ca_file, alpn=["http/1.1"], verify=source.verify)
-        headers = _headers(where.parent / source.headers_file) if source.headers_file else None
-        self.session = PendingTransactions(
-            f"ipc:{source.url.rest}" if source.url.scheme == "ipc" else url,
-            decoder,
-            style=source.subscribe,
-            headers=headers,
-            source=number,
-            trusted=source.trusted,
-            known=arbiter.known,
-            deflate=source.deflate,
-        )
-
-    def receive(self) -> bool:
-        """Takes what came, if anything, and lends it to the session."""
-        pipe = self.pipe
-        assert pipe is not None
-        got = pipe.recv_into(self.buffer)
-        if got == 0:
-            return False
-        if got < 0:
-            self.session.end(pipe.why or "the other side ended the connection")
-            return False
-        self.session.lend(self._view[:got], pipe.arrival_ns, pipe.clock)
-        return True
-
-    def send(self) -> None:
-        """Sends what the session has to say, as far as there is room."""
-        pipe = self.pipe
-        if pipe is None or pipe.state is not StreamState.OPEN:
-            return
-        if self._sent == len(self._unsent):
-            self._unsent, self._sent = self.session.data_to_send(), 0
-        while self._sent < len(self._unsent):
-            took = pipe.send(self._unsent, self._sent)
-            if took <= 0:
-                return
-            self._sent += took
-
-    def housekeeping(self, now_mono_ns: int) -> None:
-        """Connects when it is time to; asks for signs of life; lets go of what failed."""
-        if self.pipe is None:
-            if self.again.due(now_mono_ns):
-                self._connect(now_mono_ns)
-            return
-        if self.pipe.state is StreamState.FAILED:
-            self.session.end(self.pipe.why)
-        self.session.tick(now_mono_ns)
-        if self.session.phase is Phase.LIVE:
-            self.again.live(now_mono_ns)
-        elif self.session.phase is Phase.FAILED:
-            self.drop(now_mono_ns)
-            return
-        self.send()
-
-    @property
-    def trouble(self) -> str:
-        """What a person on call has to know; other words each time that something happened."""
-        times = sum(self.ended.values())
-        return f"connection {times} ended: {self.last_why}" if times else ""
-
-    def drop(self, now_mono_ns: int) -> None:
-        """Lets the connection go; another follows."""
-        self.last_why = why = self.session.why
-        if why not in self.ended and len(self.ended) >= _REASONS:
-            why = "other reasons"
-        self.ended[why] = self.ended.get(why, 0) + 1
-        if self.pipe is not None:
-            self.pipe.abort()
-            self.pipe = None
-        self.again.failed(now_mono_ns)
-
-    def _connect(self, now_mono_ns: int) -> None:
-        self.again.began(now_mono_ns)
-        if self._began:
-            self.session.connect(now_mono_ns)
-        self._began = True
-        self._unsent, self._sent = b"", 0
-        address, port = self._place
-        if self._endpoint is None:
-            self.pipe = _UnixPipe(address)
-            return
-        try:
-            connection = self._endpoint.connect(address, port, tls=self._context is not None)
-        except BindingsError as error:
-            self.session.end(str(error))
-            self.drop(now_mono_ns)
-            return
-        self.pipe = connection
-        if self._context is not None:
-            self.pipe = TlsStream(
-                connection, self._context, self._host, now_mono_ns=time.monotonic_ns
-            )
 
 
 class Streams:
@@ -249,13 +35,14 @@ class Streams:
         sources: their configuration.
         first: number of the first; the others follow.
         where: the configuration's file, which paths in it are relative to.
+        ports: opens endpoints.
         decoder: judges the envelopes.
         arbiter: has their numbers too.
         pump: takes their transactions.
 
     Attributes:
         chosen: what was chosen at start, by source.
-        warnings: what was not to be had, and what is used instead.
+        warnings: what whoever starts it has to know.
     """
 
     def __init__(
@@ -264,35 +51,35 @@ class Streams:
         *,
         first: int,
         where: Path,
+        ports: Ports,
         decoder: Decoder,
         arbiter: Arbiter,
         pump: Pump,
     ) -> None:
         self.chosen: dict[str, dict[str, Any]] = {}
-        self.warnings: list[str] = []
+        self.warnings = [said for source in sources for said in _risks(source)]
         self._arbiter = arbiter
         self._pump = pump
         self._exit = contextlib.ExitStack()
         self._endpoints: dict[str, StreamEndpoint] = {}
-        self._lines: list[_Line] = []
+        self._lines: list[Line] = []
+        names = None
         try:
+            if any(source.url is not None and source.url.is_named for source in sources):
+                names = Names()
+                self._exit.callback(names.close)
             for number, source in enumerate(sources, start=first):
-                endpoint = None
-                assert source.url is not None
-                if source.url.scheme != "ipc":
-                    endpoint = self._endpoint(source)
-                else:
-                    self.chosen[source.name] = {"via": "unix socket"}
-                self._lines.append(
-                    _Line(
-                        source,
-                        number,
-                        endpoint=endpoint,
-                        where=where,
-                        decoder=decoder,
-                        arbiter=arbiter,
-                    )
+                line = Line(
+                    source,
+                    number,
+                    endpoint=self._endpoint(source, ports),
+                    names=names,
+                    where=where,
+                    decoder=decoder,
+                    known=arbiter.known,
                 )
+                self._lines.append(line)
+                self._exit.callback(line.close)
                 self.chosen[source.name] |= {
                     "url": str(source.url),
                     "subscribe": source.subscribe,
@@ -304,27 +91,21 @@ class Streams:
         self._polled = list(self._endpoints.values())
         self._messages: Any = ffi.new("struct bw_message[]", BURST)
         self._records: Any = ffi.new("struct bw_tx[]", BURST)
-        self._reading: _Line | None = None
+        self._reading: Line | None = None
         self._next = 0
 
-    def _endpoint(self, source: Source) -> StreamEndpoint:
+    def _endpoint(self, source: Source, ports: Ports) -> StreamEndpoint | None:
         """The endpoint that `source` wants, shared with others that want the same."""
-        wanted = [source.via.text] + ([source.fallback.text] if source.fallback else [])
-        for number, via in enumerate(wanted):
-            if via not in self._endpoints:
-                try:
-                    self._endpoints[via] = self._exit.enter_context(open_stream(via))
-                except (BindingsError, OSError) as error:
-                    if number + 1 == len(wanted):
-                        raise
-                    self.warnings.append(
-                        f"source {source.name}: {via} cannot be had ({error}): its fallback "
-                        f"{wanted[1]} is used"
-                    )
-                    continue
-            self.chosen[source.name] = self._endpoints[via].describe()
-            return self._endpoints[via]
-        raise AssertionError("the last one raised")
+        assert source.url is not None
+        if source.url.scheme == "ipc":
+            self.chosen[source.name] = {"via": "unix socket"}
+            return None
+        endpoint = ports.open(source, self._open_endpoint, self._endpoints)
+        self.chosen[source.name] = endpoint.describe()
+        return endpoint
+
+    def _open_endpoint(self, via: str | Port) -> StreamEndpoint:
+        return self._exit.enter_context(open_stream(via))
 
     def run(self, until_mono_ns: int) -> int:
         """Turns the pump, and reads the streams in between, until there are matches."""
@@ -345,7 +126,7 @@ class Streams:
             if (found := turn()) or clock() >= until_mono_ns:
                 return found
 
-    def _offer(self, line: _Line) -> None:
+    def _offer(self, line: Line) -> None:
         session = line.session
         count = session.read_into(self._messages, self._records, BURST)
         if count:
@@ -366,7 +147,7 @@ class Streams:
                 continue
             line.housekeeping(now_mono_ns)
             if mined := line.session.hole.take_mined():
-                self._arbiter.mined(mined)
+                line.missed += self._arbiter.mined(mined)
         for trouble in self._arbiter.watch(now_mono_ns):
             for line in self._lines:
                 if line.number == trouble.source and line.pipe is not None:
@@ -375,57 +156,21 @@ class Streams:
 
     def stats(self) -> dict[str, Any]:
         """By source: its state and everything that was counted."""
-        return {
-            line.name: {
-                "state": line.session.phase.value if line.pipe is not None else "waiting",
-                "why": line.last_why,
-                "ended": line.ended,
-                "trouble": line.trouble,
-                "attempts": line.again.attempts,
-                "troubles": line.troubles,
-            }
-            | line.session.stats()
-            for line in self._lines
-        }
+        return {line.name: line.stats() for line in self._lines}
 
     def close(self) -> None:
         """Ends every connection."""
-        for line in self._lines:
-            if line.pipe is not None:
-                line.pipe.abort()
         self._exit.close()
 
 
-def _address_of(name: str, host: str, port: int) -> str:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ConfigError(
-            f"source {name!r}: {host!r} has no address: {error.strerror}",
-            hint="name an address, or see `getent hosts`",
-        ) from error
-    return str(found[0][4][0])
-
-
-def _headers(path: Path) -> dict[str, str]:
-    """``Name: value`` lines of a file that only its owner may read."""
-    try:
-        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"headers_file {path}: {error}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"headers_file {path} can be read by others (mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 0600 {path}",
+def _risks(source: Source) -> list[str]:
+    """What `source` does without, in words."""
+    said = []
+    if source.key_log_file is not None:
+        said.append(
+            f"source {source.name}: its TLS secrets are written to {source.key_log_file}: whoever "
+            "reads that file reads the traffic"
         )
-    headers = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, found, value = line.partition(":")
-        if not found or not name.strip():
-            raise BarewireError(
-                f"headers_file {path}: line {number} is no header", hint="write NAME: VALUE"
-            )
-        headers[name.strip()] = value.strip()
-    return headers
+    if source.url is not None and source.url.scheme == "wss" and not source.verify:
+        said.append(f"source {source.name}: verify = false: anybody on the way can be the server")
+    return said

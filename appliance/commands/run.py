@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from appliance import config
-from appliance.assembly import examine
 from appliance.crew import cut_off, hot_core, run_crew
+from appliance.examine import examine
 from appliance.loop import Loop
 from appliance.output import add_output_argument
 from appliance.report import Reporter

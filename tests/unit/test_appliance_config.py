@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.cli import main
+from tests.unit.certificates import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """
@@ -145,3 +146,94 @@ def test_tables_in_tables_without_end(check):
 def test_a_file_that_is_not_there(capfd):
     assert main(["run", "--config", "/nonexistent/appliance.toml"]) == 2
     assert "/nonexistent/appliance.toml" in capfd.readouterr().err
+
+
+NODE = """
+[[source]]
+name = "node"
+url = "wss://node.example/ws"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            NODE + 'certificat_file = "x"',
+            ["certificat_file = 'x'", "did you mean certificate_file"],
+        ),
+        (NODE + 'key_file = "x"', ["source[0].key_file = 'x'", "no certificate_file"]),
+        (NODE + 'ca_file = "none.pem"', ["'node'", "none.pem", "No such file"]),
+        (NODE + 'ca_file = "answer.hex"', ["'node'", "answer.hex", "no certificate"]),
+        (NODE + 'certificate_file = "none.pem"', ["'node'", "none.pem", "No such file"]),
+        (NODE + 'headers_file = "none"', ["'node'", "headers_file", "No such file"]),
+        (NODE + 'publishers = ["10.0.0.1"]', ["source[0].publishers = ['10.0.0.1']", "MoldUDP64"]),
+        (NODE + 'fallback = "kernel"', ["source[0].fallback = 'kernel'", "the same"]),
+        (NODE.replace("wss", "ws") + 'ca_file = "x"', ["ca_file = 'x'", "not encrypted"]),
+        (NODE.replace("wss", "ws") + "verify = false", ["verify = False", "not encrypted"]),
+        (NODE.replace("wss", "ws") + 'key_log_file = "x"', ["key_log_file", "not encrypted"]),
+        (NODE.replace("wss://node.example", "ipc://") + "deflate = true", ["deflate = True"]),
+        (NODE.replace("node.example", ""), ["source[0].url", "names no host", "allowed: "]),
+        (NODE.replace("example", "example:99999"), ["source[0].url", "99999"]),
+        (GOOD.replace('name = "site"', 'name = "site"\nca_file = "x"'), ["source[0].ca_file"]),
+        (GOOD.replace('name = "site"', 'name = "site"\nverify = false'), ["source[0].verify"]),
+        (
+            GOOD.replace('name = "site"', 'name = "site"\nsubscribe = "hashes"'),
+            ["source[0].subscribe = 'hashes'", "MoldUDP64"],
+        ),
+        (
+            GOOD.replace('name = "site"', 'name = "site"\nvia = "afxdp:eth1"')
+            + NODE
+            + 'via = "afxdp:eth1?mode=skb"',
+            ["source[1].via = 'afxdp:eth1?mode=skb'", "source[0].via", "write the same"],
+        ),
+    ],
+)
+def test_what_does_not_fit_in_a_source(check, text, words):
+    status, said = check(text)
+    assert status == 2, said
+    for word in words:
+        assert word in said, said
+
+
+def test_a_source_over_tls_with_everything(check, tmp_path):
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("client")
+    (tmp_path / "headers").touch(mode=0o600)
+    good = (
+        NODE
+        + f'ca_file = "{authority.ca.name}"\ncertificate_file = "{certificate.name}"\n'
+        + f'key_file = "{key.name}"\nkey_log_file = "keys"\nheaders_file = "headers"\n'
+    )
+    assert check(good)[0] == 0
+    assert not (tmp_path / "keys").exists()  # to check leaves nothing behind
+    key.chmod(0o644)
+    status, said = check(good)
+    assert status == 2
+    assert "can be read by others (mode 0644)" in said
+    key.chmod(0o600)
+    (tmp_path / "headers").chmod(0o640)
+    assert "can be read by others (mode 0640)" in check(good)[1]
+
+
+CUT = """
+[[core]]
+name = "rx"
+stages = ["receive", "feed"]
+[[core]]
+name = "hit"
+stages = ["decode", "trigger"]
+"""
+
+
+def test_streams_and_a_path_that_is_cut(check):
+    assert check(GOOD + NODE + CUT)[0] == 0
+    status, said = check(NODE + CUT)
+    assert status == 2
+    assert "all sources are streams" in said
+    over_port = 'via = "afxdp:eth1"\n'
+    shared = GOOD.replace('name = "site"', f'name = "site"\n{over_port}') + NODE + over_port
+    assert check(shared)[0] == 0
+    status, said = check(shared + CUT)
+    assert status == 2
+    assert "core 'rx' takes datagrams, and core 'hit' reads streams" in said

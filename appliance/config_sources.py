@@ -1,0 +1,237 @@
+"""The ``[[source]]`` tables of a configuration (appliance.config), and what must fit in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from appliance.places import Place
+from barewire.errors import ConfigError
+from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.port import PortAddress, check_port
+
+__all__ = ["Address", "Name", "Source", "Url", "Via", "check_ports", "check_source"]
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+
+
+class Via:
+    """How frames come in: ``kernel``, or a port such as ``afxdp:eth1?mode=auto``."""
+
+    allowed: ClassVar[str] = "'kernel', 'afxdp:INTERFACE', or 'afxdp:INTERFACE?mode=drv&queues=0-3'"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @classmethod
+    def parse(cls, text: str) -> Via:
+        """Checks it, all but whether there is such an interface or file."""
+        if text != "kernel":
+            try:
+                check_port(text)
+            except BindingsError as error:
+                raise ValueError(error.message) from None
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Url:
+    """Where a source is: ``ws://``, ``wss://``, ``ipc://PATH`` or ``mold://LINE,LINE``."""
+
+    allowed: ClassVar[str] = (
+        "'ws://10.0.0.2:8546', 'wss://node.example/path', 'ipc:///run/node.ipc', or "
+        "'mold://239.1.1.1:9000@eth1,239.1.1.2:9000@eth1'"
+    )
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.scheme, _, self.rest = text.partition("://")
+        self.host = ""
+        self.port = 0
+        if self.scheme in ("ws", "wss"):
+            parts = urlsplit(text)
+            self.host = parts.hostname or ""
+            self.port = parts.port or (443 if self.scheme == "wss" else 80)
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Checks the scheme and what has to follow it; raises ValueError."""
+        url = cls(text)
+        if url.scheme not in ("ws", "wss", "ipc", "mold") or not url.rest:
+            raise ValueError("not a source")
+        if url.scheme in ("ws", "wss") and not url.host:
+            raise ValueError("names no host")
+        if url.scheme == "mold":
+            for line in url.rest.split(","):
+                Place.parse(line)
+        return url
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its host is a name, which has to be looked up, and not an address."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return bool(self.host)
+        return False
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Address:
+    """An IP address."""
+
+    allowed: ClassVar[str] = "an IPv4 or IPv6 address, such as '192.0.2.1'"
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Reads an address; raises ValueError for what is none."""
+        return cls(str(ip_address(text)))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One source of transactions.
+
+    Either a MoldUDP64 feed: copies of one sequence on several `lines` (or as one ``mold://`` URL).
+    Or a stream: a node or a gateway at a ``ws://``, ``wss://`` or ``ipc://`` URL, and what to
+    `subscribe` to there. `headers_file` holds ``Name: value`` lines for the handshake (credentials,
+    so mode 0600). For ``wss://``: `ca_file` holds the authorities that may vouch for the server
+    instead of the system's, `certificate_file` and `key_file` (mode 0600; or both in one) what is
+    shown to a server that asks, `key_log_file` takes the secrets of the connections, for
+    Wireshark. `fallback` is what to use where `via` cannot be had; without it that is an error.
+    `publishers` are the addresses that a feed is heard from, and who retransmits; without any,
+    anyone is. Files are relative to the configuration.
+    """
+
+    name: Name
+    lines: Annotated[list[Place], Meta(max_length=8)] = []
+    url: Url | None = None
+    feed: Literal["moldudp64"] = "moldudp64"
+    via: Via = Via("kernel")
+    retransmit: Place | None = None
+    trusted: bool = False
+    publishers: Annotated[list[Address], Meta(max_length=7)] = []
+    subscribe: Literal["bodies", "hashes", "bloxroute"] = "bodies"
+    fallback: Via | None = None
+    headers_file: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    key_log_file: str | None = None
+    verify: bool = True
+    deflate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.url is not None and self.url.scheme == "mold" and not self.lines:
+            lines = [Place.parse(line) for line in self.url.rest.split(",")]
+            msgspec.structs.force_setattr(self, "lines", lines)
+
+    @property
+    def is_stream(self) -> bool:
+        """A byte stream, not datagrams."""
+        return self.url is not None and self.url.scheme != "mold"
+
+
+# What means something only for some kinds of sources; see Source.
+_OF_STREAMS = ("subscribe", "headers_file", "deflate")
+_OF_TLS = ("ca_file", "certificate_file", "key_file", "key_log_file", "verify")
+_OF_DATAGRAMS = ("retransmit", "publishers")
+
+
+def check_source(key: str, source: Source) -> None:
+    """Checks what belongs together in one source; `key` is where it is written."""
+    url = source.url
+    if source.fallback is not None and source.fallback.text == source.via.text:
+        raise ConfigError(
+            f"{key}.fallback = {str(source.fallback)!r}: via is the same",
+            hint="name another way, or leave it out",
+        )
+    if not source.is_stream:
+        if not 1 <= len(source.lines) <= 8:
+            raise ConfigError(
+                f"{key}: {len(source.lines)} lines and no url", hint=f"allowed: {Url.allowed}"
+            )
+        _refuse(key, source, _OF_STREAMS + _OF_TLS, "it is of streams, and this is MoldUDP64")
+        return
+    assert url is not None
+    if source.lines or source.retransmit is not None:
+        raise ConfigError(
+            f"{key}: lines and retransmit are of MoldUDP64, and {url} is not",
+            hint="one source is one or the other",
+        )
+    _refuse(key, source, _OF_DATAGRAMS, f"it is of MoldUDP64, and {url} is not")
+    if url.scheme == "ipc":
+        if str(source.via) != "kernel":
+            raise ConfigError(
+                f"{key}.via = {str(source.via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'"
+            )
+        _refuse(key, source, ("headers_file", "deflate"), f"it is of WebSocket, and {url} is not")
+    if url.scheme != "wss":
+        _refuse(key, source, _OF_TLS, f"it is of TLS, and {url} is not encrypted")
+    if source.key_file is not None and source.certificate_file is None:
+        raise ConfigError(
+            f"{key}.key_file = {source.key_file!r}: there is no certificate_file",
+            hint="a key is shown to nobody without its certificate",
+        )
+
+
+def _refuse(key: str, source: Source, names: Sequence[str], why: str) -> None:
+    """Refuses settings that would do nothing."""
+    for name in names:
+        given = getattr(source, name)
+        if given != getattr(_BLANK, name):
+            written = [str(one) for one in given] if isinstance(given, list) else given
+            raise ConfigError(f"{key}.{name} = {written!r}: {why}", hint="leave it out")
+
+
+_BLANK = Source(name="blank")
+
+
+def check_ports(sources: Sequence[Source], cores: Sequence[str], where: str) -> None:
+    """Checks that an interface has one port, of one process and with one set of options.
+
+    Args:
+        sources: all of the appliance.
+        cores: names of its cores, in the order of the path.
+        where: the file.
+    """
+    wanted = [
+        (f"{where}: source[{index}].{name}", source, getattr(source, name).text)
+        for index, source in enumerate(sources)
+        for name in ("via", "fallback")
+        if getattr(source, name) is not None and getattr(source, name).text != "kernel"
+    ]
+    first: dict[str, tuple[str, Source, str]] = {}
+    for key, source, text in wanted:
+        address = PortAddress.parse(text)
+        if address.backend != "afxdp":
+            continue
+        other_key, other, other_text = first.setdefault(address.target, (key, source, text))
+        if other_text != text:
+            raise ConfigError(
+                f"{key} = {text!r}: {other_key.removeprefix(where + ': ')} = {other_text!r} is the "
+                "same interface",
+                hint="sources share its port: write the same for both",
+            )
+        if len(cores) > 1 and other.is_stream != source.is_stream:
+            raise ConfigError(
+                f"{key} = {text!r}: sources {other.name!r} and {source.name!r} would share it, but "
+                f"core {cores[0]!r} takes datagrams, and core "
+                f"{cores[-1]!r} reads streams",
+                hint="an interface's port belongs to one process: another interface, 'kernel', or "
+                "one core for all stages",
+            )

@@ -1,0 +1,115 @@
+"""What one core's loop writes down while it runs: metrics, flight recorder, what its numbers mean.
+
+They lie in one folder under a name that no other living loop has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from appliance import flight
+from appliance.config import Config, Core
+from appliance.metrics import files
+from barewire.errors import BarewireError
+from dpdk_bindings.datagram import DatagramEndpoint
+from dpdk_bindings.metrics import MetricsError
+
+__all__ = ["Records"]
+
+
+class Records:
+    """Opened before anything else of a core, closed behind it.
+
+    Attributes:
+        folder: where they lie.
+        name: of this loop there.
+        metrics: where it writes what it does.
+        recorder: the flight recorder, or None where it is off.
+        chosen: what was chosen. warnings: what whoever starts it has to know.
+    """
+
+    def __init__(self, config: Config, core: Core) -> None:
+        self._config = config
+        self._core = core
+        self._exit = contextlib.ExitStack()
+        self.folder = Path(config.metrics.folder)
+        self.name = files.free_name(core.name, self.folder)
+        self.warnings: list[str] = []
+        if self.name != core.name:
+            self.warnings.append(
+                f"another living loop is called {core.name!r} in {self.folder}: this one writes "
+                f"its metrics as {self.name!r}"
+            )
+        try:
+            self.metrics = files.create(
+                self.name, folder=self.folder, stall_ms=config.metrics.stall_ms
+            )
+        except (OSError, MetricsError) as error:
+            raise BarewireError(
+                f"no metrics can be written in {self.folder}: {error}",
+                hint="metrics.folder names another one, on a tmpfs and of the same user",
+            ) from error
+        self._exit.callback(self.metrics.close)
+        megabytes = config.recorder.megabytes
+        try:
+            self.recorder = flight.create(self.folder, self.name, megabytes)
+        except BaseException:
+            self.close()
+            raise
+        if self.recorder is not None:
+            self._exit.callback(self.recorder.close)
+        self.chosen = {"metrics": str(self.metrics.path), "recorder_mb": megabytes}
+
+    def write_about(
+        self,
+        config: Config,
+        endpoints: list[DatagramEndpoint],
+        peers: dict[str, dict[str, int]],
+        *,
+        fires: bool,
+    ) -> None:
+        """Writes what the numbers in the flight recorder stand for.
+
+        Args:
+            config: with the triggers that are in use now.
+            endpoints: of the sources of datagrams, if they are this core's.
+            peers: see :attr:`appliance.intake.Intake.peers`.
+            fires: whether shots may leave.
+        """
+        if self.recorder is None:
+            return
+        strategy = config.strategy
+        sources = [
+            flight.Listed(
+                source.name, [(c.address, c.port) for c in endpoint.channels], source.trusted
+            )
+            for source, endpoint in zip(config.datagrams, endpoints, strict=False)
+        ] or [flight.Listed(source.name, [], source.trusted) for source in config.source]
+        places: dict[str, Any] = {
+            f"0/{peers['destinations'][d.name]}": (d.address.address, d.address.port)
+            for d in config.destination
+        }
+        for number, listed in enumerate(config.datagrams):
+            if (asks := listed.retransmit) is not None:
+                peer = peers["retransmissions"][listed.name]
+                places[f"{number}/{peer}"] = asks.address, asks.port
+        flight.write_about(
+            self.folder,
+            flight.About(
+                loop=self.name,
+                stages=list(self._core.stages),
+                fork=config.chain.fork,
+                chain_id=config.chain.id,
+                sources=sources,
+                peers=places,
+                triggers=config.trigger,
+                fires=fires,
+                strategy=strategy.load if strategy else "",
+            ),
+        )
+
+    def close(self) -> None:
+        """Lets go of them; the flight recorder's file stays."""
+        self._exit.close()

@@ -1,0 +1,242 @@
+"""One source that is a byte stream: its session, its connection, and when to connect again."""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from appliance.config import Source
+from appliance.names import Names
+from appliance.stream_files import headers_of, tls_of
+from appliance.unix_pipe import UnixPipe
+from barewire.feeds.jsonrpc import PendingTransactions
+from barewire.feeds.reconnect import Reconnect
+from barewire.feeds.session import Phase
+from barewire.feeds.tls import TlsStream
+from barewire.mempool.decoder import Decoder
+from dpdk_bindings import StreamState
+from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.stream import StreamEndpoint
+
+__all__ = ["Line"]
+
+_BUFFER_BYTES = 256 << 10
+_REASONS = 16
+"""Ways to end that one source is remembered for; further ones are counted together."""
+
+
+class _Pipe(Protocol):
+    """What is used of a connection, of whatever kind."""
+
+    def recv_into(self, buffer: Any, offset: int = 0, /) -> int: ...
+    def send(self, data: Any, offset: int = 0, /) -> int: ...
+    def abort(self) -> None: ...
+    @property
+    def state(self) -> StreamState: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def arrival_ns(self) -> int: ...
+    @property
+    def clock(self) -> int: ...
+
+
+class Line:
+    """A source, over one connection after the other.
+
+    A host's name is looked up for every connection, and its addresses are tried in turn.
+
+    Args:
+        source: its configuration.
+        number: of the source, in its records.
+        endpoint: makes the connections; None for a Unix socket.
+        names: looks names up; None where the source names none (:attr:`host`).
+        where: the file that the source's own files lie beside.
+        decoder: judges the envelopes.
+        known: whether a hash was delivered before, by whomever.
+
+    Attributes:
+        pipe: the connection, or None between two.
+        troubles: how often a live connection was ended for being of no use.
+        last_why: what ended the last one.
+        ended: connections that ended, by why.
+        missed: hashes mined while it was down that nobody brought.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        number: int,
+        *,
+        endpoint: StreamEndpoint | None,
+        names: Names | None,
+        where: Path,
+        decoder: Decoder,
+        known: Callable[[bytes], bool],
+    ) -> None:
+        assert source.url is not None
+        self.name = source.name
+        self.number = number
+        self.again = Reconnect(random.Random())  # noqa: S311 - pauses are no secret
+        self.pipe: _Pipe | None = None
+        self.troubles = 0
+        self.missed = 0
+        self.last_why = ""
+        self.ended: dict[str, int] = {}
+        self.buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self.buffer)
+        self._endpoint = endpoint
+        self._names = names
+        self._question: int | None = None
+        self._tries = 0
+        self._began = False
+        self._unsent, self._sent = b"", 0
+        self._path = source.url.rest
+        self._host, self._port = source.url.host, source.url.port
+        self._named = source.url.is_named
+        self._context = tls_of(source, where)
+        self._tls_session: ssl.SSLSession | None = None
+        self.session = PendingTransactions(
+            f"ipc:{self._path}" if endpoint is None else source.url.text,
+            decoder,
+            style=source.subscribe,
+            headers=headers_of(source, where),
+            source=number,
+            trusted=source.trusted,
+            known=known,
+            deflate=source.deflate,
+        )
+
+    def receive(self) -> bool:
+        """Takes what came, if anything, and lends it to the session."""
+        pipe = self.pipe
+        assert pipe is not None
+        got = pipe.recv_into(self.buffer)
+        if got == 0:
+            return False
+        if got < 0:
+            self.session.end(pipe.why or "the other side ended the connection")
+            return False
+        self.session.lend(self._view[:got], pipe.arrival_ns, pipe.clock)
+        return True
+
+    def send(self) -> None:
+        """Sends what the session has to say, as far as there is room."""
+        pipe = self.pipe
+        if pipe is None or pipe.state is not StreamState.OPEN:
+            return
+        if self._sent == len(self._unsent):
+            self._unsent, self._sent = self.session.data_to_send(), 0
+        while self._sent < len(self._unsent):
+            took = pipe.send(self._unsent, self._sent)
+            if took <= 0:
+                return
+            self._sent += took
+
+    def housekeeping(self, now_mono_ns: int) -> None:
+        """Connects when it is time to; asks for signs of life; lets go of what failed."""
+        if self._question is not None:
+            self._connect_to_found(self._question, now_mono_ns)
+        elif self.pipe is None and self.again.due(now_mono_ns):
+            self._begin(now_mono_ns)
+        if self.pipe is None:
+            return
+        if self.pipe.state is StreamState.FAILED:
+            self.session.end(self.pipe.why)
+        self.session.tick(now_mono_ns)
+        if self.session.phase is Phase.LIVE:
+            self.again.live(now_mono_ns)
+        elif self.session.phase is Phase.FAILED:
+            self._drop(now_mono_ns)
+            return
+        self.send()
+
+    @property
+    def trouble(self) -> str:
+        """What a person on call has to know; other words each time that something happened."""
+        times = sum(self.ended.values())
+        return f"connection {times} ended: {self.last_why}" if times else ""
+
+    def stats(self) -> dict[str, Any]:
+        """Its state and everything that was counted."""
+        state = self.session.phase.value
+        if self.pipe is None:
+            state = "waiting" if self._question is None else "looking up"
+        tls = self.pipe.describe() if isinstance(self.pipe, TlsStream) else {}
+        return {
+            "state": state,
+            "why": self.last_why,
+            "ended": self.ended,
+            "trouble": self.trouble,
+            "attempts": self.again.attempts,
+            "troubles": self.troubles,
+            "missed": self.missed,
+            "tls": tls,
+        } | self.session.stats()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self.pipe is not None:
+            self.pipe.abort()
+
+    def _begin(self, now_mono_ns: int) -> None:
+        self.again.began(now_mono_ns)
+        if self._began:
+            self.session.connect(now_mono_ns)
+        self._began = True
+        self._unsent, self._sent = b"", 0
+        if self._endpoint is None:
+            self.pipe = UnixPipe(self._path)
+        elif not self._named:
+            self._connect(self._host, now_mono_ns)
+        else:
+            assert self._names is not None
+            self._question = self._names.ask(self._host)
+
+    def _connect_to_found(self, question: int, now_mono_ns: int) -> None:
+        assert self._names is not None
+        found = self._names.answer(question)
+        if found is None:
+            return
+        self._question = None
+        if not found.addresses:
+            self.session.end(found.trouble)
+            self._drop(now_mono_ns)
+            return
+        self._connect(found.addresses[self._tries % len(found.addresses)], now_mono_ns)
+        self._tries += 1
+
+    def _connect(self, address: str, now_mono_ns: int) -> None:
+        assert self._endpoint is not None
+        try:
+            connection = self._endpoint.connect(address, self._port, tls=self._context is not None)
+        except BindingsError as error:
+            self.session.end(str(error))
+            self._drop(now_mono_ns)
+            return
+        self.pipe = connection
+        if self._context is not None:
+            self.pipe = TlsStream(
+                connection,
+                self._context,
+                self._host,
+                now_mono_ns=time.monotonic_ns,
+                session=self._tls_session,
+            )
+
+    def _drop(self, now_mono_ns: int) -> None:
+        """Lets the connection go; another follows."""
+        self.last_why = why = self.session.why
+        if why not in self.ended and len(self.ended) >= _REASONS:
+            why = "other reasons"
+        self.ended[why] = self.ended.get(why, 0) + 1
+        if self.pipe is not None:
+            if isinstance(self.pipe, TlsStream) and self.pipe.rx_bytes:
+                self._tls_session = self.pipe.session
+            self.pipe.abort()
+            self.pipe = None
+        self.again.failed(now_mono_ns)
