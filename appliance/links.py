@@ -20,7 +20,6 @@ __all__ = ["measure_endpoint", "measure_feed", "measure_rings", "overruns"]
 _OVERRUNS = ("rx_kernel_dropped", "port_kernel_rx_ring_full", "port_kernel_rx_dropped")
 _NOT_LOST = {"rx_datagrams", "rx_bytes", "rx_misreleased", "rx_starved", "rx_left_to_kernel"}
 _REFUSED = ("tx_ring_full", "tx_unresolved", "tx_too_long", "tx_failed")
-_NAME = 23  # bytes that a link's name may have
 
 
 def overruns(stats: dict[str, int]) -> int:
@@ -31,7 +30,7 @@ def overruns(stats: dict[str, int]) -> int:
 def measure_endpoint(metrics: MetricsWriter, name: str, endpoint: DatagramEndpoint) -> None:
     """Writes down what `endpoint` counted so far."""
     stats = endpoint.stats()
-    link = metrics.link(name[:_NAME])
+    link = metrics.link(name)
     link.received, link.bytes = stats["rx_datagrams"], stats["rx_bytes"]
     link.overruns = overruns(stats)
     link.dropped = sum(
@@ -47,7 +46,7 @@ def measure_feed(metrics: MetricsWriter, feed: Feed) -> None:
     assert feed.receiver is not None
     lines: dict[str, dict[str, Any]] = feed.receiver.stats()["lines"]
     for line, counters in lines.items():
-        link = metrics.link(f"{feed.name[:12]}/{line[:10]}")
+        link = metrics.link(f"{feed.name}/{line}")
         link.received, link.dropped = counters["datagrams"], counters["refused"]
 
 
@@ -56,11 +55,14 @@ def measure_rings(
     before: RingConsumer | None,
     outbox: RingProducer | None,
 ) -> None:
-    """Writes down what came from the core in front, and what found the outbox full."""
+    """Writes down what came from the core in front, and what found the outbox full.
+
+    No source can have the names of these links: they hold a space.
+    """
     if before is not None:
         link = metrics.link("ring in")
         link.overruns, link.dropped = before.overruns, before.corrupt
         link.received = before.next - 1 - before.overruns - before.corrupt
     if outbox is not None:
-        link = metrics.link("outbox")
+        link = metrics.link("ring out")
         link.refused = int(outbox.handle.refused)

@@ -89,7 +89,7 @@ class Values:
 
 
 class MetricsWriter:
-    """The loop's own side. One thread.
+    """The loop's own side. One thread. Once it is closed its methods raise TypeError.
 
     Args:
         path: the file, on a tmpfs; created anew with mode 0600, in one step.
@@ -129,7 +129,7 @@ class MetricsWriter:
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def link(self, name: str) -> Any:
-        """``struct dpb_link *`` of the link called `name` (at most 23 bytes): count in it."""
+        """``struct dpb_link *`` of the link called `name` (at most 87 bytes): count in it."""
         place = lib.dpb_metrics_link(self.handle, name.encode())
         if place < 0:
             raise MetricsError(f"{self.path}: no place for link {name}; there are {lib.DPB_LINKS}")
@@ -169,7 +169,7 @@ class MetricsWriter:
         """Removes the file; readers who have it open keep the last numbers."""
         if self.handle:
             lib.dpb_metrics_close(self.handle)
-            self.handle = ffi.NULL
+            self.handle = None  # not NULL, which native code would write to
             os.close(self._statm)
             self.path.unlink(missing_ok=True)
 
@@ -183,7 +183,8 @@ class MetricsReader:
 
     def __init__(self, path: Path, *, schema: int, counters: int, histograms: int) -> None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # it may be a FIFO
+            fd = os.open(path, flags)
         except OSError as error:
             raise MetricsError(f"{path}: {error.strerror}") from error
         try:

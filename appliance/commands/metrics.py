@@ -15,9 +15,9 @@ from rich.table import Table
 
 from appliance.metrics.endpoint import server
 from appliance.metrics.exposition import exposition
-from appliance.metrics.files import FOLDER, open_all
+from appliance.metrics.files import FOLDER, UNREADABLE, open_all
 from appliance.metrics.places import METRICS, Counter, Histogram
-from appliance.output import add_output_argument, console, print_json
+from appliance.output import add_output_argument, complain, console, print_json
 from dpdk_bindings.metrics import MetricsReader
 
 _QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
@@ -38,19 +38,21 @@ def run(args: argparse.Namespace) -> int:
     """Shows, prints or serves."""
     if args.serve:
         with server(args.serve, args.folder) as endpoint:
-            host, port = endpoint.server_address[:2]
-            console.print(f"serving http://{host!s}:{port}/metrics")
+            host, port = str(endpoint.server_address[0]), endpoint.server_address[1]
+            console.out(f"serving http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
             endpoint.serve_forever()
         return 0
-    readers = open_all(args.folder)
-    if args.prometheus:
-        console.out(exposition(readers), end="")
-    elif args.output == "json":
-        print_json([_as_dict(reader) for reader in readers])
-    else:
-        for reader in readers:
-            _show(_as_dict(reader))
-    return 0
+    with open_all(args.folder) as (readers, refused):
+        if args.prometheus:
+            console.out(exposition(readers, len(refused)), end="")
+        elif args.output == "json":
+            print_json([_as_dict(reader) for reader in readers])
+        else:
+            for reader in readers:
+                _show(_as_dict(reader))
+    for wrong in refused:
+        complain(wrong, UNREADABLE)
+    return 1 if refused else 0
 
 
 def _as_dict(reader: MetricsReader) -> dict[str, Any]:

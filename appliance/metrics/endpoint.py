@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from appliance.metrics.exposition import CONTENT_TYPE, exposition
 from appliance.metrics.files import open_all
 from barewire.errors import BarewireError
 
 __all__ = ["server"]
+
+_PATIENCE_S = 10.0  # with a scraper that does not ask, or does not take its answer
+
+
+class _Server(ThreadingHTTPServer):
+    """As its parent, but for IPv6 too, without a look-up of names, and calm about who hangs up."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 def server(address: str, folder: Path) -> ThreadingHTTPServer:
@@ -22,18 +43,18 @@ def server(address: str, folder: Path) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         """Answers GET /metrics; files are opened anew, so that loops may come and go."""
 
+        timeout = _PATIENCE_S
+
         def do_GET(self) -> None:
             if self.path.partition("?")[0] != "/metrics":
                 self.send_error(404, "metrics are at /metrics")
                 return
             try:
-                readers = open_all(folder)
+                with open_all(folder) as (readers, refused):
+                    body = exposition(readers, len(refused)).encode()
             except BarewireError as error:
                 self.send_error(503, error.message)
                 return
-            body = exposition(readers).encode()
-            for reader in readers:
-                reader.close()
             self.send_response(200)
             self.send_header("Content-Type", CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))
@@ -43,11 +64,17 @@ def server(address: str, folder: Path) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """A scrape every few seconds is no news."""
 
-    host, _, port = address.rpartition(":")
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        raise _refusal(address, "a host or a port is missing")
     try:
-        return ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+        return _Server((host.strip("[]"), int(port)), Handler)
     except (OSError, ValueError, OverflowError) as error:
-        raise BarewireError(
-            f"metrics cannot be served on {address}: {error}",
-            hint="HOST:PORT of this machine, for example 127.0.0.1:9464",
-        ) from error
+        raise _refusal(address, str(error)) from error
+
+
+def _refusal(address: str, why: str) -> BarewireError:
+    return BarewireError(
+        f"metrics cannot be served on {address}: {why}",
+        hint="HOST:PORT of this machine, for example 127.0.0.1:9464",
+    )

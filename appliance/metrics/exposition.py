@@ -34,7 +34,8 @@ class _Text:
 
     def add(self, metric: str, value: float, suffix: str = "", /, **labels: str) -> None:
         inside = ",".join(f'{key}="{_label(label)}"' for key, label in labels.items())
-        self._samples.setdefault(metric, []).append(f"{metric}{suffix}{{{inside}}} {value!r}")
+        name = f"{metric}{suffix}{{{inside}}}" if labels else f"{metric}{suffix}"
+        self._samples.setdefault(metric, []).append(f"{name} {value!r}")
 
     def __str__(self) -> str:
         lines: list[str] = []
@@ -44,9 +45,10 @@ class _Text:
         return "\n".join([*lines, ""])
 
 
-def exposition(readers: Iterable[MetricsReader]) -> str:
-    """All metrics of all loops, as text."""
+def exposition(readers: Iterable[MetricsReader], unreadable: int = 0) -> str:
+    """All metrics of all loops, as text; `unreadable`: how many files could not be read."""
     text = _Text()
+    text.add("barewire_metrics_unreadable", unreadable)
     for reader in readers:
         loop = reader.name
         _loop(text, reader, loop)
@@ -73,7 +75,8 @@ def exposition(readers: Iterable[MetricsReader]) -> str:
 
 def _loop(text: _Text, reader: MetricsReader, loop: str) -> None:
     duty = reader.duty()
-    text.add("barewire_loop_info", 1, loop=loop, process=str(reader.pid))
+    if reader.alive:  # what one that died has left is still told
+        text.add("barewire_loop_info", 1, loop=loop, process=str(reader.pid))
     text.add("barewire_loop_start_time_seconds", reader.opened_real_ns / 1e9, loop=loop)
     text.add("barewire_loop_heartbeat_age_seconds", reader.heartbeat_age_ns / 1e9, loop=loop)
     text.add("barewire_loop_memory_bytes", reader.memory_bytes, loop=loop)

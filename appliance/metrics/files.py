@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.metrics.places import SCHEMA, Counter, Histogram
 from barewire.errors import BarewireError
 from dpdk_bindings.metrics import MetricsError, MetricsReader, MetricsWriter
 
-__all__ = ["FOLDER", "create", "free_name", "open_all"]
+__all__ = ["FOLDER", "UNREADABLE", "create", "free_name", "open_all"]
 
 # One a user: created 0700, and files in it are opened without following links.
 FOLDER = Path("/dev/shm/barewire" + (f"-{os.geteuid()}" if os.geteuid() else ""))  # noqa: S108
+
+UNREADABLE = "remove it if its loop is gone; or read it with its own version"
 
 
 def free_name(loop: str, folder: Path) -> str:
@@ -37,13 +41,36 @@ def _lives(path: Path) -> bool:
         return False
 
 
+def _check_folder(folder: Path) -> None:
+    """In /dev/shm anyone may make a folder of our name, and what is in it would be theirs."""
+    us = os.geteuid()
+    for seen in (folder.lstat(), folder.stat()):
+        if seen.st_uid != us:
+            raise BarewireError(
+                f"{folder} belongs to uid {seen.st_uid}, and this process is uid {us}",
+                hint="remove it, or name a folder of your own",
+            )
+    if (mode := folder.stat().st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BarewireError(
+            f"{folder} has mode {stat.S_IMODE(mode):04o}: others may write to it",
+            hint=f"chmod 0700 {folder}",
+        )
+
+
 def _open(path: Path) -> MetricsReader:
     return MetricsReader(path, schema=SCHEMA, counters=len(Counter), histograms=len(Histogram))
 
 
 def create(loop: str, *, folder: Path = FOLDER, stall_ms: float = 1.0) -> MetricsWriter:
-    """The metrics of the loop called `loop`, to be written by it alone."""
+    """The metrics of the loop called `loop`, to be written by it alone.
+
+    Raises:
+        BarewireError: `folder` is not ours alone.
+        MetricsError: they cannot be made.
+        OSError: as this.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_folder(folder)
     return MetricsWriter(
         folder / f"{loop}.metrics",
         loop,
@@ -54,21 +81,32 @@ def create(loop: str, *, folder: Path = FOLDER, stall_ms: float = 1.0) -> Metric
     )
 
 
-def open_all(folder: Path = FOLDER) -> list[MetricsReader]:
-    """The metrics of every loop in `folder`, by name.
+@contextlib.contextmanager
+def open_all(folder: Path = FOLDER) -> Iterator[tuple[list[MetricsReader], list[str]]]:
+    """The metrics of every loop in `folder`, by name, while inside.
+
+    Yields:
+        Those that can be read, and what is wrong with the others: what one loop left must not
+        hide those that run.
 
     Raises:
-        BarewireError: there are none, or some that cannot be read.
+        BarewireError: none can be read.
     """
-    paths = sorted(folder.glob("*.metrics"))
-    if not paths:
-        raise BarewireError(
-            f"no loop has metrics in {folder}",
-            hint="is the appliance running, as the same user? Another folder is named by --folder",
-        )
-    try:
-        return [_open(path) for path in paths]
-    except MetricsError as error:
-        raise BarewireError(
-            str(error), hint="remove it if its loop is gone; or read it with its own version"
-        ) from error
+    with contextlib.ExitStack() as opened:
+        readers: list[MetricsReader] = []
+        refused: list[str] = []
+        for path in sorted(folder.glob("*.metrics")):
+            try:
+                readers.append(opened.enter_context(contextlib.closing(_open(path))))
+            except MetricsError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):  # its loop ended just now
+                    refused.append(str(error))
+        if not readers and refused:
+            raise BarewireError(refused[0], hint=UNREADABLE)
+        if not readers:
+            raise BarewireError(
+                f"no loop has metrics in {folder}",
+                hint="is the appliance running, as the same user? Another folder is named by "
+                "--folder",
+            )
+        yield readers, refused

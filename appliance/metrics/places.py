@@ -155,6 +155,10 @@ METRICS: dict[str, tuple[str, str]] = {
         "histogram",
         "Time taken from the packets by one round of housekeeping",
     ),
+    "barewire_metrics_unreadable": (
+        "gauge",
+        "Metrics files that are damaged or of another version; without the label `loop`",
+    ),
     "barewire_loop_info": (
         "gauge",
         "Always 1, for each running loop; `process` is its process id",

@@ -40,13 +40,14 @@ static struct dpb_metrics *map_metrics(int fd, int protection, uint32_t counters
                                        uint32_t histograms)
 {
     struct dpb_metrics *metrics = calloc(1, sizeof *metrics);
-    uint8_t *at = metrics ? mmap(NULL, dpb_metrics_bytes(counters, histograms), protection,
-                                 MAP_SHARED | MAP_POPULATE, fd, 0)
+    uint64_t bytes = dpb_metrics_bytes(counters, histograms);
+    uint8_t *at = metrics ? mmap(NULL, bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0)
                           : MAP_FAILED;
     if (at == MAP_FAILED) {
         free(metrics);
         return NULL;
     }
+    metrics->bytes = bytes;
     metrics->header = (struct dpb_metrics_header *)at;
     at += sizeof *metrics->header;
     metrics->duty = (struct dpb_duty *)at;
@@ -112,7 +113,7 @@ int dpb_metrics_open(int fd, uint64_t schema, uint32_t counters, uint32_t histog
 
 void dpb_metrics_close(struct dpb_metrics *metrics)
 {
-    munmap(metrics->header, metrics->header->total_bytes);
+    munmap(metrics->header, metrics->bytes);
     free(metrics);
 }
 

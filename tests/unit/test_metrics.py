@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -46,8 +48,9 @@ def loop(folder):
 
 
 def read(folder):
-    (reader,) = open_all(folder)
-    return reader
+    """The only loop's reader, open until the test's process ends."""
+    (path,) = folder.glob("*.metrics")
+    return MetricsReader(path, schema=SCHEMA, counters=len(Counter), histograms=len(Histogram))
 
 
 def test_generated_files_are_fresh():
@@ -67,8 +70,9 @@ def test_counters_and_links(loop, folder):
         ("eth1 q0", 7, 0),
         ("line A", 0, 2),
     ]
-    for i in range(30):
-        loop.link(f"more {i}")
+    for i in range(190):
+        loop.link(f"{'of one long name':<80}{i}").received = i
+    assert [link.received for link in reader.links()[2:]] == list(range(190))
     with pytest.raises(MetricsError, match="no place for link one too many"):
         loop.link("one too many")
 
@@ -197,8 +201,16 @@ def test_other_files_are_refused(loop, folder):
         other.write_bytes(content)
         with pytest.raises(MetricsError, match=wrong):
             attempt(other)
-    with pytest.raises(BarewireError, match=str(other)):
-        open_all(folder)
+    with open_all(folder) as (readers, (refused,)):
+        assert [reader.name for reader in readers] == ["rx0"]
+        assert refused.startswith(f"{other}: damaged")
+    loop.close()
+    with pytest.raises(BarewireError, match=str(other)), open_all(folder):
+        pass
+    other.unlink()
+    os.mkfifo(other)
+    with pytest.raises(MetricsError, match="no metrics"):
+        attempt(other)
     with pytest.raises(MetricsError, match="No such file"):
         attempt(folder / "absent")
 
@@ -210,6 +222,9 @@ def test_a_writer_takes_its_file_with_it(folder):
     loop.count(0, 5)
     loop.close()
     loop.close()
+    for use in (lambda: loop.count(0), lambda: loop.note("x"), loop.housekeep):
+        with pytest.raises(TypeError):
+            use()
     assert list(folder.iterdir()) == []
     assert reader.counters() == [5]
     reader.close()
@@ -231,7 +246,8 @@ def test_promtool_accepts_the_names(loop, folder):
     requires(shutil.which("promtool") is not None, "promtool (Debian package prometheus)")
     fill(loop)
     other = create("rx1", folder=folder)
-    text = exposition(open_all(folder))
+    with open_all(folder) as (readers, _):
+        text = exposition(readers, unreadable=1)
     other.close()
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=text, capture_output=True, text=True
@@ -253,6 +269,11 @@ def test_the_command_shows_them(loop, folder, capsys):
     assert "wire_to_wire" in capsys.readouterr().out
     assert main(["metrics", "--folder", str(folder), "--prometheus"]) == 0
     assert 'barewire_shots_fired_total{loop="rx0"} 500\n' in capsys.readouterr().out
+    (folder / "left.metrics").write_bytes(b"of another version")
+    assert main(["metrics", "--folder", str(folder)]) == 1
+    said = capsys.readouterr()
+    assert "wire_to_wire" in said.out
+    assert "left.metrics: no metrics" in said.err
     assert main(["metrics", "--folder", str(folder / "none")]) == 2
     assert "no loop has metrics" in capsys.readouterr().err
 
@@ -276,14 +297,74 @@ def test_the_endpoint_serves_whoever_runs(endpoint, folder):
     with pytest.raises(urllib.error.HTTPError, match="503"):
         get(endpoint, "/metrics")
     loop = create("late", folder=folder)
-    assert 'barewire_loop_info{loop="late"' in get(endpoint, "/metrics")
+    (folder / "left.metrics").write_bytes(b"of another version")
+    for _ in range(3):
+        shown = get(endpoint, "/metrics")
+        assert 'barewire_loop_info{loop="late"' in shown
+        assert "barewire_metrics_unreadable 1\n" in shown
+    maps = Path("/proc/self/maps").read_text()
+    assert maps.count(str(folder)) == maps.count(str(loop.path)) == 1  # the writer's
     loop.close()
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(endpoint, "/")
 
 
+WRITES_AND_DIES = """
+import os, pathlib, sys
+from appliance.metrics.files import create
+create("rx", folder=pathlib.Path(sys.argv[1])).count(0, 5)
+os._exit(0)
+"""
+
+
+def test_one_that_died_is_told_of_but_does_not_run(folder):
+    subprocess.run([sys.executable, "-c", WRITES_AND_DIES, folder], check=True)
+    with open_all(folder) as (readers, _):
+        text = exposition(readers)
+    assert 'barewire_datagrams_received_total{loop="rx"} 5\n' in text
+    assert "barewire_loop_info" not in text
+
+
+def test_who_hangs_up_is_let_go_in_silence(endpoint, loop, capfd):
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", endpoint)) as rude:
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            rude.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert "barewire_loop_info" in get(endpoint, "/metrics")
+    assert capfd.readouterr().err == ""
+
+
+def test_who_never_asks_is_let_go(folder, monkeypatch):
+    monkeypatch.setattr("appliance.metrics.endpoint._PATIENCE_S", 0.1)
+    with server("127.0.0.1:0", folder) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        with socket.create_connection(listening.server_address, timeout=20) as silent:
+            assert silent.recv(1) == b""
+        listening.shutdown()
+        thread.join()
+
+
+def test_the_endpoint_on_ipv6(folder, loop):
+    with server("[::1]:0", folder) as listening:
+        assert listening.server_address[0] == "::1"
+
+
+def test_a_folder_that_others_may_write_to_is_refused(folder):
+    folder.chmod(0o777)
+    with pytest.raises(BarewireError, match="mode 0777: others may write to it"):
+        create("rx", folder=folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(BarewireError, match="and this process is uid 12345"):
+        create("rx", folder=folder)
+
+
 def test_an_address_that_cannot_be_used_is_named(folder):
-    for address in ("nowhere", "127.0.0.1:x", "127.0.0.1:99999", "192.0.2.1:80"):
+    for address in ("nowhere", "9464", "127.0.0.1:x", "127.0.0.1:99999", "192.0.2.1:80"):
         with pytest.raises(BarewireError, match=f"cannot be served on {address}"):
             server(address, folder)
 

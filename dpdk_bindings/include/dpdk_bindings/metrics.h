@@ -21,9 +21,9 @@
 #include <time.h>
 
 /* <cdef> */
-#define DPB_METRICS_VERSION 2
+#define DPB_METRICS_VERSION 3
 #define DPB_HISTOGRAM_BUCKETS 3840
-#define DPB_LINKS 32
+#define DPB_LINKS 192
 #define DPB_NOTED 64
 #define DPB_NOTED_TEXT 216
 
@@ -67,7 +67,7 @@ struct dpb_duty {
 
 /* What came over one link: a port's queue, a line of a feed, a ring. */
 struct dpb_link {
-    char name[24];     /* "" where the place is free */
+    char name[88];     /* "" where the place is free */
     uint64_t received; /* frames, datagrams or records */
     uint64_t bytes;
     uint64_t dropped;  /* arrived and were thrown away */
@@ -110,11 +110,12 @@ struct dpb_metrics {
     struct dpb_noted *errors; /* DPB_NOTED */
     uint64_t *counters;
     struct dpb_histogram *histograms;
+    uint64_t bytes; /* mapped */
 };
 /* </cdef> */
 _Static_assert(sizeof(struct dpb_histogram) == 64 + 8 * DPB_HISTOGRAM_BUCKETS, "whole lines");
 _Static_assert(sizeof(struct dpb_duty) == 192, "three cache lines");
-_Static_assert(sizeof(struct dpb_link) == 64, "one cache line");
+_Static_assert(sizeof(struct dpb_link) == 128, "two cache lines");
 _Static_assert(sizeof(struct dpb_noted) == 256, "four cache lines");
 _Static_assert(sizeof(struct dpb_metrics_header) == 128, "two cache lines");
 
