@@ -1,26 +1,29 @@
 """A publisher of transactions: paced, on several lines, with its retransmission server.
 
-    with Publisher(PublisherConfig(lines=(a, b), rate=20_000), envelopes) as publisher:
+    with Publisher(PublisherConfig(lines=(a, b)), Paced(envelopes, 20_000)) as publisher:
         summary = publisher.run(stop=lambda: interrupted)
 
-It knows when each transaction should have left, and all its times count from then: a publisher
-that falls behind must not make its receivers look fast.
+Where the transactions come from is a `Supply`, which knows when each should have left. All times
+count from then: a publisher that falls behind must not make its receivers look fast.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import time
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 import msgspec
 
 from appliance.faults import Faults, FaultyLine
 from appliance.places import Place
 from appliance.retransmission import RetransmissionServer
+from appliance.supply import Supply
 from barewire.errors import BarewireError
 from barewire.feeds.envelope import to_messages
 from barewire.feeds.mold_publisher import MoldPublisher, PublisherStats, ServerLimits
@@ -28,8 +31,6 @@ from dpdk_bindings.datagram import DatagramEndpoint, open_datagram
 
 __all__ = ["LineSummary", "Publisher", "PublisherConfig", "PublisherSummary", "new_session"]
 
-_BATCH = 64  # transactions a turn at most: what a late publisher sends in one piece
-_SPIN_NS = 150_000  # closer to the next transaction than this, sleeping would be late
 _SLEEP_NS = 1_000_000  # never sleeps longer: heartbeats, and a stop, are looked at so often
 _ROOM_NS = 10_000_000  # how long a full queue below is waited for
 _GREETING_NS = 500_000_000  # how long a next hop's address is waited for, before the start
@@ -52,7 +53,6 @@ class PublisherConfig:
 
     Attributes:
         lines: where each datagram goes, once for each.
-        rate: transactions a second; 0: as fast as it can.
         via: the datagram endpoint's backend.
         retransmit: where requests are heard; None: no server.
         session: 1 to 10 ASCII characters; empty: a new one.
@@ -67,7 +67,6 @@ class PublisherConfig:
     """
 
     lines: tuple[Place, ...]
-    rate: float = 0.0
     via: str = "kernel"
     retransmit: Place | None = None
     session: str = ""
@@ -92,13 +91,18 @@ class LineSummary(msgspec.Struct, frozen=True):
 
 
 class PublisherSummary(msgspec.Struct, frozen=True):
-    """What a publisher did. Times are in microseconds; lateness is sending less intention."""
+    """What a publisher did. Times are in microseconds.
+
+    Lateness is sending less what `lateness_from` says: when it was "intended", or "received" from
+    a node; `source` is what was counted there.
+    """
 
     session: str
     transactions: int
     messages: int
     seconds: float
     rate: float
+    lateness_from: str
     lateness_p50_us: int
     lateness_p99_us: int
     lateness_max_us: float
@@ -108,10 +112,11 @@ class PublisherSummary(msgspec.Struct, frozen=True):
     answered: int
     retransmitted: int
     requests_refused: dict[str, int]
+    source: dict[str, Any]
 
 
 class Publisher:
-    """Sends `envelopes` as a feed.
+    """Sends what a supply gives as a feed.
 
     Call :meth:`run`, or :meth:`poll` in a loop of your own.
 
@@ -124,18 +129,15 @@ class Publisher:
         sent_mono_ns: with `record`, when each transaction was handed to the endpoint.
     """
 
-    def __init__(self, config: PublisherConfig, envelopes: Iterable[bytes]) -> None:
+    def __init__(self, config: PublisherConfig, supply: Supply) -> None:
         if not config.lines:
             raise BarewireError("a publisher without a line", hint="name at least one")
-        if not config.rate >= 0:
-            raise BarewireError(f"a rate of {config.rate}", hint="0 or more transactions a second")
         self._config = config
-        self._envelopes = iter(envelopes)
+        self._supply = supply
         self._session = config.session or new_session()
         self.mold = MoldPublisher(
             self._session, max_datagram=config.max_datagram, limits=config.limits
         )
-        self._interval_ns = 1e9 / config.rate if config.rate else 0.0
         self._faulty = [FaultyLine(config.faults, i) for i in range(len(config.lines))]
         self._line_sent = [0] * len(config.lines)
         self._line_unsent = [0] * len(config.lines)
@@ -166,10 +168,6 @@ class Publisher:
             self._endpoint.close()
             raise
 
-    def intended_mono_ns(self, transaction: int) -> int:
-        """When transaction number `transaction` (from 0) was due; at rate 0, the start."""
-        return self.started_mono_ns + int(transaction * self._interval_ns)
-
     def run(
         self,
         stop: Callable[[], bool] = lambda: False,
@@ -194,6 +192,7 @@ class Publisher:
         if not self.started_mono_ns:
             self._greet()
             self.started_mono_ns = time.monotonic_ns()
+            self._supply.begin(self.started_mono_ns)
         now = time.monotonic_ns()
         work = self._send_due(now) if self._ended_ns is None else 0
         if now - self._last_ns >= self._config.heartbeat_ns:
@@ -202,6 +201,7 @@ class Publisher:
             work += self.server.poll(now)
         if now - self._kept_house_ns >= _HOUSEKEEPING_NS:
             self._endpoint.housekeeping()
+            self._supply.housekeeping(now)
             self._kept_house_ns = now
         if self._ended_ns is not None and now - self._ended_ns >= self._linger_ns:
             self.finished = True
@@ -237,6 +237,7 @@ class Publisher:
             messages=stats.messages,
             seconds=round(seconds, 3),
             rate=round(self.sent / seconds, 1) if seconds else 0.0,
+            lateness_from=self._supply.counted_from,
             lateness_p50_us=self._percentile(0.5),
             lateness_p99_us=self._percentile(0.99),
             lateness_max_us=self._lateness_max_ns / 1000,
@@ -246,25 +247,20 @@ class Publisher:
             answered=stats.answered,
             retransmitted=stats.retransmitted,
             requests_refused=stats.refused,
+            source=self._supply.stats(),
         )
 
     def _send_due(self, now: int) -> int:
-        due = _BATCH
-        if self._interval_ns:
-            due = int((now - self.started_mono_ns) / self._interval_ns) + 1 - self.sent
-            if due <= 0:
-                return 0
+        envelopes = self._supply.take(now)
+        if not envelopes:
+            if self._supply.ended:
+                self.end()
+            return 0
         messages: list[bytes] = []
-        count = 0
-        for envelope in self._envelopes:
+        for envelope in envelopes:
             messages += to_messages(envelope, self.mold.max_message, self._fragment_id)
             self._fragment_id = (self._fragment_id + 1) & (2**64 - 1)
-            count += 1
-            if count in (due, _BATCH):
-                break
-        if not count:
-            self.end()
-            return 0
+        count = len(envelopes)
         datagrams = self.mold.pack(messages)
         for i, faulty in enumerate(self._faulty):
             self._send_line(i, faulty.carry(datagrams))
@@ -277,11 +273,10 @@ class Publisher:
     def _note(self, count: int, left_ns: int) -> None:
         if self._config.record:
             self.sent_mono_ns.extend([left_ns] * count)
-        if self._interval_ns:
-            for transaction in range(self.sent, self.sent + count):
-                late = max(0, left_ns - self.intended_mono_ns(transaction))
-                self._lateness[min(late // 1000, _BUCKETS - 1)] += 1
-                self._lateness_max_ns = max(self._lateness_max_ns, late)
+        for due_ns in self._supply.due_mono_ns:
+            late = max(0, left_ns - due_ns)
+            self._lateness[min(late // 1000, _BUCKETS - 1)] += 1
+            self._lateness_max_ns = max(self._lateness_max_ns, late)
         self.sent += count
 
     def _greet(self) -> None:
@@ -325,18 +320,18 @@ class Publisher:
 
     def _rest(self) -> None:
         """Sleeps when there is time to; otherwise lets the caller spin."""
-        if self._ended_ns is None and not self._interval_ns:
-            return
         if self.server and self.server.busy:
             return
-        now = time.monotonic_ns()
-        left = _SLEEP_NS
+        left, woken_by = _SLEEP_NS, []
         if self._ended_ns is None:
-            left = min(left, self.intended_mono_ns(self.sent) - now - _SPIN_NS)
+            left = min(left, self._supply.rest_ns(time.monotonic_ns()))
+            woken_by = self._supply.descriptors()
         if left <= 0:
             return
         if self.server:
-            self.server.wait(left / 1e9)
+            woken_by = [self.server.fileno(), *woken_by]
+        if woken_by:
+            select.select(woken_by, [], [], left / 1e9)
         else:
             time.sleep(left / 1e9)
 

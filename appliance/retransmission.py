@@ -6,7 +6,6 @@ that there is no list of peers whose headers could be prepared.
 
 from __future__ import annotations
 
-import select
 import socket
 from collections import deque
 from types import TracebackType
@@ -69,9 +68,9 @@ class RetransmissionServer:
                 self._queue.append((datagram, source))
         return heard + self._send()
 
-    def wait(self, seconds: float) -> None:
-        """Sleeps for `seconds`, or until there is a request."""
-        select.select([self._socket], [], [], seconds)
+    def fileno(self) -> int:
+        """What becomes readable when there is a request."""
+        return self._socket.fileno()
 
     def _send(self) -> int:
         sent = 0

@@ -137,6 +137,12 @@ class Line:
                 return
             self._sent += took
 
+    def descriptors(self) -> list[int]:
+        """What becomes readable when :meth:`receive` has something; none between connections."""
+        if isinstance(self.pipe, UnixPipe):
+            return [self.pipe.fileno()]
+        return self._endpoint.descriptors() if self._endpoint is not None else []
+
     def housekeeping(self, now_mono_ns: int) -> None:
         """Connects when it is time to; asks for signs of life; lets go of what failed."""
         if self._question is not None:

@@ -61,6 +61,10 @@ class UnixPipe:
             self._fail(error)
             return -1
 
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
     def abort(self) -> None:
         """Closes it."""
         self._socket.close()

@@ -123,6 +123,10 @@ class KernelStreams:
     def housekeeping(self) -> None:
         """Nothing: the kernel follows its own routes."""
 
+    def descriptors(self) -> list[int]:
+        """The sockets."""
+        return [s.fileno() for s in self._sockets.values()]
+
     def stats(self) -> dict[str, int]:
         """Connections tried since the endpoint was opened, and those there are now."""
         return {"opened": self._opened, "connections": len(self._sockets)}

@@ -195,6 +195,10 @@ class PortStreams:
                     self._apply(stream, connection)
         self._forget_gone()
 
+    def descriptors(self) -> list[int]:
+        """None: a port is polled."""
+        return []
+
     def stats(self) -> dict[str, int]:
         """Connections, segments, frames not shown by cause, and the port's own counters."""
         if self._native is None:

@@ -75,6 +75,9 @@ class Backend(Protocol):
     def housekeeping(self) -> None:
         """Follows what the kernel has said since the last call; never blocks."""
 
+    def descriptors(self) -> list[int]:
+        """What becomes readable when a connection has something; none where that is not known."""
+
     def stats(self) -> dict[str, int]:
         """Counters by name."""
 
@@ -195,6 +198,13 @@ class StreamEndpoint(NativeStreams):
         """Follows changed routes and neighbours. Call it a few times a second; never blocks."""
         self._must_be_open()
         self._backend.housekeeping()
+
+    def descriptors(self) -> list[int]:
+        """File descriptors to sleep on: one is readable when a connection has something.
+
+        Over a port there are none, and whoever sleeps misses packets: poll instead.
+        """
+        return self._backend.descriptors()
 
     def stats(self) -> dict[str, int]:
         """Every counter by name; what was not shown, by cause."""

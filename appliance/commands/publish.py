@@ -1,11 +1,16 @@
-r"""Turn a file of transactions into a feed: MoldUDP64 on lines A and B, paced.
+r"""Turn transactions into a feed: MoldUDP64 on lines A and B.
 
-The file holds signed transactions: hex lines, JSON lines (a hex string, or an object with one
-under "raw"), length-prefixed binary, or a packet capture (UDP payloads that are such a feed, or
-one transaction each). Format of the feed: docs/feed-format.md.
+They come from a file of signed transactions, paced: hex lines, JSON lines (a hex string, or an
+object with one under "raw"), length-prefixed binary, or a packet capture (UDP payloads that are
+such a feed, or one transaction each). Or from a node as it announces them: ws://, wss:// or ipc://.
+Format of the feed: docs/feed-format.md.
 
     barewire publish txs.hex --line-a 239.1.1.1:9000@eth1 --line-b 239.1.1.2:9000@eth2 \
         --rate 20000 --retransmit 10.0.0.1:9001
+    barewire publish ws://10.0.0.2:8546 --line-a 239.1.1.1:9000@eth1
+
+A node that cannot be reached, or no longer, is tried again, with pauses that double up to 30 s;
+what it announced in between is read from its pool (docs/stream-feeds.md).
 
 Rehearse bad networks: --loss 1% --duplicate 0.1% --reorder 0.5% --seed 7; each line fares alone.
 Ctrl-C ends the session in order and shows the summary; a second one does not wait.
@@ -20,21 +25,31 @@ import itertools
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from appliance.config_sources import Source, check_source
 from appliance.envelope_files import FORMATS, read_envelopes
 from appliance.faults import Faults
 from appliance.output import add_output_argument, console, print_json
 from appliance.places import Place
 from appliance.publisher import Publisher, PublisherConfig, PublisherSummary
+from appliance.supply import Paced, Supply
+from barewire.config import convert
 from barewire.errors import BarewireError
 from barewire.mempool.decoder import Decoder, Rules
 
+_FILES = {
+    "headers-file": "NAME: VALUE lines for the handshake, mode 0600",
+    "ca-file": "who may vouch for a wss:// server, instead of the system's authorities",
+    "certificate-file": "what is shown to a server that asks",
+    "key-file": "its key, mode 0600, where it is not in the same file",
+}
 _PROGRESS_NS = 250_000_000
 
 
@@ -42,16 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of ``barewire publish``."""
     place = "ADDRESS:PORT[@INTERFACE]"
     add = parser.add_argument
-    add("file", type=Path, help="where the transactions are")
-    add("--format", choices=("auto", *FORMATS), default="auto", help="of the file (default auto)")
+    add("source", help="a file of transactions, or a node: ws://, wss:// or ipc://")
+    add("--format", choices=("auto", *FORMATS), help="of the file (default auto)")
     add("--line-a", metavar=place, required=True, help="address or multicast group of line A")
     add("--line-b", metavar=place, help="of line B")
     add("--retransmit", metavar=place, help="hear requests for retransmission there")
     add("--via", default="kernel", help="datagram backend: kernel (default), afxdp:INTERFACE")
-    add(
-        "--rate", type=float, default=1000, help="transactions a second, 0: no pause (default 1000)"
-    )
-    add("--count", type=int, help="how many transactions, beginning anew at the end of the file")
+    add("--rate", type=float, help="of a file: transactions a second, 0: no pause (default 1000)")
+    add("--count", type=int, help="how many transactions; at the end of a file it begins anew")
     add("--session", default="", help="1 to 10 ASCII characters never used before (default: made)")
     add("--max-datagram", type=int, default=1472, help="longest UDP payload (default 1472)")
     add("--ttl", type=int, help="of multicast (default: the kernel's)")
@@ -59,16 +72,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("loss", "duplicate", "reorder"):
         add(f"--{name}", default="0", metavar="N%", help=f"{name} on purpose, of each line")
     add("--seed", type=int, default=0, help="the same seed gives the same faults (default 0)")
+    node = parser.add_argument_group("of a node").add_argument
+    node("--subscribe", choices=("bodies", "hashes", "bloxroute"), help="to what (default bodies)")
+    for name, what in _FILES.items():
+        node(f"--{name}", metavar="FILE", help=what)
     add_output_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Publishes the file; 0 when all of it was sent, 1 when it was stopped or something was not."""
+    """Publishes; 0 when all of it was sent, 1 when it was stopped or something was not.
+
+    A node without ``--count`` has no end: to be stopped is the end of it.
+    """
     _check(args)
     lines = [Place.argument(text) for text in (args.line_a, args.line_b) if text]
     config = PublisherConfig(
         lines=tuple(lines),
-        rate=args.rate,
         via=args.via,
         retransmit=Place.argument(args.retransmit) if args.retransmit else None,
         session=args.session,
@@ -82,14 +101,13 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
         ),
     )
-    envelopes = read_envelopes(args.file, args.format)
-    _warn_of_refused(envelopes)
-    total = len(envelopes) if args.count is None else args.count
-    source: Iterable[bytes] = itertools.islice(itertools.cycle(envelopes), total)
-    with Publisher(config, source) as publisher, _interrupts() as interrupted:
+    with contextlib.ExitStack() as stack:
+        supply, total = _supply(args, stack)
+        publisher = stack.enter_context(Publisher(config, supply))
+        interrupted = stack.enter_context(_interrupts())
         if publisher.server:
             sys.stderr.write(f"retransmission server on {publisher.server.place}\n")
-        gc.freeze()  # the file's transactions need not be looked at again and again
+        gc.freeze()  # a file's transactions need not be looked at again and again
         progress = _Progress(publisher, total)
         summary = publisher.run(stop=lambda: bool(interrupted), each_turn=progress)
         progress.clear()
@@ -97,12 +115,51 @@ def run(args: argparse.Namespace) -> int:
         print_json(summary)
     else:
         _show(summary)
-    complete = summary.transactions == total and not any(line.unsent for line in summary.lines)
-    return 0 if complete else 1
+    complete = total in (None, summary.transactions)
+    return 0 if complete and not any(line.unsent for line in summary.lines) else 1
+
+
+def _supply(args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Supply, int | None]:
+    """Where the transactions come from, and how many they will be; None: as long as it runs."""
+    if "://" in args.source:
+        return _from_node(args, stack), args.count
+    envelopes = read_envelopes(Path(args.source), args.format or "auto")
+    _warn_of_refused(envelopes)
+    total = len(envelopes) if args.count is None else args.count
+    rate = 1000.0 if args.rate is None else args.rate
+    return Paced(itertools.islice(itertools.cycle(envelopes), total), rate), total
+
+
+def _from_node(args: argparse.Namespace, stack: contextlib.ExitStack) -> Supply:
+    try:  # only here: to publish a file must not need websockets
+        from appliance.node_supply import NodeSupply
+    except ModuleNotFoundError as error:
+        raise BarewireError(
+            f"a node is a stream, and there is no {error.name}",
+            hint="pip install 'barewire[feeds]'",
+        ) from error
+    written = {"name": "node", "url": args.source, "subscribe": args.subscribe}
+    written |= {key: getattr(args, key) for key in (name.replace("-", "_") for name in _FILES)}
+    given = {key: value for key, value in written.items() if value is not None}
+    source = convert(given, Source, where="publish")
+    if not source.is_stream:
+        raise BarewireError(f"{args.source}: it is a feed already", hint="name a node")
+    check_source("publish", source)
+    where = Path.cwd() / "publish"  # files are relative to the folder
+    supply = NodeSupply(
+        source, where, most=args.count, tell=lambda said: print(said, file=sys.stderr)
+    )
+    stack.callback(supply.close)
+    return supply
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not (args.rate == 0 or 1e-3 <= args.rate <= 1e9):
+    if "://" in args.source:
+        _refuse(args, ("rate", "format"), "it is of files; a node gives the pace itself")
+    else:
+        of_nodes = ("subscribe", *(name.replace("-", "_") for name in _FILES))
+        _refuse(args, of_nodes, f"it is of nodes, and {args.source} is a file")
+    if args.rate is not None and not (args.rate == 0 or 1e-3 <= args.rate <= 1e9):
         raise BarewireError(f"--rate {args.rate:g}", hint="0.001 to 1e9 a second, or 0: no pause")
     if not 0 <= args.linger <= 86_400:
         raise BarewireError(f"--linger {args.linger:g}", hint="0 to 86400 seconds")
@@ -110,6 +167,14 @@ def _check(args: argparse.Namespace) -> None:
         raise BarewireError(f"--ttl {args.ttl}", hint="1 to 255")
     if args.count is not None and args.count < 1:
         raise BarewireError(f"--count {args.count}", hint="1 or more transactions")
+
+
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Refuses options that would do nothing."""
+    for name in names:
+        if (given := getattr(args, name)) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise BarewireError(f"{option} {given}: {why}", hint="leave it out")
 
 
 def _warn_of_refused(envelopes: list[bytes]) -> None:
@@ -155,7 +220,7 @@ def _interrupts() -> Iterator[list[int]]:
 class _Progress:
     """A line on stderr, four times a second, where a person is watching."""
 
-    def __init__(self, publisher: Publisher, total: int) -> None:
+    def __init__(self, publisher: Publisher, total: int | None) -> None:
         self._publisher = publisher
         self._total = total
         self._watched = sys.stderr.isatty()
@@ -166,8 +231,9 @@ class _Progress:
             return
         self._next_ns = now + _PROGRESS_NS
         stats = self._publisher.mold.stats
+        of = f" of {self._total:,}" if self._total is not None else ""
         sys.stderr.write(
-            f"\r\033[K{self._publisher.sent:,} of {self._total:,} transactions, "
+            f"\r\033[K{self._publisher.sent:,}{of} transactions, "
             f"{stats.requests:,} requests, {stats.retransmitted:,} messages sent again"
         )
         sys.stderr.flush()
@@ -183,7 +249,7 @@ def _show(summary: PublisherSummary) -> None:
         f"{summary.messages:,} messages, {summary.seconds:.3f} s, {summary.rate:,.1f} a second"
     )
     console.print(
-        f"sent later than intended: p50 {summary.lateness_p50_us} us, "
+        f"sent later than {summary.lateness_from}: p50 {summary.lateness_p50_us} us, "
         f"p99 {summary.lateness_p99_us} us, max {summary.lateness_max_us:,.1f} us"
     )
     table = Table()
@@ -200,3 +266,17 @@ def _show(summary: PublisherSummary) -> None:
     refused = {cause: n for cause, n in summary.requests_refused.items() if n}
     if refused:
         console.print("requests refused: " + ", ".join(f"{c} {n:,}" for c, n in refused.items()))
+    if summary.source:
+        _show_node(summary.source)
+
+
+def _show_node(stats: dict[str, Any]) -> None:
+    console.print(
+        f"node: {stats['attempts']:,} connections tried, {stats['first']:,} transactions announced,"
+        f" {stats['filled']:,} more from its pool, {stats['repeated']:,} again"
+    )
+    for why, times in stats["ended"].items():
+        console.print(f"connections ended: {times:,}: {escape(why)}")
+    refused = {cause: n for cause, n in stats["refused"].items() if n}
+    if refused:
+        console.print("refused: " + ", ".join(f"{cause} {n:,}" for cause, n in refused.items()))

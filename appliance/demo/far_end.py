@@ -19,6 +19,7 @@ from appliance.demo.traffic import build, payloads
 from appliance.faults import Faults
 from appliance.places import Place
 from appliance.publisher import Publisher, PublisherConfig, PublisherSummary
+from appliance.supply import Paced
 from barewire.keccak import keccak256
 from dpdk_bindings import Channel, DatagramEndpoint, open_datagram
 
@@ -95,16 +96,16 @@ def publish(job: Job) -> Result:
     )
     config = PublisherConfig(
         lines=tuple(map(Place.parse, job.lines)),
-        rate=job.rate,
         retransmit=Place(job.address, RETRANSMIT_PORT),
         faults=Faults(loss=job.loss, seed=job.seed),
         linger_ns=_LINGER_NS,
     )
     hashes = [keccak256(envelope).hex() for envelope in traffic]
+    paced = Paced(traffic, job.rate)
     gateway = [Channel(job.address, GATEWAY_PORT)]
     with (
         open_datagram("kernel", channels=gateway) as endpoint,
-        Publisher(config, traffic) as publisher,
+        Publisher(config, paced) as publisher,
     ):
         replies = Replies(endpoint, job.shots)
         next_say = 0
@@ -117,7 +118,7 @@ def publish(job: Job) -> Result:
                 sent = publisher.mold.stats.messages
                 _say(Progress("publishing", sent, job.messages, len(replies.mono_ns)))
         _say(Progress("published", job.messages, job.messages, len(replies.mono_ns)))
-        intended = {name: publisher.intended_mono_ns(i) for i, name in enumerate(hashes)}
+        intended = {name: paced.intended_mono_ns(i) for i, name in enumerate(hashes)}
         return Result(publisher.summary(), intended, replies.mono_ns)
 
 

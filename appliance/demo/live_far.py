@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import select
-import socket
 import subprocess
 import sys
 import time
@@ -23,13 +22,12 @@ import msgspec
 from eth_account import Account
 from eth_utils.address import to_checksum_address
 
+from appliance.config_sources import Source, Url
 from appliance.core import die_with_parent
-from appliance.publisher import new_session
+from appliance.node_supply import NodeSupply
+from appliance.places import Place
+from appliance.publisher import Publisher, PublisherConfig
 from barewire.errors import BarewireError
-from barewire.feeds.envelope import to_messages
-from barewire.feeds.jsonrpc import PendingTransactions, Phase
-from barewire.feeds.mold_publisher import MoldPublisher
-from barewire.mempool.decoder import Decoder, Rules
 
 __all__ = ["CHAIN", "NODE_PORT", "Job"]
 
@@ -89,41 +87,14 @@ class Node:
         return answer["result"]
 
 
-class Site:
+def site(node: Node, line: tuple[str, int]) -> tuple[NodeSupply, Publisher]:
     """What a site does for its machines: hears a node, and publishes what it hears."""
-
-    def __init__(self, node: Node, line: tuple[str, int]) -> None:
-        self._line = line
-        self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._out.sendto(b"", line)  # finds the way before it counts
-        self._publisher = MoldPublisher(new_session())
-        self._session = PendingTransactions(
-            f"ipc://{node.ipc}", Decoder(Rules.preset("prague", CHAIN))
-        )
-        self._in = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._in.connect(node.ipc)
-        self._in.sendall(self._session.data_to_send())
-        self._in.setblocking(False)
-        self.published = 0
-        self._next_beat_ns = 0
-        while self._session.phase is not Phase.LIVE:
-            self.poll()
-
-    def poll(self) -> None:
-        """Publishes what came; now and then a heartbeat."""
-        now = time.monotonic_ns()
-        if now >= self._next_beat_ns:
-            self._next_beat_ns = now + 100_000_000
-            self._out.sendto(self._publisher.heartbeat(), self._line)
-        try:
-            data = self._in.recv(1 << 18)
-        except BlockingIOError:
-            return
-        for tx in self._session.receive(data):
-            messages = to_messages(tx.raw, self._publisher.max_message, self.published)
-            for datagram in self._publisher.pack(messages):
-                self._out.sendto(datagram, self._line)
-            self.published += 1
+    source = Source(name="node", url=Url.parse(f"ipc://{node.ipc}"))
+    supply = NodeSupply(source, Path(node.ipc), most=None, tell=lambda _: None)
+    publisher = Publisher(PublisherConfig(lines=(Place(*line),)), supply)
+    while not supply.live:
+        publisher.poll()
+    return supply, publisher
 
 
 def main() -> None:
@@ -140,10 +111,10 @@ def main() -> None:
             node.rpc("anvil_setBalance", Account.from_key(key).address, hex(10**22))
         node.rpc("evm_setAutomine", False)
         node.rpc("evm_setIntervalMining", 1)
-        site = Site(node, job.line)
+        supply, publisher = site(node, job.line)
         say({"ready": market.router})
         while not select.select([sys.stdin], [], [], 0.001)[0]:
-            site.poll()
+            publisher.poll()
         sys.stdin.readline()
         path = [market.weth, market.tokens[0]]
         for number in range(job.swaps):
@@ -162,13 +133,15 @@ def main() -> None:
             node.rpc("eth_sendRawTransaction", "0x" + bytes(raw).hex())
             until = time.monotonic() + 1 / job.rate
             while time.monotonic() < until:
-                site.poll()
+                publisher.poll()
         until = time.monotonic() + 1
         while time.monotonic() < until:
-            site.poll()
+            publisher.poll()
         # What follows must still be live when the other side looks: it says when that is over.
-        say({"done": job.swaps, "published": site.published, "block": node.rpc("eth_blockNumber")})
+        say({"done": job.swaps, "published": publisher.sent, "block": node.rpc("eth_blockNumber")})
         sys.stdin.readline()
+        publisher.close()
+        supply.close()
     finally:
         node.process.kill()
 

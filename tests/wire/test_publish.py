@@ -17,6 +17,7 @@ from appliance.faults import Faults
 from appliance.lab import INTERFACE, Pair
 from appliance.places import Place
 from appliance.publisher import Publisher, PublisherConfig
+from appliance.supply import Paced
 from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from dpdk_bindings.datagram import Channel, open_datagram
@@ -77,13 +78,12 @@ def exchange(sent, *, faults=None, deaf=None, a=None, b=None, rate=4000, server=
         lines = tuple(Place(c.address, c.port, c.interface) for c in (site.a, site.b))
         config = PublisherConfig(
             lines=lines,
-            rate=rate,
             retransmit=RETRANSMIT if server else None,
             faults=faults or Faults(),
             linger_ns=300_000_000,
             record=True,
         )
-        with Publisher(config, sent) as publisher:
+        with Publisher(config, Paced(sent, rate)) as publisher:
             if publisher.server:
                 site.server = site.endpoint.add_peer("127.0.0.1", publisher.server.place.port)
             if deaf:
@@ -187,7 +187,7 @@ def test_over_af_xdp_into_the_kernel():
             group = Channel("239.1.1.1", 9000, INTERFACE)
             receiver = open_datagram("kernel", channels=[group, Channel(pair.b.ip4, 9001)])
         lines = (Place("239.1.1.1", 9000, INTERFACE), Place(pair.b.ip4, 9001))
-        config = PublisherConfig(lines=lines, via=f"afxdp:{INTERFACE}", rate=3000)
+        config = PublisherConfig(lines=lines, via=f"afxdp:{INTERFACE}")
         mold, reassembler, got = MoldReceiver(), Reassembler(), []
 
         def turn():
@@ -197,7 +197,7 @@ def test_over_af_xdp_into_the_kernel():
                     for message in mold.receive(burst.channel(i), burst[i], now):
                         got.append(reassembler.push(message.data, now))
 
-        with receiver, pair.a, Publisher(config, sent) as publisher:
+        with receiver, pair.a, Publisher(config, Paced(sent, 3000)) as publisher:
             summary = publisher.run(each_turn=turn)
             for _ in range(50):
                 turn()
