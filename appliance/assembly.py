@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from appliance.conductor import Conductor
 from appliance.config import Config, Core
 from appliance.desk import Desk
@@ -227,9 +225,13 @@ class Appliance:
         self._desk.halted = lambda: conductor.halted
         self._desk.cause = lambda: conductor.cause
 
-    def _write_about(self) -> None:
+    def _write_about(self, triggers: bytes | None = None) -> None:
         self._records.write_about(
-            self._config, self._intake.endpoints, self.peers, fires=self.shots is not None
+            self._config,
+            self._intake.endpoints,
+            self.peers,
+            fires=self.shots is not None,
+            triggers=triggers,
         )
 
     @property
@@ -284,14 +286,12 @@ class Appliance:
         if compiled is None:
             return
         assert self.triggers is not None
-        names = [trigger.name for trigger in compiled.triggers]
         try:
-            self.triggers.replace_serialised(compiled.blob, names)
+            self.triggers.replace_serialised(compiled.blob, compiled.names)
         except BarewireError as error:
             self._reload.said = f"triggers stay as they are: {error.message}"
             return
-        self._config = msgspec.structs.replace(self._config, trigger=compiled.triggers)
-        self._write_about()
+        self._write_about(compiled.text)
 
     def measure(self) -> None:
         """Writes down what is too dear to be written at once: links and memory."""

@@ -272,13 +272,14 @@ def load(path: Path) -> Config:
 def check(loaded: Config, where: str) -> None:
     """Checks what one value alone cannot tell: names that must be unique, or must exist."""
     for kind in ("cores", "source", "destination", "trigger", "shot"):
-        names: list[str] = [entry.name for entry in getattr(loaded, kind)]
-        for index, name in enumerate(names):
-            if name in names[:index]:
+        names: set[str] = set()
+        for index, name in enumerate(entry.name for entry in getattr(loaded, kind)):
+            if name in names:
                 raise ConfigError(
                     f"{where}: {kind}[{index}].name = {name!r}: used twice",
                     hint="names are unique, so that counters can tell them apart",
                 )
+            names.add(name)
     path = [stage for core in loaded.cores for stage in core.stages]
     if path != list(get_args(Stage)) or not all(core.stages for core in loaded.cores):
         raise ConfigError(

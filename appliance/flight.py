@@ -64,11 +64,17 @@ def create(folder: Path, loop: str, megabytes: int) -> RingProducer | None:
     raise AssertionError
 
 
-def write_about(folder: Path, about: About) -> None:
-    """Writes what the numbers stand for, in one step."""
+def write_about(folder: Path, about: About, triggers: bytes | None = None) -> None:
+    """Writes what the numbers stand for, in one step.
+
+    `triggers` are those of `about`, already as JSON: a hot thread has no time for many of them.
+    """
+    plain = msgspec.structs.asdict(about)
+    if triggers is not None:
+        plain["triggers"] = msgspec.Raw(triggers)
     path = folder / f"{about.loop}.about"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(msgspec.json.encode(about))
+    unfinished.write_bytes(msgspec.json.encode(plain))
     unfinished.rename(path)
 
 

@@ -69,14 +69,16 @@ class Records:
         peers: dict[str, dict[str, int]],
         *,
         fires: bool,
+        triggers: bytes | None,
     ) -> None:
         """Writes what the numbers in the flight recorder stand for.
 
         Args:
-            config: with the triggers that are in use now.
+            config: as the loop was started.
             endpoints: of the sources of datagrams, if they are this core's.
             peers: see :attr:`appliance.intake.Intake.peers`.
             fires: whether shots may leave.
+            triggers: as JSON, those that were read since; None: those of `config`.
         """
         if self.recorder is None:
             return
@@ -104,10 +106,11 @@ class Records:
                 chain_id=config.chain.id,
                 sources=sources,
                 peers=places,
-                triggers=config.trigger,
+                triggers=config.trigger if triggers is None else [],
                 fires=fires,
                 strategy=strategy.load if strategy else "",
             ),
+            triggers,
         )
 
     def close(self) -> None:

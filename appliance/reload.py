@@ -1,7 +1,8 @@
 """Triggers read again while packets flow: what SIGHUP asks for.
 
 To read and compile many triggers takes seconds, which a hot thread has not. A process of its own
-does it, ``python -m appliance.reload CONFIG``, and the hot thread only swaps the finished table in.
+does it, ``python -m appliance.reload CONFIG``; the hot thread builds the native table from the
+result and swaps it in, and sees nothing of the triggers but their names and a text to write down.
 Nothing but the triggers is taken from the file; the rest waits for the next start.
 """
 
@@ -20,16 +21,17 @@ from appliance import config
 from appliance.beside import start_beside
 from appliance.output import complain
 from barewire.errors import BarewireError
-from barewire.mempool.triggers import Trigger, compile_triggers
+from barewire.mempool.triggers import compile_triggers
 from dpdk_bindings.errors import BindingsError
 
 __all__ = ["Compiled", "Reload"]
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """Triggers, and the form that `TriggerTable.replace_serialised` takes."""
+    """What `TriggerTable.replace_serialised` takes, and the triggers as JSON for the recorder."""
 
-    triggers: list[Trigger]
+    names: list[str]
+    text: bytes
     blob: bytes
 
 
@@ -50,11 +52,16 @@ class Reload:
         self._process: subprocess.Popen[bytes] | None = None
         self._result: IO[bytes] | None = None
         self._words: IO[bytes] | None = None
+        self._again: Mapping[str, int] | None = None
         self.said = ""
 
     def begin(self, shots: Mapping[str, int]) -> None:
-        """Starts one, for triggers that may name `shots`; not while one runs."""
+        """Starts one, for triggers that may name `shots`; where one runs, when it has finished.
+
+        What runs may have read the file before it was written anew.
+        """
         if self._process is not None:
+            self._again = shots
             return
         self._result = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  until poll()
         self._words = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
@@ -78,12 +85,15 @@ class Reload:
         self._result.seek(0)
         self._words.seek(0)
         raw, words = self._result.read(), self._words.read().decode(errors="replace")
+        again, self._again = self._again, None
         self.close()
+        if again is not None:
+            self.begin(again)
         if status:
             self.said = f"triggers stay as they are: {' '.join(words.split())[-500:]}"
             return None
         compiled = msgspec.msgpack.decode(raw, type=Compiled)
-        self.said = f"{len(compiled.triggers):,} triggers are in use"
+        self.said = f"{len(compiled.names):,} triggers are in use"
         return compiled
 
     def close(self) -> None:
@@ -105,7 +115,9 @@ def main(where: Path, numbers: Any) -> int:
     except (BarewireError, BindingsError) as error:
         complain(error.message, error.hint)
         return 2
-    sys.stdout.buffer.write(msgspec.msgpack.encode(Compiled(loaded.trigger, blob)))
+    names = [trigger.name for trigger in loaded.trigger]
+    compiled = Compiled(names, msgspec.json.encode(loaded.trigger), blob)
+    sys.stdout.buffer.write(msgspec.msgpack.encode(compiled))
     return 0
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from appliance import config, flight
 from appliance.cli import main
+from barewire import ConfigError
+from barewire.mempool.triggers import Trigger, Word
 from tests.unit.certificates import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -237,3 +241,23 @@ def test_streams_and_a_path_that_is_cut(check):
     status, said = check(shared + CUT)
     assert status == 2
     assert "core 'rx' takes datagrams, and core 'hit' reads streams" in said
+
+
+def test_a_hundred_thousand_triggers_are_as_good_as_one():
+    """In time too: what compares each name with every other one takes minutes for so many."""
+    loaded = config.load(Path("examples/appliance.toml"))
+    many = [Trigger(name=str(number), to=[f"0x{number:040x}"]) for number in range(100_000)]
+    config.check(msgspec.structs.replace(loaded, trigger=many), "many")
+    with pytest.raises(ConfigError, match=r"trigger\[100000\].name = '7': used twice"):
+        config.check(msgspec.structs.replace(loaded, trigger=[*many, many[7]]), "many")
+
+
+def test_what_is_read_again_is_written_down_as_it_came(tmp_path):
+    triggers = [
+        Trigger("a", to=["0x" + "12" * 20], words=[Word(index=1, equals=[3])]),
+        Trigger("b"),
+    ]
+    about = flight.About("loop", ["trigger"], "osaka", 1)
+    (tmp_path / "loop.flight").touch()
+    flight.write_about(tmp_path, about, msgspec.json.encode(triggers))
+    assert flight.read_about(tmp_path)["loop"] == msgspec.structs.replace(about, triggers=triggers)
