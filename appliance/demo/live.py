@@ -132,6 +132,7 @@ metrics = {{ folder = "{records}" }}
 [[source]]
 name = "mold"
 url = "mold://{pair.b.ip4}:{_LINE_PORT}"
+via = "afxdp:{pair.b.interface}"
 
 [[source]]
 name = "ws-afxdp"
