@@ -39,6 +39,7 @@ class _Worker:
     fds: tuple[int, int]
     process: subprocess.Popen[bytes]
     started_mono_ns: int
+    lane: int = -1
     told: bool = False
 
 
@@ -68,6 +69,7 @@ class SenderPool:
                 f"{workers} sender workers on {len(cpus)} cores",
                 hint="at least one worker, and a core for each or for none",
             )
+        self._senders = senders
         self._tell = tell
         self._workers: list[_Worker] = []
         self.deaths = 0
@@ -75,7 +77,7 @@ class SenderPool:
             for number in range(workers):
                 worker = self._open(cpus[number] if cpus else None)
                 self._workers.append(worker)
-                senders.add_lane(worker.jobs.handle, worker.results.handle)
+                worker.lane = senders.add_lane(worker.jobs.handle, worker.results.handle)
         except BaseException:
             self.close()
             raise
@@ -131,6 +133,8 @@ class SenderPool:
     def close(self) -> None:
         """Ends the workers; questions without an answer stay without one."""
         for worker in self._workers:
+            if worker.lane >= 0:
+                self._senders.drop_lane(worker.lane)
             worker.jobs.close()
         for worker in self._workers:
             worker.process.terminate()

@@ -4,7 +4,8 @@
 //
 // Both ends of a sender worker's rings, with whatever lies in shared memory. Input: steps, each one
 // byte and what it needs: 0 asks (hash byte, length byte, bytes), 1 lets the worker work, 2 collects,
-// 3 publishes an answer (ticket of 8 bytes, length byte, bytes), 4 a job (length byte, bytes).
+// 3 publishes an answer (ticket of 8 bytes, length byte, bytes), 4 a job (length byte, bytes), 5 drops
+// the lane and adds it anew.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -71,9 +72,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct bw_tx tx[ASKED] = {0};
     uint8_t *raw[ASKED];
     uint32_t n = 0;
+    int lane = 0;
     insist(senders && bw_senders_add_lane(senders, jobs, results) == 0);
     for (size_t want; size; ) {
-        uint8_t step = *data++ % 5;
+        uint8_t step = *data++ % 6;
         size--;
         if (step == 0 && size > 1 && n < ASKED) {
             tx[n].hash[0] = data[0];
@@ -97,7 +99,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             insist(got <= 8);
             for (uint32_t i = 0; i < got; i++) {
                 insist(out[i].tx == &tx[out[i].cookie] && out[i].index == 0);
-                insist(out[i].sender != BW_SENDER_UNKNOWN);
+                insist(out[i].sender != BW_SENDER_UNKNOWN || stats->lost);
                 insist(!!(out[i].tx->flags & BW_TX_SENDER) == (out[i].sender == BW_SENDER_KNOWN));
             }
         } else if (step == 3 && size > 8) {
@@ -116,8 +118,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             publish(jobs, payload, (uint32_t)want, 0);
             free(payload);
         }
-        insist(stats->waiting == stats->queued - stats->recovered - stats->nobody);
-        insist(stats->waiting == bw_senders_lane_waiting(senders, 0) && stats->waiting <= 12);
+        if (step == 5 && lane >= 0) {
+            bw_senders_drop_lane(senders, (uint32_t)lane);
+            lane = bw_senders_add_lane(senders, jobs, results);
+        }
+        uint64_t waiting = 0;
+        for (uint32_t i = 0; i < BW_SENDER_LANES; i++) waiting += bw_senders_lane_waiting(senders, i);
+        insist(waiting == stats->waiting && waiting <= 12);
+        insist(waiting == stats->queued - stats->recovered - stats->nobody - stats->lost);
         insist(stats->damaged == 0);
     }
     bw_senders_free(senders);

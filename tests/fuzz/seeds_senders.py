@@ -18,4 +18,7 @@ def seeds() -> Iterator[bytes]:
     yield b"\3" + b"\xff" * 8 + b"\x15" + bytes(21) + COLLECT
     yield JOB + WORK + COLLECT
     yield b"\4\x3f" + bytes(63) + WORK + ASK + WORK + COLLECT
+    yield ASK * 3 + b"\5" + ASK * 3 + WORK + COLLECT * 3 + ASK * 9 + WORK + COLLECT
+    yield (ASK + WORK + b"\5") * 17 + COLLECT * 9
+    yield (ASK * 15 + WORK + COLLECT) * 3
     yield ANSWER * 20 + ASK + WORK + COLLECT * 4 + WORK + COLLECT

@@ -15,6 +15,7 @@ from appliance.mainnet_block import encode_transaction, load_block
 from appliance.sender_pool import SenderPool
 from appliance.sender_worker import SEAT
 from barewire import BarewireError, secp
+from barewire._native import ffi, lib
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.senders import JOB_BYTES, RESULT_BYTES, Senders, work
 from dpdk_bindings.ring import RingConsumer, RingKind, RingProducer
@@ -111,6 +112,90 @@ def test_what_is_known_is_not_asked_again(lane):
     assert senders.lookup(bytes(32)) is None
 
 
+def test_what_a_worker_has_been_asked_for_is_not_asked_twice(lane):
+    senders = joined(lane)
+    first, second, third = decoded(), decoded(RAW[10:20]), decoded()
+    assert senders.submit(first, now_mono_ns=1) == 145
+    assert senders.submit(second, now_mono_ns=2) == 10
+    assert senders.submit(third, now_mono_ns=3) == 145
+    assert lane.work() == 145
+    answers = senders.collect(now_mono_ns=4)
+    assert len(answers) == 300
+    assert all(answer.sender == answer.tx.sender is not None for answer in answers)
+    assert [tx.sender for tx in first] == [tx.sender for tx in third] == WHO
+    assert [tx.sender for tx in second] == WHO[10:20]
+    stats = senders.stats()
+    assert (stats["queued"], stats["recovered"], stats["shared"]) == (145, 145, 155)
+    assert (stats["waiting"], stats["strange"], stats["evicted"]) == (0, 0, 0)
+    assert senders._bursts == {}
+
+
+def test_a_native_loop_that_asks_twice_waits_once(lane):
+    """It keeps no records: only the cache is to learn."""
+    senders, burst = joined(lane), decoded(RAW[:5])
+    for _ in range(3):
+        lib.bw_senders_submit(senders.native, burst.native_messages, burst.records, 5, 0, 0, 1)
+    assert lane.work() == 5
+    assert senders.collect(now_mono_ns=2) == []
+    assert senders.stats()["shared"] == 10
+    assert [senders.lookup(tx.hash) for tx in burst] == WHO[:5]
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 7])
+def test_more_who_wait_for_one_answer_than_there_is_room_for(lane, room):
+    senders = joined(lane, waiting=24)
+    bursts = [decoded(RAW[:4]) for _ in range(7)]
+    assert [senders.submit(burst, now_mono_ns=1) for burst in bursts] == [4] * 6 + [0]
+    assert senders.stats()["refused"] == 4
+    assert lane.work() == 4
+    out = ffi.new("struct bw_sender_answer[]", room)
+    told = []
+    while count := lib.bw_senders_collect(senders.native, out, room, 2):
+        told += [(out[i].cookie, out[i].index, out[i].sender) for i in range(count)]
+    assert len(told) == len(set(told)) == 24
+    assert {sender for *_, sender in told} == {lib.BW_SENDER_KNOWN}
+    assert [tx.sender for burst in bursts[:6] for tx in burst] == WHO[:4] * 6
+    assert senders.stats()["waiting"] == senders.stats()["strange"] == 0
+    again = senders.submit(decoded(RAW[4:30]), now_mono_ns=3)
+    assert again == 24, "a place was lost"
+
+
+def test_a_lane_that_is_dropped_is_not_touched_and_its_questions_are_let_go(lane):
+    senders, burst = joined(lane), decoded(RAW[:20])
+    second = Lane()
+    assert senders.add_lane(second.jobs.handle, second.results.handle) == 1
+    assert senders.submit(burst, now_mono_ns=1) == 20
+    assert senders.submit(decoded(RAW[:20]), now_mono_ns=1) == 20
+    senders.drop_lane(1)
+    second.work()
+    second.close()
+    lane.work()
+    assert len(senders.collect(now_mono_ns=2)) == 20
+    assert senders.stats()["lost"] == 10
+    assert (senders.stats()["waiting"], senders._bursts) == (0, {})
+    assert senders.submit(decoded(RAW[:20]), now_mono_ns=3) == 10
+    lane.work()
+    assert len(senders.collect(now_mono_ns=4)) == 10
+    senders.drop_lane(0)
+    assert senders.submit(decoded(RAW[20:]), now_mono_ns=5) == 0
+    assert senders.collect(now_mono_ns=6) == []
+    assert senders.add_lane(lane.jobs.handle, lane.results.handle) == 0
+
+
+def test_answers_that_cannot_be_read_give_the_lane_up(lane):
+    """Its questions are told to be lost, and nobody waits for ever."""
+    senders, burst = joined(lane), decoded(RAW[:9])
+    assert senders.submit(burst, now_mono_ns=1) == 9
+    lane.work()
+    ring, first = lane.answers.handle.ring, lane.results.handle.next
+    ring.slots[first % ring.geometry.depth].seq = first + 7
+    assert senders.collect(now_mono_ns=2) == []
+    assert senders.collect(now_mono_ns=2) == []
+    stats = senders.stats()
+    assert (stats["damaged"], stats["lost"], stats["waiting"]) == (1, 9, 0)
+    assert senders._bursts == {}
+
+
 def test_a_signature_of_nobody_is_told_and_remembered(lane):
     senders = joined(lane)
     bad = nobody(RAW[3])
@@ -169,12 +254,12 @@ def test_answers_that_find_no_room_wait(lane):
         assert small.work() == 0
         senders.submit(burst, now_mono_ns=turn)
         assert small.work() == 0
-        assert len(senders.collect(now_mono_ns=turn)) == 16
+        assert len(senders.collect(now_mono_ns=turn)) == 16 + 16  # asked for twice
         assert small.work() == 16
-        senders.collect(now_mono_ns=turn)
+        assert len(senders.collect(now_mono_ns=turn)) == 16
     known = [tx.sender for tx in burst if tx.sender]
-    assert known == WHO[:48]
-    assert senders.stats()["recovered"] == senders.stats()["queued"] == 2 * 48
+    assert known == WHO[: 3 * 32]
+    assert senders.stats()["recovered"] == senders.stats()["queued"] == 3 * 32
     small.close()
 
 
@@ -277,6 +362,22 @@ def test_processes_answer_and_the_killed_are_replaced(monkeypatch):
         assert pool.pids[1] != before[1]
         (sentence,) = told
         assert f"sender worker 1 (process {before[1]}) died with status -9;" in sentence
+
+
+def test_a_pool_that_was_closed_answers_nothing_and_harms_nothing():
+    senders = Senders()
+    with SenderPool(senders, workers=2, tell=print) as pool:
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGSTOP)
+        senders.submit(decoded(), now_mono_ns=1)
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+    assert senders.collect(now_mono_ns=2) == []
+    assert senders.submit(decoded(), now_mono_ns=3) == 0
+    assert senders.stats()["lost"] + senders.stats()["recovered"] == 145
+    with SenderPool(senders, tell=print) as pool:
+        asked = senders.submit(decoded(RAW[:9]), now_mono_ns=4)
+        assert len(collected(senders, pool, asked)) == asked
 
 
 def test_workers_end_with_the_process_that_asks():

@@ -82,14 +82,22 @@ class Senders:
             raise BarewireError(
                 f"{self._lanes + 1} sender workers", hint=f"at most {lib.BW_SENDER_LANES}"
             )
-        self._lanes += 1
+        self._lanes = max(self._lanes, lane + 1)
         return lane
+
+    def drop_lane(self, lane: int) -> None:
+        """Gives a worker's rings back, so that they can be closed; its questions are lost.
+
+        They stay without an answer: :meth:`collect` lets go of their bursts and counts them.
+        """
+        lib.bw_senders_drop_lane(self.native, lane)
 
     def submit(self, burst: DecodedBurst, *, now_mono_ns: int) -> int:
         """Asks for the sender of every transaction of `burst`, in one native call.
 
         Those that are remembered are filled in at once; the burst is kept until the others have
-        been collected. Returns how many were asked for.
+        been collected. What a worker has been asked for already is not asked for twice. Returns how
+        many answers will come.
         """
         self._cookie += 1
         asked: int = lib.bw_senders_submit(
@@ -120,6 +128,8 @@ class Senders:
                     del self._bursts[answer.cookie]
                 else:
                     self._bursts[answer.cookie] = (burst, missing - 1)
+                if answer.sender == lib.BW_SENDER_UNKNOWN:  # lost with its lane
+                    continue
                 tx = burst[answer.index]
                 assert isinstance(tx, Transaction)
                 recovered.append(Recovered(tx, tx.sender))

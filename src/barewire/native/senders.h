@@ -22,7 +22,8 @@
  * cached too. Forgetting costs a recovery, never a wrong sender.
  *
  * The cache is bounded as the de-duplication is: one bucket of eight, chosen by SipHash under a
- * random key, the oldest goes.
+ * random key, the oldest goes. What a worker has been asked for stands there too, so that who asks
+ * for it again waits for the same answer. (Where that entry had to go it is recovered twice.)
  *
  * Memory is taken once, in bw_senders_new(). One thread; the rings are borrowed. */
 #ifndef BAREWIRE_SENDERS_H
@@ -54,6 +55,8 @@ struct bw_sender_stats {
     uint64_t nobody;           /* answers that there is none */
     uint64_t strange;          /* answers that nobody waits for */
     uint64_t damaged;          /* lanes given up because their ring holds what no worker writes */
+    uint64_t shared;           /* asked for again while a worker had it: one answer is for all */
+    uint64_t lost;             /* jobs whose lane was given up: the sender stays unknown */
     uint64_t evicted;          /* senders forgotten: the cache is too small */
     uint64_t waiting;          /* jobs without an answer, now */
     uint64_t waiting_most;     /*   and at worst */
@@ -67,7 +70,7 @@ struct bw_sender_answer {
     struct bw_tx *tx;          /* the record, filled in; NULL where it was not kept */
     uint64_t cookie;           /* as submitted */
     uint32_t index;            /* of the record in what was submitted */
-    uint32_t sender;           /* enum bw_sender */
+    uint32_t sender;           /* enum bw_sender; UNKNOWN: its lane was given up */
 };
 
 struct bw_senders;
@@ -80,14 +83,17 @@ void bw_senders_free(struct bw_senders *s);
 /* Adds a worker's rings, both lossless. Returns the lane's number, or -ENOSPC. */
 int bw_senders_add_lane(struct bw_senders *s, struct dpb_ring_tx *jobs,
                         struct dpb_ring_rx *results);
+/* Gives the rings of a lane back: from now on they are not touched. Its jobs are lost, which the
+ * next collecting tells. */
+void bw_senders_drop_lane(struct bw_senders *s, uint32_t lane);
 /* Jobs of a lane that have no answer yet. */
 uint64_t bw_senders_lane_waiting(const struct bw_senders *s, uint32_t lane);
 
 /* Asks for the senders of txs[0..n), decoded from messages[0..n); a record with raw_len 0 or a
  * sender is passed over, one without a hash is hashed. Those in the cache are filled in at once,
- * the others go to the lane that waits for least. Where `keep` is not 0 the records must stay where
- * they are until their answers were collected; otherwise only the cache learns. Returns how many
- * were queued. */
+ * the others go to the lane that waits for least, or join those who wait for the same transaction.
+ * Where `keep` is not 0 the records must stay where they are until their answers were collected;
+ * otherwise only the cache learns. Returns how many answers will come for them. */
 uint32_t bw_senders_submit(struct bw_senders *s, const struct bw_message *messages,
                            struct bw_tx *txs, uint32_t n, uint64_t cookie, int keep,
                            uint64_t now_mono_ns);
