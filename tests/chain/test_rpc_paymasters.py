@@ -243,7 +243,10 @@ async def test_an_operation_is_paid_for_and_lands(lab):
 @pytest.mark.parametrize("fault", ["down", "refuse", "hang"])
 async def test_the_next_vendor_pays_where_the_first_will_not(lab, fault):
     world, vendors, sponsor = lab
-    first = (await sponsor.sponsor(world.operation())).vendor
+    await sponsor.sponsor(world.operation())
+    # Who was first is not always still: the question itself was measured, on a machine that may be
+    # busy. So the one that would be asked now is broken.
+    first = sponsor._ranked("pm_getPaymasterStubData")[0].name
     vendor = next(v for v in vendors if v.name == first)
     vendor.fault = fault
     before = vendor.seen.count("pm_getPaymasterData")
