@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import random
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,24 @@ def test_messages_are_found_however_the_stream_is_cut(messages, cuts, between):
     assert splitter.empty
 
 
+def test_a_long_message_in_many_parts_is_looked_at_once():
+    splitter = Splitter()
+    part = b"a" * 1_000
+    assert splitter.feed(b'{"a":"') == []
+    splitter._buffer = NoCopies(splitter._buffer)
+    for _ in range(1_000):
+        assert splitter.feed(part) == []
+    assert len(splitter.feed(b'"}')) == 1
+
+
+class NoCopies(bytearray):
+    """Complains when all of a long buffer is copied only to look for blanks."""
+
+    def strip(self, *args: object) -> bytearray:
+        assert len(self) < 100
+        return super().strip(*args)
+
+
 def test_a_message_without_end_is_refused():
     splitter = Splitter(limit=1_000)
     with pytest.raises(Trouble, match="longer than 1,000"):
@@ -71,11 +91,30 @@ def test_requests_are_json_rpc():
         (7, "a", []),
         (8, "b", [1]),
     ]
-    with pytest.raises(Trouble, match="not JSON"):
-        encode_params([object()])
+    loop: list[object] = []
+    loop.append(loop)
+    for bad in (object(), "\ud800", 10**5_000, loop):
+        with pytest.raises(BarewireError, match="not JSON"):
+            encode_params([bad])
 
 
-@pytest.mark.parametrize("text", [b"<html>", b"", b'{"id":', b"12", b'{"id":{}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"<html>",
+        b"",
+        b'{"id":',
+        b"12",
+        b'{"id":{}}',
+        b'{"result":NaN}',
+        b'{"result":%s}' % (b"9" * 5_000),
+        b'{"result":1e999}',
+        b'{"result":"\xff"}',
+        b'{"result":"\\ud800"}',
+        b'{"result":%s%s}' % (b"[" * 100_000, b"]" * 100_000),
+    ],
+    ids=lambda text: text[:12].decode("latin-1"),
+)
 def test_nonsense_is_the_providers_fault(text):
     with pytest.raises(Trouble) as caught:
         decode(text)
@@ -99,6 +138,14 @@ SAID = [
     (-32603, "Internal error", Fault.PROVIDER),
     (-32603, "EVM error: execution reverted", Fault.ANSWER),
     (-32600, "batch requests are not allowed", Fault.BATCH),
+    (-32000, "account limit exceeded", Fault.ANSWER),
+    (-32000, "exceeds block gas limit", Fault.ANSWER),
+    (-32000, "transaction type not supported", Fault.ANSWER),
+    (-32000, "pending block is not available", Fault.ANSWER),
+    (-32000, "insufficient credits", Fault.RATE_LIMIT),
+    (-32005, "query returned more than 10000 results", Fault.TOO_MUCH),
+    (-32600, "Must be authenticated!", Fault.PROVIDER),
+    (-39001, "finalized block not found", Fault.STALE),
 ]
 
 
@@ -113,6 +160,14 @@ def test_statuses_are_told_apart():
     assert from_status(413).fault is Fault.BATCH
     assert from_status(401).message == "HTTP 401: the credentials were refused"
     assert from_status(502).fault is Fault.PROVIDER
+    assert "not followed" in from_status(302).message
+    # Retry-After as RFC 9110 allows it, and as it does not.
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)
+    assert 25_000 < from_status(429, format_datetime(soon, usegmt=True)).retry_after_ms <= 30_000
+    assert from_status(429, "Wed, 21 Oct 2015 07:28:00 GMT").retry_after_ms == 0
+    assert from_status(429, "9" * 5_000).retry_after_ms == 3_600_000
+    for odd in ("", "-1", "1.5", "soon", "\xb2", "0x10", "Wed, 99 Oct 9999 99:99:99 GMT"):
+        assert from_status(429, odd).retry_after_ms == 0
     assert from_error("broken").fault is Fault.PROVIDER
 
 
@@ -215,6 +270,39 @@ def test_addresses_are_shown_without_their_secrets():
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://h:99999",
+        "http://h:abc",
+        "http://h:0",
+        "https://example/a key",
+        "https://example/a\nkey",
+        "https://b\u00fccher.example/k\u00e9y",
+    ],
+)
+def test_what_is_no_address_is_refused_without_its_secrets(url):
+    with pytest.raises(ConfigError, match="not an URL") as caught:
+        Address(url)
+    assert "key" not in caught.value.message
+
+
+def test_an_address_without_a_scheme_is_no_path():
+    with pytest.raises(ConfigError, match="has no scheme") as caught:
+        ProviderConfig.from_url("localhost:8545")
+    assert "http://localhost:8545" in caught.value.hint
+
+
+def test_a_header_with_a_line_end_is_refused_without_being_shown(monkeypatch):
+    monkeypatch.setenv("KEY", "sesame\n")
+    header = {"x-api-key": "${env:KEY}"}
+    provider = ProviderConfig(name="a", http="http://a", headers=header)
+    with pytest.raises(ConfigError, match="characters that a header cannot have") as caught:
+        RpcClient(RpcConfig(providers=[provider]))
+    assert "sesame" not in str(caught.value)
+
+
 def test_secrets_come_from_the_environment_and_private_files(monkeypatch, tmp_path):
     monkeypatch.setenv("A_KEY", "abc")
     assert resolve_secrets("https://h/${env:A_KEY}/x", "w") == "https://h/abc/x"
@@ -298,6 +386,14 @@ http = "https://a.example"
         ("hedge_floor_ms = 300\n" + GOOD, "hedge_floor_ms = 300", "20 and 250"),
         ("hedge_share = 2.0\n" + GOOD, "hedge_share = 2.0", "0 to 1"),
         ("x = [", "is not TOML", ""),
+        ("pool = []", "pool is not a list of tables", "[[pool]]"),
+        ("pool = 5", "pool is not a list of tables", "[[pool]]"),
+        ('chain = "base"\n[provider]\nname = "a"', "provider is not a list", "[[provider]]"),
+        (GOOD + "weight = nan", "weight = nan is not allowed", "greater than 0"),
+        (GOOD + "requests_per_s = -1.0", "requests_per_s = -1.0", "no limit"),
+        ("check_ms = 0\n" + GOOD, "check_ms = 0 is not allowed", "10 or more"),
+        ("timeout_ms = 0\n" + GOOD, "timeout_ms = 0 is not allowed", "1 or more"),
+        ("hedge_ceiling_ms = inf\n" + GOOD, "hedge_ceiling_ms = inf", "20 and 250"),
     ],
 )
 def test_a_wrong_configuration_says_key_value_and_what_is_allowed(text, message, hint):

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barewire.rpc.faults import AllProvidersFailed, Fault
+from barewire.rpc.faults import AllProvidersFailed, Fault, Trouble
+from barewire.rpc.methods import lookup
 from barewire.rpc.policy import Policy
+from barewire.rpc.pool import Call
 from barewire.rpc.provider import Terms
 from tests.unit.rpc_sim import World, failing, hang, steady
 
@@ -182,6 +184,24 @@ def test_a_provider_behind_the_head_is_left_out_and_a_liar_does_not_throw_the_ot
     assert not p0.doubtful
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations([10**9, 5 * 10**8, 100, 100])))
+def test_liars_are_found_out_whoever_is_heard_first(order):
+    world = World(healthy(4))
+    for provider, head in zip(world.providers, order, strict=True):
+        world.pool.heads.saw(provider, head, world.now)
+    assert world.pool.heads.newest == 100
+    assert [bool(p.doubtful) for p in world.providers] == [head > 100 for head in order]
+
+
+@pytest.mark.parametrize("order", [(5, 1_000), (1_000, 5)])
+def test_of_two_the_one_that_is_still_catching_up_is_left_out(order):
+    world = World(healthy(2))
+    for provider, head in zip(world.providers, order, strict=True):
+        world.pool.heads.saw(provider, head, world.now)
+    assert world.pool.heads.newest == 1_000
+    assert [world.pool.heads.behind(p) for p in world.providers] == [h == 5 for h in order]
+
+
 def test_heads_advance_with_time_even_when_one_provider_sees_them_alone():
     world = World(healthy(2), policy=Policy(block_time_ms=1_000))
     heads, (p0, p1) = world.pool.heads, world.providers
@@ -277,6 +297,37 @@ def test_without_traffic_a_probe_brings_an_ejected_provider_back():
         world.call("eth_getBlockByNumber", only=sick)
         world.run(100)
     assert not world.pool.ejection.is_out(sick, world.now)
+
+
+def test_heavy_questions_put_nobody_out():
+    """All need two seconds; who was asked later and loses to the first is not slower than it."""
+    world = World([steady(2_000)] * 4, policy=Policy(mirror_share=0.0))
+    for _ in range(10):
+        world.call("debug_traceTransaction")
+        world.run(5_000)
+    assert not world.failures
+    assert [p.ejections for p in world.providers] == [0] * 4
+
+
+def test_one_lost_connection_is_one_failure_however_many_calls_were_on_it():
+    world = World([hang, steady(5), steady(5)], policy=Policy(mirror_share=0.0))
+    world.providers[0].ewma[lookup("eth_call").kind].observe(1, world.now)
+    world.call()
+    first = world.sent[0]
+    attempts = [
+        first,
+        *(
+            world.pool._attempt(Call(first.call.method, []), first.provider, world.now)
+            for _ in range(9)
+        ),
+    ]
+    lost = Trouble(Fault.TRANSPORT, "the connection was lost")
+    for attempt in attempts:
+        world.step(world.pool.failed(attempt, lost, world.now))
+    world.run(1_000)
+    assert world.providers[0].strikes == 1
+    assert world.providers[0].tally.faults == {"transport": 10}
+    assert not world.pool.ejection.is_out(world.providers[0], world.now)
 
 
 def test_method_not_found_is_remembered():

@@ -59,12 +59,32 @@ def _read_secret(path: Path, what: str) -> str:
 
 def redact(url: str) -> str:
     """`url` without user, password, path and query: what may be logged."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        number = parts.port
+    except ValueError:
+        return f"{url.partition('://')[0]}://..."
     if not parts.scheme or parts.scheme == "ipc":
         return url
-    port = f":{parts.port}" if parts.port else ""
+    port = f":{number}" if number else ""
     hidden = "/..." if parts.path.strip("/") or parts.query else ""
     return f"{parts.scheme}://{parts.hostname}{port}{hidden}"
+
+
+def _split(url: str) -> SplitResult:
+    # What goes into a request line as it is must be one word of plain characters.
+    plain = url.isascii() and url.isprintable() and " " not in url
+    try:
+        parts = urlsplit(url)
+        if plain and parts.port != 0:
+            return parts
+        why = "port 0" if plain else "characters that an URL cannot have"
+    except ValueError as error:
+        why = str(error)
+    raise ConfigError(
+        f"not an URL: {redact(url)!r} ({why})",
+        hint="names in ASCII (xn--...), the rest percent-encoded",
+    )
 
 
 class Address:
@@ -82,7 +102,7 @@ class Address:
     __slots__ = ("host", "port", "scheme", "secure", "target", "url", "userinfo")
 
     def __init__(self, url: str) -> None:
-        parts: SplitResult = urlsplit(url)
+        parts = _split(url)
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ConfigError(
                 f"not an http, https, ws or wss URL: {redact(url)!r}",

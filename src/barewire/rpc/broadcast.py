@@ -8,12 +8,14 @@ landed already: that is looked up, on the same route.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from barewire.errors import BarewireError
 from barewire.keccak import keccak256
-from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError
 from barewire.rpc.provider import Provider
 
 if TYPE_CHECKING:
@@ -21,15 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Broadcast", "broadcast", "transaction_hash"]
 
-# What nodes say when they have the transaction: geth, erigon, besu, nethermind, reth, anvil.
-_KNOWN = (
-    "already known",
-    "alreadyknown",
-    "known transaction",
-    "already imported",
-    "already in",
-    "already exists",
+# What nodes say when they have the transaction: geth, erigon, besu, nethermind, reth, anvil. Not
+# "unknown transaction type", and not that another one with its nonce is already there.
+_KNOWN = re.compile(
+    r"already known|alreadyknown|\bknown transaction|already imported|already exists"
+    r"|already in (the )?(mem|tx)?pool"
 )
+_TRIES = 3
+_BREATH_S = 0.1
 _USED = ("nonce too low", "nonce is too low", "noncetoolow", "old nonce")
 
 
@@ -52,7 +53,7 @@ class Broadcast:
 
 def _has_it(error: RpcAnswerError) -> bool:
     low = error.message.lower()
-    return any(word in low for word in _KNOWN)
+    return _KNOWN.search(low) is not None and "nonce" not in low
 
 
 def transaction_hash(raw: str) -> str:
@@ -91,22 +92,29 @@ async def broadcast(
         raise AllProvidersFailed(
             "eth_sendRawTransaction", [], hint=f"no provider belongs to the route {route!r}"
         )
-    errors: list[Exception] = []
+    errors: list[BarewireError] = []
 
     async def one(provider: Provider) -> bool:
-        try:
-            await client.ask(provider, "eth_sendRawTransaction", [raw], timeout_ms=timeout_ms)
-        except RpcAnswerError as error:
-            if not _has_it(error):
-                sent.refused[provider.name] = error.message
-                errors.append(error)
-                return False
-        except AllProvidersFailed as error:
-            sent.refused[provider.name] = error.message
-            errors.append(error)
+        tries = 1
+        while True:
+            failed: BarewireError | None = None
+            try:
+                await client.ask(provider, "eth_sendRawTransaction", [raw], timeout_ms=timeout_ms)
+            except RpcAnswerError as error:
+                failed = None if _has_it(error) else error
+            except AllProvidersFailed as error:
+                lost = bool(error.causes) and error.causes[-1][1].fault is Fault.TRANSPORT
+                if lost and tries < _TRIES:  # the same bytes again do no harm
+                    tries += 1
+                    await asyncio.sleep(_BREATH_S)
+                    continue
+                failed = error
+            if failed is None:
+                sent.accepted.append(provider.name)
+                return True
+            sent.refused[provider.name] = failed.message
+            errors.append(failed)
             return False
-        sent.accepted.append(provider.name)
-        return True
 
     tasks = [asyncio.create_task(one(p)) for p in targets]
     _background.update(tasks)
@@ -119,12 +127,12 @@ async def broadcast(
         return sent
     answers = [e for e in errors if isinstance(e, RpcAnswerError)]
     if any(word in e.message.lower() for e in answers for word in _USED):
-        found = await client.request(
-            "eth_getTransactionByHash", [sent.hash], route=route, fresh=True
-        )
-        if found is not None:
-            sent.landed = True
-            return sent
+        with contextlib.suppress(AllProvidersFailed, RpcAnswerError):  # then it stays refused
+            if await client.request(
+                "eth_getTransactionByHash", [sent.hash], route=route, fresh=True
+            ):
+                sent.landed = True
+                return sent
     raise answers[0] if answers else errors[0]
 
 

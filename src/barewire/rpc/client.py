@@ -26,6 +26,7 @@ from barewire.rpc.confidential import Confidential
 from barewire.rpc.config import ProviderConfig, RpcConfig
 from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble, from_error
 from barewire.rpc.filters import Filters
+from barewire.rpc.heads import quantity
 from barewire.rpc.health import Health
 from barewire.rpc.jsonrpc import Reply, encode_params
 from barewire.rpc.link import Link
@@ -67,6 +68,7 @@ class RpcClient:
         resolver: Resolver = resolve,
         rng: random.Random | None = None,
     ) -> None:
+        config.check()
         self.config = config
         self._rng = rng or random.Random()  # noqa: S311  (spreads load; protects nothing)
         providers = [Provider(p.terms()) for p in config.providers]
@@ -91,6 +93,7 @@ class RpcClient:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._subscriptions: set[Subscription] = set()
         self._listeners: list[Listener] = []
         self._outages: list[Callable[[Link], None]] = []
         self._health = Health(self)
@@ -107,30 +110,43 @@ class RpcClient:
         """Connects to all providers and makes sure that each serves the right chain.
 
         Raises:
-            BarewireError: every provider was refused (wrong chain), or none can be reached.
+            BarewireError: every provider was refused (wrong chain), or none can be reached, or no
+                chain is configured and they serve several.
         """
         self._loop = asyncio.get_running_loop()
-        await asyncio.gather(*(link.open() for link in self.links))
-        await self._health.first()
-        if not any(p.connected for p in self.pool.providers):
-            said = "; ".join(
-                f"{p.name}: {p.refused or p.last_trouble}" for p in self.pool.providers
-            )
+        try:
+            await asyncio.gather(*(link.open() for link in self.links))
+            await self._health.first()
+            self._need_one()
+        except BaseException:
             await self.close()
-            raise BarewireError(
-                f"no provider can be used ({said})",
-                hint="check addresses, credentials and chain ids: `barewire rpc status`",
-            )
+            raise
         self._health.start()
 
+    def _need_one(self) -> None:
+        if any(p.connected for p in self.pool.providers):
+            return
+        said = "; ".join(f"{p.name}: {p.refused or p.last_trouble}" for p in self.pool.providers)
+        raise BarewireError(
+            f"no provider can be used ({said})",
+            hint="check addresses, credentials and chain ids: `barewire rpc status`",
+        )
+
     async def close(self) -> None:
-        """Closes all connections; calls in flight fail."""
-        self._health.stop()
+        """Closes all connections: calls in flight fail, subscriptions end. It may connect again."""
+        self._loop = None
+        await self._health.stop()
+        for subscription in list(self._subscriptions):
+            await subscription.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        for call, error in self.pool.stop().failed:
+            self._fail(call, error)
+        self._shared.clear()
         for link in self.links:
             await link.close()
+            link.provider.connected = False
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -168,17 +184,21 @@ class RpcClient:
             fresh: neither from the cache nor shared with another caller.
 
         Returns:
-            The decoded result.
+            The decoded result. Callers that asked the same may hold the same object: copy it
+            before changing it.
 
         Raises:
             RpcAnswerError: the node's honest error (a revert, a bad parameter).
             AllProvidersFailed: nobody could answer.
-            BarewireError: the method carries what must stay private, and there is no route.
+            BarewireError: the method carries what must stay private, and there is no route; the
+                parameters are not JSON; or the client is not connected.
         """
         info = lookup(method)
         if method == "eth_sendRawTransaction":
-            return (await self.send_raw(params[0], route=route)).hash
-        if self._confidential and method in Confidential.METHODS:
+            return (await self.send_raw(params[0] if params else "", route=route)).hash
+        if route and not (info.repeat and not info.private):
+            self._confidential.carried(params, route)
+        if self._confidential:
             route = self._confidential.route_of(params, route)
         if at_least >= 0 and info.block >= 0:
             params, at_least = self._pin(params, info.block, at_least)
@@ -195,8 +215,8 @@ class RpcClient:
                 if hit is not None:
                     return hit[0]
             shared = self._shared.get(key)
-            if shared is not None:
-                return await self._wait(shared)
+            if shared is not None and not shared.done:
+                return await self._wait(shared, self._waiter(shared))
         call = Call(info, params, route=route, bulk=bulk, at_least=at_least, archive=archive)
         call.wire = wire
         if info.name in Filters.METHODS:
@@ -204,11 +224,10 @@ class RpcClient:
         if key is not None and self.sharing:
             self._shared[key] = call
         try:
-            self._begin(call, timeout_ms)
-            result = await self._wait(call)
+            result = await self._wait(call, self._begin(call, timeout_ms))
         finally:
-            if key is not None and self.sharing:
-                self._shared.pop(key, None)
+            if key is not None and self._shared.get(key) is call:
+                del self._shared[key]
         if key is not None and self.cache:
             self.cache.put(key, info, params, result, time.monotonic_ns())
         return result
@@ -235,8 +254,7 @@ class RpcClient:
         """
         call = Call(lookup(method), params, route=provider.terms.private, only=provider)
         call.wire = encode_params(params)
-        self._begin(call, timeout_ms)
-        return await self._wait(call)
+        return await self._wait(call, self._begin(call, timeout_ms))
 
     async def send_raw(self, raw: str, *, route: str = "", settle: bool = False) -> Broadcast:
         """Sends a signed transaction to every provider of its route; see `broadcast`.
@@ -250,7 +268,13 @@ class RpcClient:
 
     async def subscribe(self, kind: str, *args: Any) -> Subscription:
         """A stream of `kind` that outlives its provider; see `subscriptions`."""
-        return await subscribe(self, kind, *args)
+        subscription = await subscribe(self, kind, *args)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def unsubscribed(self, subscription: Subscription) -> None:
+        """`subscription` has ended."""
+        self._subscriptions.discard(subscription)
 
     def _pin(self, params: Sequence[Any], index: int, at_least: int) -> tuple[list[Any], int]:
         pinned = list(params)
@@ -263,17 +287,26 @@ class RpcClient:
 
     def _is_old(self, params: Sequence[Any], index: int) -> bool:
         block = params[index] if 0 <= index < len(params) else None
-        if not isinstance(block, str) or not block.startswith("0x") or len(block) > 18:
-            return block == "earliest"
-        return int(block, 16) < self.pool.heads.newest - _RECENT
+        if block == "earliest":
+            return True
+        return 0 <= quantity(block) < self.pool.heads.newest - _RECENT
 
-    def _begin(self, call: Call, timeout_ms: int) -> None:
+    def _begin(self, call: Call, timeout_ms: int) -> asyncio.Future[Any]:
+        """Sends `call`; what is returned is for `_wait`."""
         if call.method.private and not call.route:
             raise BarewireError(
                 f"{call.method.name} carries what must not become public, and has no route",
                 hint='give route="NAME", and a provider with private = "NAME"',
             )
+        if asyncio.get_running_loop() is not self._loop:
+            raise BarewireError(
+                "this client is not connected"
+                if self._loop is None
+                else "this client is connected on another event loop",
+                hint="`async with RpcClient(...) as client:` on the loop that uses it",
+            )
         call.waiter = []
+        waiter = self._waiter(call)  # now, for sending may fail before it returns
         now_ns = time.monotonic_ns()
         attempt = self.pool.start(call, now_ns, timeout_ms)
         if attempt is not None:
@@ -283,11 +316,15 @@ class RpcClient:
                 copy.call.waiter = []
                 self._send(copy)
         self._set_alarm(attempt.due_ns if attempt else call.resume_ns)
+        return waiter
 
-    async def _wait(self, call: Call) -> Any:
-        loop = self._loop or asyncio.get_running_loop()
-        waiter = loop.create_future()
+    @staticmethod
+    def _waiter(call: Call) -> asyncio.Future[Any]:
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call.waiter.append(waiter)
+        return waiter
+
+    async def _wait(self, call: Call, waiter: asyncio.Future[Any]) -> Any:
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -342,19 +379,17 @@ class RpcClient:
             return Trouble(Fault.PROVIDER, "neither a result nor an error")
         call = attempt.call
         if call.method.name == "eth_blockNumber":
-            try:
-                number = int(result, 16)
-            except (TypeError, ValueError):
+            number = quantity(result)
+            if number < 0:
                 return Trouble(Fault.PROVIDER, f"eth_blockNumber said {result!r:.40}")
             self.pool.heads.saw(attempt.provider, number, time.monotonic_ns())
             if number < call.at_least:
                 return Trouble(Fault.STALE, f"is at block {number}, not {call.at_least}")
         elif result is None and call.method.name == "eth_getBlockByNumber":
             block = call.params[0] if call.params else None
-            if isinstance(block, str) and block.startswith("0x"):
-                newest = max(self.pool.heads.newest, call.at_least)
-                if int(block, 16) <= newest:
-                    return Trouble(Fault.STALE, f"does not have block {int(block, 16)}")
+            number = quantity(block)
+            if 0 <= number <= max(self.pool.heads.newest, call.at_least):
+                return Trouble(Fault.STALE, f"does not have block {number}")
         return None
 
     def lost(self, attempt: Attempt, trouble: Trouble) -> None:
@@ -420,12 +455,12 @@ class RpcClient:
                 waiter.set_exception(error)
 
     def _set_alarm(self, due_ns: int) -> None:
+        if self._loop is None:
+            return
         if self._alarm is not None:
             if self._alarm_ns <= due_ns:
                 return
             self._alarm.cancel()
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
         self._alarm_ns = due_ns
         delay_s = max((due_ns - time.monotonic_ns()) / 1e9, 0.0)
         self._alarm = self._loop.call_later(min(delay_s, 60.0), self._ring)

@@ -13,28 +13,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from barewire.errors import BarewireError
+from barewire.keccak import keccak256
 
 __all__ = ["Confidential"]
 
 _MOST = 100_000
+_LEAST_HEX = 2 + 2 * 80
+"""A signed transaction is longer than 80 bytes; hashes, addresses and numbers are not."""
 
 
 class Confidential:
-    """Hashes of private transactions and their routes.
-
-    Attributes:
-        METHODS: methods whose first parameter is a transaction's hash.
-    """
-
-    METHODS = frozenset(
-        {
-            "eth_getTransactionByHash",
-            "eth_getTransactionReceipt",
-            "eth_getRawTransactionByHash",
-            "debug_traceTransaction",
-            "trace_transaction",
-        }
-    )
+    """Hashes of private transactions and their routes."""
 
     def __init__(self) -> None:
         self._routes: OrderedDict[str, str] = OrderedDict()
@@ -60,13 +49,34 @@ class Confidential:
             if len(self._routes) > _MOST:
                 self._routes.popitem(last=False)
 
+    def carried(self, params: Any, route: str) -> None:
+        """`params` of a bundle, or of the like, are about to leave on `route`.
+
+        Raises:
+            BarewireError: a transaction in it left on another, private route before.
+        """
+        if isinstance(params, dict):
+            params = params.values()
+        elif isinstance(params, str):
+            if len(params) >= _LEAST_HEX and params.startswith("0x"):
+                try:
+                    raw = bytes.fromhex(params[2:])
+                except ValueError:
+                    return
+                self.sending("0x" + keccak256(raw).hex(), route)
+            return
+        elif not isinstance(params, list | tuple):
+            return
+        for item in params:
+            self.carried(item, route)
+
     def route_of(self, params: Sequence[Any], route: str) -> str:
         """The route on which the hash that `params` begins with may be asked for.
 
         Raises:
             BarewireError: `route` is another than its own.
         """
-        number = params[0] if params else None
+        number = params[0] if isinstance(params, list | tuple) and params else None
         known = self._routes.get(number.lower()) if isinstance(number, str) else None
         if known is None or known == route:
             return route

@@ -6,6 +6,7 @@ msgspec checks types; what it does not say (the allowed values, the nearest key)
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -81,6 +82,10 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """A provider with one address and defaults for the rest, named after its host."""
         scheme, separator, _ = url.partition("://")
         if not separator:
+            if ":" in url and "/" not in url:
+                raise ConfigError(
+                    f"{url!r} has no scheme", hint=f"http://{url}, ws://{url}, or an IPC path"
+                )
             return cls(name=f"{index}-{Path(url).name}", ipc=url)
         name = f"{index}-{Address(url).authority}"
         if scheme in ("ws", "wss"):
@@ -107,10 +112,16 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                 hint="1 is best; 0 takes the tier's",
             )
         for key in ("weight", "price", "connections", "batch_items", "batch_bytes"):
-            if getattr(self, key) <= 0:
+            if not 0 < getattr(self, key) < math.inf:
                 raise ConfigError(
                     f"{where}: {key} = {getattr(self, key)} is not allowed",
                     hint=f"{key} is greater than 0",
+                )
+        for key in ("requests_per_s", "units_per_s"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ConfigError(
+                    f"{where}: {key} = {getattr(self, key)} is not allowed",
+                    hint=f"{key} is 0, which is no limit, or more",
                 )
 
     def terms(self) -> Terms:
@@ -139,6 +150,12 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             key: resolve_secrets(value, f"{where}: headers.{key}")
             for key, value in self.headers.items()
         }
+        for key, value in headers.items():
+            if not (key + value).isascii() or not (key + value).isprintable():
+                raise ConfigError(
+                    f"{where}: headers.{key!r} has characters that a header cannot have",
+                    hint="a line end after a secret, perhaps",
+                )
         if self.http:
             address = Address(resolve_secrets(self.http, f"{where}: http"))
             if self.http2:
@@ -219,12 +236,23 @@ class RpcConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                 raise ConfigError(f"two providers are named {name!r}", hint="rename one of them")
         for provider in self.providers:
             provider.check()
-        if not 0 < self.hedge_floor_ms <= self.hedge_ceiling_ms:
+        if not 0 < self.hedge_floor_ms <= self.hedge_ceiling_ms < math.inf:
             raise ConfigError(
                 f"hedge_floor_ms = {self.hedge_floor_ms} and hedge_ceiling_ms = "
                 f"{self.hedge_ceiling_ms} are not allowed",
                 hint="0 < hedge_floor_ms <= hedge_ceiling_ms; usual are 20 and 250",
             )
+        for key, least in (
+            ("timeout_ms", 1),
+            ("check_ms", 10),
+            ("max_lag", 0),
+            ("block_time_ms", 0),
+        ):
+            if getattr(self, key) < least:
+                raise ConfigError(
+                    f"{key} = {getattr(self, key)} is not allowed",
+                    hint=f"{key} is {least} or more",
+                )
         for key in ("hedge_share", "mirror_share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(
@@ -243,6 +271,8 @@ def load(text: str, *, where: str = "the configuration") -> list[RpcConfig]:
     except msgspec.DecodeError as error:
         raise ConfigError(f"{where} is not TOML: {error}") from None
     tables = raw["pool"] if set(raw) == {"pool"} else [raw]
+    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
+        raise ConfigError(f"{where}: pool is not a list of tables", hint="write [[pool]]")
     pools = [_pool(table, where) for table in tables]
     for pool in pools:
         pool.check()
@@ -258,10 +288,12 @@ def load(text: str, *, where: str = "the configuration") -> list[RpcConfig]:
 
 def _pool(table: dict[str, Any], where: str) -> RpcConfig:
     _known_keys(table, RpcConfig, where)
-    for provider in table.get("provider", []):
-        if isinstance(provider, dict):
-            name = provider.get("name", "without a name")
-            _known_keys(provider, ProviderConfig, f"{where}: provider {name!r}")
+    providers = table.get("provider", [])
+    if not isinstance(providers, list) or not all(isinstance(p, dict) for p in providers):
+        raise ConfigError(f"{where}: provider is not a list of tables", hint="write [[provider]]")
+    for provider in providers:
+        name = provider.get("name", "without a name")
+        _known_keys(provider, ProviderConfig, f"{where}: provider {name!r}")
     try:
         return msgspec.convert(table, RpcConfig)
     except msgspec.ValidationError as error:

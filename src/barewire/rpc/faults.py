@@ -7,7 +7,9 @@ the pool does next, so it is made in one place, from the HTTP status or the JSON
 
 from __future__ import annotations
 
+import datetime
 import enum
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from barewire.errors import BarewireError
@@ -19,6 +21,7 @@ __all__ = [
     "Trouble",
     "from_error",
     "from_status",
+    "is_honest",
 ]
 
 
@@ -38,6 +41,8 @@ class Fault(enum.Enum):
     """The provider no longer has the state that was asked for; an archive may."""
     UNSUPPORTED = "unsupported"
     """The provider does not serve this method."""
+    TOO_MUCH = "too-much"
+    """The answer would be longer than the provider gives; another may give more."""
     BATCH = "batch"
     """The provider refuses the batch, not its items."""
 
@@ -126,9 +131,46 @@ _PRUNED = (
     "state unavailable",
     "pruned",
 )
-_HONEST = ("revert", "invalid opcode", "out of gas", "insufficient", "nonce too low")
-_UNSUPPORTED = ("method not found", "not supported", "unsupported method", "is not available")
+_HONEST = (
+    "revert",
+    "invalid opcode",
+    "out of gas",
+    "insufficient funds",
+    "nonce too low",
+    "gas limit",
+    "account limit",  # geth's pool: too many transactions of one account
+)
+_TOO_MUCH = (
+    "query returned more than",
+    "response size",
+    "maximum block range",
+    "max block range",
+    "block range is too",
+    "block range too",
+    "block range limit",
+    "getlogs is limited",
+)
+_REFUSED = ("authenticat", "unauthorized", "api key", "apikey", "project id", "forbidden")
+_UNSERVED = (
+    "not found",
+    "not supported",
+    "unsupported",
+    "does not exist",
+    "not available",
+    "not whitelisted",
+    "not allowed",
+)
 _BATCH = ("batch",)
+_LONGEST_REST_MS = 3_600_000
+"""A provider that asks to be left alone for a month is asked again after an hour."""
+
+
+def is_honest(error: Any) -> bool:
+    """Whether the error object can only come from a node that did as it was asked."""
+    if not isinstance(error, dict):
+        return False
+    low = str(error.get("message", "")).lower()
+    return error.get("code") == 3 or any(word in low for word in _HONEST)
 
 
 def from_error(error: Any) -> Trouble:
@@ -139,8 +181,10 @@ def from_error(error: Any) -> Trouble:
     text = str(error.get("message", ""))
     low = text.lower()
     said = f"{text[:200]} ({code})"
-    if code == 3 or any(word in low for word in _HONEST):
+    if is_honest(error):
         fault = Fault.ANSWER
+    elif any(word in low for word in _TOO_MUCH):
+        fault = Fault.TOO_MUCH
     elif code in (-32005, 429, -32029, -32097) or any(word in low for word in _RATE):
         fault = Fault.RATE_LIMIT
     elif any(word in low for word in _BATCH):
@@ -149,9 +193,13 @@ def from_error(error: Any) -> Trouble:
         fault = Fault.PRUNED
     elif any(word in low for word in _STALE) or code == -32001:
         fault = Fault.STALE
-    elif code in (-32601, -32004) or any(word in low for word in _UNSUPPORTED):
+    elif code in (-32601, -32004) or ("method" in low and any(w in low for w in _UNSERVED)):
         fault = Fault.UNSUPPORTED
-    elif code in (-32603, -32700, -32002) or (isinstance(code, int) and 500 <= code < 600):
+    elif (
+        any(word in low for word in _REFUSED)
+        or code in (-32603, -32700, -32002)
+        or (isinstance(code, int) and 500 <= code < 600)
+    ):
         fault = Fault.PROVIDER
     else:
         fault = Fault.ANSWER
@@ -161,10 +209,23 @@ def from_error(error: Any) -> Trouble:
 def from_status(status: int, retry_after: str = "") -> Trouble:
     """The trouble that an HTTP status other than 200 means."""
     if status == 429:
-        wait_ms = int(retry_after) * 1000 if retry_after.isdecimal() else 0
-        return Trouble(Fault.RATE_LIMIT, "HTTP 429", retry_after_ms=wait_ms)
+        return Trouble(Fault.RATE_LIMIT, "HTTP 429", retry_after_ms=_rest_ms(retry_after))
     if status == 413:
         return Trouble(Fault.BATCH, "HTTP 413: the body is too large")
     if status in (401, 403):
         return Trouble(Fault.PROVIDER, f"HTTP {status}: the credentials were refused")
+    if 300 <= status < 400:  # whoever is redirected to would get the keys as well
+        return Trouble(Fault.PROVIDER, f"HTTP {status}: redirected, which is not followed")
     return Trouble(Fault.PROVIDER, f"HTTP {status}")
+
+
+def _rest_ms(retry_after: str) -> int:
+    """What a Retry-After header asks for (RFC 9110 section 10.2.3), 0 where it says nothing."""
+    if retry_after.isdecimal():
+        return min(int(retry_after[:9]) * 1000, _LONGEST_REST_MS)
+    try:
+        until = parsedate_to_datetime(retry_after)
+        rest = until - datetime.datetime.now(until.tzinfo)
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return min(max(int(rest.total_seconds() * 1000), 0), _LONGEST_REST_MS)

@@ -7,10 +7,21 @@ ones out for being behind. So a claim counts only as far as time and the others 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from barewire.rpc.provider import Provider
 
-__all__ = ["Heads"]
+__all__ = ["Heads", "quantity"]
+
+
+def quantity(text: Any) -> int:
+    """A block number as JSON-RPC writes it, 0x and at most 16 digits; -1 for anything else."""
+    if not isinstance(text, str) or not text.startswith("0x") or not 3 <= len(text) <= 18:
+        return -1
+    try:
+        return max(int(text, 16), -1)
+    except ValueError:
+        return -1
 
 
 class Heads:
@@ -29,6 +40,7 @@ class Heads:
         self.newest = -1
         self.final = -1
         self.newest_ns = 0
+        self._borne_out = False  # two providers have been heard
 
     def saw(self, provider: Provider, number: int, now_ns: int) -> bool:
         """Takes `provider`'s word that `number` exists; True when the newest head moved."""
@@ -41,24 +53,27 @@ class Heads:
         return self._settle(now_ns)
 
     def _settle(self, now_ns: int) -> bool:
-        known = sorted((p for p in self._providers if p.head >= 0), key=lambda p: -p.head)
-        # The best head that two agree on; a lone claimant may be ahead by what time allows.
-        second = known[1].head if len(known) > 1 else -1
-        believed = second
+        known = [p for p in self._providers if p.head >= 0]
+        quiet_ns = now_ns - self.newest_ns if self.newest_ns else 0
+        slack = 3 + self._max_lag + 2 * quiet_ns // self._block_ns
+        # One alone, or the first two: nobody can say who is wrong, and a node that is still
+        # catching up is met more often than a liar.
+        few = len(known) == 1 or (len(known) == 2 and not self._borne_out)
+        borne_out, believed = self._borne_out, -1
         for provider in known:
-            witness = second if provider is known[0] else known[0].head
-            if witness < 0:
-                provider.doubtful = ""
-                believed = max(believed, provider.head)
-                continue
-            quiet_ns = now_ns - self.newest_ns if self.newest_ns else 0
-            slack = 3 + self._max_lag + 2 * quiet_ns // self._block_ns
-            if provider.head > max(witness, self.newest) + slack:
-                ahead = provider.head - max(witness, self.newest)
-                provider.doubtful = f"claims a head {ahead} blocks ahead of everyone"
-            else:
-                provider.doubtful = ""
-                believed = max(believed, provider.head)
+            head = provider.head
+            agreed = any(abs(p.head - head) <= slack for p in known if p is not provider)
+            grown = borne_out and head <= self.newest + slack
+            provider.doubtful = "" if few or agreed or grown else "alone with its head"
+            if not provider.doubtful:
+                believed = max(believed, head)
+            self._borne_out = self._borne_out or agreed
+        if believed < 0:  # all say something else: the second highest, at least two have got there
+            believed = sorted(p.head for p in known)[-2]
+        for provider in known:
+            if provider.doubtful:
+                ahead = provider.head - believed
+                provider.doubtful = f"claims a head {ahead} blocks ahead of everyone" * (ahead > 0)
         if believed == self.newest:
             return False
         if believed < self.newest:

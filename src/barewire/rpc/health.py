@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from barewire.errors import BarewireError
 from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.rpc.heads import quantity
 from barewire.rpc.link import Link
 from barewire.rpc.methods import lookup
 from barewire.rpc.transports.base import Channel
@@ -33,11 +35,14 @@ class Health:
     """The background work of one client.
 
     Attributes:
+        chain_id: the pool's chain; 0 until it is known, where none is configured.
         on_head: called with each newest head.
     """
 
     def __init__(self, client: RpcClient) -> None:
         self._client = client
+        self.chain_id = client.config.chain_facts().chain_id
+        self._said: dict[str, int] = {}  # name of a provider to the chain it says it serves
         self._task: asyncio.Task[None] | None = None
         self._vetting: dict[Link, asyncio.Task[None]] = {}
         self._head_subs: dict[Link, str] = {}
@@ -55,12 +60,25 @@ class Health:
             running.add_done_callback(lambda _: self._follow_soon(link))
 
     async def first(self) -> None:
-        """Waits for the vetting of every link that came up."""
+        """Waits for the vetting of every link that came up.
+
+        Raises:
+            BarewireError: no chain is configured, and the providers serve several.
+        """
         await asyncio.gather(*self._vetting.values())
+        if self.chain_id or not self._said:
+            return
+        if len(set(self._said.values())) > 1:
+            said = ", ".join(f"{name}: {chain}" for name, chain in self._said.items())
+            raise BarewireError(
+                f"the providers serve different chains ({said})",
+                hint="one pool a chain; or give chain_id, and the others are refused",
+            )
+        self.chain_id = next(iter(self._said.values()))
 
     async def _vet(self, link: Link) -> None:
         provider = link.provider
-        want = self._client.config.chain_facts().chain_id
+        want = self.chain_id
         try:
             said = await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
             chain_id = int(said, 16)
@@ -69,6 +87,7 @@ class Health:
             if self._client.config.vet:
                 return  # the next check asks again
         else:
+            self._said[provider.name] = chain_id
             if want and chain_id != want:
                 provider.refused = f"serves chain {chain_id}, but the pool is for chain {want}"
                 provider.connected = False
@@ -102,14 +121,17 @@ class Health:
         self._head_subs.pop(link, None)
 
     def _saw(self, link: Link, block: Any) -> None:
-        try:
-            number = int(block["number"], 16)
-        except (TypeError, KeyError, ValueError):
+        number = quantity(block.get("number")) if isinstance(block, dict) else -1
+        if number < 0:
             return
         heads = self._client.pool.heads
         if heads.saw(link.provider, number, time.monotonic_ns()):
             for callback in self.on_head:
                 callback(heads.newest)
+        elif heads.newest < heads.final:  # another chain than the one that was final: a reset node
+            heads.final = -1
+            if self._client.cache is not None:
+                self._client.cache.clear()
 
     # Checks
 
@@ -117,12 +139,15 @@ class Health:
         """Checks all providers at the policy's interval until stopped."""
         self._task = asyncio.create_task(self._run())
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Stops checking."""
-        if self._task is not None:
-            self._task.cancel()
-        for task in self._vetting.values():
+        tasks = [*self._vetting.values(), *([self._task] if self._task else [])]
+        self._vetting.clear()
+        self._head_subs.clear()
+        self._task = None
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
         interval_s = self._client.pool.policy.check_ms / 1000
@@ -161,5 +186,7 @@ class Health:
             block = await self._client.request("eth_getBlockByNumber", ["finalized", False])
         except (RpcAnswerError, AllProvidersFailed):
             return  # a chain without the tag: nothing counts as final
-        if isinstance(block, dict):
-            self._client.pool.heads.final = int(block["number"], 16)
+        heads = self._client.pool.heads
+        number = quantity(block.get("number")) if isinstance(block, dict) else -1
+        if number <= heads.newest:
+            heads.final = number

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from barewire.errors import BarewireError
+from barewire.nesting import too_deep
 from barewire.rpc.faults import Fault, Trouble
 
 __all__ = ["Reply", "Splitter", "decode", "encode_batch", "encode_params", "encode_single"]
@@ -39,12 +41,12 @@ def encode_params(params: Any) -> bytes:
     """`params` as JSON; what is not JSON-ready is refused.
 
     Raises:
-        Trouble: with `Fault.ANSWER`, for it is the caller's mistake wherever it is sent.
+        BarewireError: it is the caller's mistake, wherever it would be sent.
     """
     try:
         return _encoder.encode(params)
-    except TypeError as error:
-        raise Trouble(Fault.ANSWER, f"the parameters are not JSON: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BarewireError(f"the parameters are not JSON: {error}") from error
 
 
 def encode_single(number: int, method: str, params: bytes) -> bytes:
@@ -68,11 +70,13 @@ def decode(message: bytes | bytearray | memoryview | str) -> Reply | list[Reply]
     Raises:
         Trouble: with `Fault.PROVIDER`, when it is not JSON-RPC.
     """
+    data = message.encode() if isinstance(message, str) else message
+    if too_deep(data):
+        raise Trouble(Fault.PROVIDER, "nested deeper than any answer is")
     try:
-        return _decoder.decode(message)
-    except msgspec.DecodeError as error:
-        start = bytes(message[:60]) if not isinstance(message, str) else message[:60]
-        raise Trouble(Fault.PROVIDER, f"not JSON-RPC ({error}): {start!r}") from None
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Trouble(Fault.PROVIDER, f"not JSON-RPC ({error}): {bytes(data[:60])!r}") from None
 
 
 _MARKS = re.compile(rb'["\\{}\[\]]')
@@ -128,7 +132,7 @@ class Splitter:
         del self._buffer[:start]
         self._at = len(self._buffer)
         self._escaped_at -= start
-        if not self._buffer.strip():
+        if len(self._buffer) < 64 and not self._buffer.strip():
             self._buffer.clear()
             self._at = 0
         if len(self._buffer) > self.limit:

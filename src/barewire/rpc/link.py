@@ -72,7 +72,7 @@ class Link:
         self.bulk = Lane(bulk_ms, items, size, self._fly)
         self._judge = judge
         self._keepers: list[asyncio.Task[None]] = []
-        self._down = {True: asyncio.Event(), False: asyncio.Event()}  # by whether it is the stream
+        self._down: dict[bool, asyncio.Event] = {}  # by whether it is the stream
 
     @property
     def is_up(self) -> bool:
@@ -86,6 +86,7 @@ class Link:
 
     async def open(self) -> None:
         """Tries every way once, and goes on keeping all of them up in the background."""
+        self._down = {True: asyncio.Event(), False: asyncio.Event()}
         channels = self._channels()
         await asyncio.gather(*(self._try(channel) for channel in channels))
         self._keepers = [asyncio.create_task(self._keep(channel)) for channel in channels]
@@ -117,7 +118,8 @@ class Link:
 
     def down(self, channel: Channel, why: str) -> None:
         """See `Sink.down`."""
-        self._down[channel is self.stream].set()
+        if self._down:
+            self._down[channel is self.stream].set()
         self._judge.link_down(self, channel, why)
 
     def notified(self, channel: Channel, reply: Reply) -> None:
@@ -142,6 +144,8 @@ class Link:
         """Closes every way."""
         for keeper in self._keepers:
             keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        self._keepers = []
         for channel in self._channels():
             await channel.close()
 
@@ -209,11 +213,13 @@ class Link:
             attempt = missing.pop(index, None)
             if attempt is not None:
                 self._judge.took(attempt, item)
+        trouble = Trouble(Fault.PROVIDER, "missing in the answer to a batch")
         for attempt in missing.values():
-            self._judge.lost(attempt, Trouble(Fault.PROVIDER, "missing in the answer to a batch"))
+            self._judge.lost(attempt, trouble)
 
     def _item(self, exchange: Exchange, attempt: Attempt, reply: Reply) -> None:
-        if reply.id != exchange.number and reply.error is None:
+        # Only a refusal that never learnt the number may come without it.
+        if reply.id != exchange.number and (reply.id is not None or reply.error is None):
             trouble = Trouble(Fault.PROVIDER, f"answered id {reply.id!r}, not {exchange.number}")
             self._judge.lost(attempt, trouble)
             return

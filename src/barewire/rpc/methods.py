@@ -14,6 +14,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from barewire.errors import BarewireError
+
 __all__ = ["KINDS", "Kind", "Life", "Method", "lookup"]
 
 
@@ -162,5 +164,14 @@ _TABLE = _table()
 
 
 def lookup(name: str) -> Method:
-    """The table's row for `name`; for a method that is not in it, one that promises nothing."""
-    return _TABLE.get(name) or Method(name, Kind.OTHER)
+    """The table's row for `name`; for a method that is not in it, one that promises nothing.
+
+    Raises:
+        BarewireError: it is no name that could stand in a request.
+    """
+    known = _TABLE.get(name)
+    if known is None:
+        if not name.isascii() or not name.isprintable() or '"' in name or "\\" in name:
+            raise BarewireError(f"{name!r} is no method name", hint="one such as eth_blockNumber")
+        known = Method(name, Kind.OTHER)
+    return known

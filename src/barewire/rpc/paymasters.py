@@ -176,7 +176,10 @@ class Sponsor:
                 tried[vendor.name] = str(error)
                 causes.append((vendor.name, Trouble(Fault.PROVIDER, str(error))))
                 if not isinstance(error, AllProvidersFailed):
-                    vendor.erred(Fault.ANSWER, str(error))  # a refusal costs success, hence rank
+                    # A refusal costs success, hence rank.
+                    refusal = Trouble(Fault.ANSWER, str(error))
+                    vendor.erred(refusal.fault, refusal.message)
+                    vendor.blame(refusal)
                 continue
             return Sponsored(paid, vendor.name, tried)
         raise AllProvidersFailed("pm_getPaymasterData", causes)

@@ -25,6 +25,8 @@ __all__ = ["Attempt", "Call", "Pool", "Step"]
 
 _MS = 1_000_000
 _NEVER = 1 << 62
+_HOPELESS = (Fault.UNSUPPORTED, Fault.PRUNED, Fault.TOO_MUCH)
+"""What asking the same provider again does not change."""
 
 
 class Call:
@@ -39,6 +41,7 @@ class Call:
         at_least: the provider asked must know this block, -1 for any.
         archive: it needs states that only archive nodes keep.
         only: the only provider it may go to, or None.
+        suspects: who failed at it, and how; they are blamed once another has done better.
         waiter: the shell's own (what to wake when it is finished).
     """
 
@@ -57,6 +60,7 @@ class Call:
         "resume_ns",
         "rounds",
         "route",
+        "suspects",
         "tried",
         "waiter",
         "wire",
@@ -85,6 +89,7 @@ class Call:
         self.tried: list[Provider] = []
         self.attempts: list[Attempt] = []  # those still open
         self.causes: list[tuple[str, Trouble]] = []
+        self.suspects: list[tuple[Provider, Trouble]] = []
         self.hedges = 0
         self.rounds = 0
         self.resume_ns = 0
@@ -193,11 +198,13 @@ class Pool:
                 continue
             if provider.terms.private or not provider.serves(call.method):
                 continue
-            if not self.ejection.wants_mirror(provider, now_ns):
+            if not self.ejection.wants_mirror(provider, now_ns) or provider.head < call.at_least:
+                continue
+            if not provider.can_afford(call.method, now_ns):
                 continue
             copy = Call(call.method, call.params, only=provider)
             copy.wire = call.wire
-            copy.deadline_ns = now_ns + int(4 * self.policy.hedge_ceiling_ms * _MS)
+            copy.deadline_ns = now_ns + self.policy.timeout_ms * _MS
             copy.done = True  # nobody waits for it
             attempt = self._attempt(copy, provider, now_ns)
             attempt.mirror = True
@@ -351,18 +358,20 @@ class Pool:
         if call.only:  # a mirror, or a probe
             self.ejection.proved(provider, now_ns)
         call.done = True
+        # A question at which all fail is to blame itself; at this one somebody did better.
+        for suspect, trouble in call.suspects:
+            if suspect is not provider:
+                self._blame(suspect, trouble, now_ns)
         if not call.attempts:
             return ()
         losers = call.attempts[:]
         for loser in losers:
-            self._cancelled(loser, now_ns)
+            self._close(loser)
+            if loser.late and loser.sent_ns <= attempt.sent_ns:  # asked later, it might have won
+                loser.provider.tally.hedged_away += 1
+                trouble = Trouble(Fault.TIMEOUT, "another provider was faster")
+                self._strike(loser.provider, trouble, now_ns)
         return losers
-
-    def _cancelled(self, attempt: Attempt, now_ns: int) -> None:
-        self._close(attempt)
-        if attempt.late:
-            attempt.provider.tally.hedged_away += 1
-            self._strike(attempt.provider, Fault.TIMEOUT, "another provider was faster", now_ns)
 
     def abandon(self, call: Call) -> Sequence[Attempt]:
         """The user no longer waits. Returns the attempts to cancel."""
@@ -390,16 +399,25 @@ class Pool:
             # Not a sickness: it only does not keep everything. Who does is asked instead.
             provider.archive = False
             call.archive = self.prunes = True
+        elif trouble.fault is Fault.TOO_MUCH:
+            pass  # the next may give more; nothing is wrong with this one
+        elif call.only or not call.method.repeat:
+            self._strike(provider, trouble, now_ns)
         else:
-            self._strike(provider, trouble.fault, trouble.message, now_ns)
+            provider.erred(trouble.fault, trouble.message)
+            call.suspects.append((provider, trouble))
         if not call.done and not attempt.mirror:
             self._go_on(call, now_ns, step)
         return step
 
-    def _strike(self, provider: Provider, fault: Fault, message: str, now_ns: int) -> None:
-        provider.erred(fault, message)
+    def _strike(self, provider: Provider, trouble: Trouble, now_ns: int) -> None:
+        provider.erred(trouble.fault, trouble.message)
+        self._blame(provider, trouble, now_ns)
+
+    def _blame(self, provider: Provider, trouble: Trouble, now_ns: int) -> None:
+        provider.blame(trouble)
         self.ranking.unseat(provider)
-        self.ejection.struck(provider, fault, now_ns)
+        self.ejection.struck(provider, trouble.fault, now_ns)
 
     def _go_on(self, call: Call, now_ns: int, step: Step) -> None:
         """`call` lost an attempt: the next provider, a pause, or the end."""
@@ -411,7 +429,7 @@ class Pool:
                 return
             if call.attempts:
                 return
-            hopeless = all(t.fault in (Fault.UNSUPPORTED, Fault.PRUNED) for _, t in call.causes)
+            hopeless = all(t.fault in _HOPELESS for _, t in call.causes)
             if call.at_least >= 0 or (call.rounds + 1 < self.policy.rounds and not hopeless):
                 self._pause(call, now_ns)
                 return
@@ -425,6 +443,17 @@ class Pool:
         call.rounds += 1
         call.resume_ns = min(now_ns + pause_ms * _MS, call.deadline_ns)
         self._paused[call] = None
+
+    def stop(self) -> Step:
+        """Fails every call, as when the client is closed."""
+        step = Step()
+        for call in list(dict.fromkeys([a.call for a in self._open] + list(self._paused))):
+            waited_for = not call.done
+            step.cancel += self.abandon(call)
+            if waited_for:
+                error = AllProvidersFailed(call.method.name, call.causes, hint="it was closed")
+                step.failed.append((call, error))
+        return step
 
     # Time
 
@@ -486,7 +515,7 @@ class Pool:
             waited_ms = (now_ns - attempt.sent_ns) // _MS
             trouble = Trouble(Fault.TIMEOUT, f"no answer within {waited_ms} ms")
             call.causes.append((attempt.provider.name, trouble))
-            self._strike(attempt.provider, trouble.fault, trouble.message, now_ns)
+            self._strike(attempt.provider, trouble, now_ns)
             step.cancel.append(attempt)
         if call.done:
             return

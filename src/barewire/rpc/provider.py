@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from barewire.rpc.faults import Fault
+from barewire.rpc.faults import Fault, Trouble
 from barewire.rpc.latency import PeakEwma, RollingSketch
 from barewire.rpc.methods import KINDS, Kind, Method
 
@@ -99,6 +99,7 @@ class Provider:
         parked_until_ns: it asked to be left alone until then.
         out_until_ns: ejected until then; afterwards on probation while `probation` is true.
         last_trouble: the last failure, for people.
+        blamed: the trouble it was last blamed for; a lost connection is one, whatever was on it.
     """
 
     __slots__ = (
@@ -106,6 +107,7 @@ class Provider:
         "_units",
         "_unserved",
         "archive",
+        "blamed",
         "connected",
         "doubtful",
         "ejections",
@@ -143,6 +145,7 @@ class Provider:
         self.in_flight = 0
         self.success = 1.0
         self.strikes = 0
+        self.blamed: Trouble | None = None
         self.parked_until_ns = 0
         self.parkings = 0
         self.out_until_ns = 0
@@ -215,11 +218,16 @@ class Provider:
             self.ewma[kind].observe(us, now_ns)
 
     def erred(self, fault: Fault, message: str) -> None:
-        """Counts a failure; whether it is ejected for it is the pool's business."""
+        """Counts a failure, whoever's fault it was."""
         self.tally.faults[fault.value] = self.tally.faults.get(fault.value, 0) + 1
-        self.success *= 0.95
-        self.strikes += 1
         self.last_trouble = f"{fault.value}: {message}"
+
+    def blame(self, trouble: Trouble) -> None:
+        """A failure was its own; whether it is ejected for it is the pool's business."""
+        self.success *= 0.95
+        if trouble is not self.blamed:
+            self.strikes += 1
+            self.blamed = trouble
 
     def state(self, now_ns: int) -> str:
         """One word for a table."""

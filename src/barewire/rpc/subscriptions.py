@@ -20,7 +20,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
+from barewire.errors import BarewireError
+from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble
+from barewire.rpc.heads import quantity
 from barewire.rpc.link import Link
 from barewire.rpc.methods import Kind
 from barewire.rpc.stitch import HeadStitch, LogStitch, Loss, OnceStitch
@@ -42,6 +44,8 @@ _WIDE = 500
 _DEEPEST = 128
 """A reorganisation deeper than this is not walked back."""
 
+_POLLABLE = ("newHeads", "logs")
+
 _ids = itertools.count(1)
 
 
@@ -50,9 +54,15 @@ async def subscribe(client: RpcClient, kind: str, *args: Any) -> Subscription:
 
     Raises:
         RpcAnswerError: the provider refuses the subscription itself.
+        AllProvidersFailed: the newest block, from which on to tell, cannot be had.
+        BarewireError: no provider pushes, and it is nothing that can be polled.
     """
     subscription = Subscription(client, kind, args)
-    await subscription.begin()
+    try:
+        await subscription.begin()
+    except BaseException:
+        await subscription.close()
+        raise
     return subscription
 
 
@@ -86,6 +96,7 @@ class Subscription(AsyncIterator[Any]):
         self._live: deque[Any] = deque()
         self._wake = asyncio.Event()
         self._out: deque[Any] = deque()
+        self._drained = False  # the reader has kept up since the last overrun
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stop_listening = client.listen(self._notified, self._outage)
@@ -104,14 +115,25 @@ class Subscription(AsyncIterator[Any]):
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
+        if len(self._out) == 1:
+            self._drained = True
         return self._out.popleft()
 
     def _emit(self, item: Any) -> None:
         if len(self._out) >= _QUEUE:
             self._out.popleft()
-            self._lose(Loss("overrun", 1, 1, "the reader is slower than the stream"))
+            self._overrun()
         self._out.append(item)
         self._ready.set()
+
+    def _overrun(self) -> None:
+        """One item more that the reader was too slow for; those in a row are one loss."""
+        why = "the reader is slower than the stream"
+        if self.losses and self.losses[-1].what == "overrun" and not self._drained:
+            self.losses[-1] = Loss("overrun", 1, self.losses[-1].last + 1, why)
+        else:
+            self._drained = False
+            self._lose(Loss("overrun", 1, 1, why))
 
     def _lose(self, loss: Loss) -> None:
         self.losses.append(loss)
@@ -122,10 +144,10 @@ class Subscription(AsyncIterator[Any]):
     async def close(self) -> None:
         """Unsubscribes and ends the stream."""
         self._stop_listening()
+        self._client.unsubscribed(self)
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
         self._ready.set()
         await self._leave()
 
@@ -166,13 +188,21 @@ class Subscription(AsyncIterator[Any]):
 
     async def begin(self) -> None:
         """Subscribes for the first time."""
-        if self.kind in ("newHeads", "logs"):
+        if self.kind in _POLLABLE:
             newest = await self._newest()
             self._heads.last = self._logs.covered = newest
-        if not await self._join() and self._refused is not None:
-            self._stop_listening()
-            raise self._refused
+        if not await self._join():
+            if self._refused is not None:
+                raise self._refused
+            if not any(link.stream is not None for link in self._client.links):
+                if self.kind not in _POLLABLE:
+                    raise BarewireError(
+                        f"{self.kind} cannot be polled, and no provider pushes",
+                        hint="give a provider a ws or ipc address",
+                    )
+                log.warning("%s: no provider pushes; polling every %g s", self.kind, self._poll_s)
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(lambda _: self._ready.set())  # who reads learns of its end
 
     async def _join(self) -> bool:
         """Subscribes at the best provider that will have us."""
@@ -199,10 +229,14 @@ class Subscription(AsyncIterator[Any]):
     async def _leave(self) -> None:
         link, self._link = self._link, None
         if link is not None and self._their_id is not None and link.is_up:
-            with contextlib.suppress(RpcAnswerError, AllProvidersFailed):
+            with contextlib.suppress(BarewireError):
                 await self._client.ask(
                     link.provider, "eth_unsubscribe", [self._their_id], timeout_ms=500
                 )
+
+    @property
+    def _poll_s(self) -> float:
+        return min(self._client.pool.policy.block_time_ms / 4_000, 1.0)
 
     async def _run(self) -> None:
         while True:
@@ -219,8 +253,9 @@ class Subscription(AsyncIterator[Any]):
                     if self._is_silent():
                         log.info("%s: %s is silent", self.kind, self.provider)
                         await self._leave()
-            if self.kind == "logs":
-                covered = self._client.pool.heads.newest - _MARGIN
+            if self.kind == "logs" and self._link is not None:
+                # By the head that this provider told: one that has fallen silent covers nothing.
+                covered = self._link.provider.head - _MARGIN
                 self._logs.covered = max(self._logs.covered, covered)
 
     def _is_silent(self) -> bool:
@@ -240,10 +275,11 @@ class Subscription(AsyncIterator[Any]):
         self.moves += 1
         joined = await self._join()
         if not joined:
-            if not self._candidates() and any(k.is_up for k in self._client.links):
-                await self._fill(gone_ns, polled=True)
-            await asyncio.sleep(0.02 if self.moves < 50 else 0.2)
             self.moves -= 1
+            polled = not self._candidates() and any(k.is_up for k in self._client.links)
+            if polled:
+                await self._fill(gone_ns, polled=True)
+            await asyncio.sleep(self._poll_s if polled else 0.02)
             return
         await self._fill(gone_ns, polled=False)
 
@@ -291,8 +327,9 @@ class Subscription(AsyncIterator[Any]):
         block: dict[str, Any] | None = await self._client.request(
             "eth_getBlockByNumber", [hex(number), False], at_least=number, fresh=True
         )
-        if block is None:
+        if not _is_header(block):
             raise AllProvidersFailed("eth_getBlockByNumber", [], hint=f"block {number} is gone")
+        assert block is not None
         return block
 
     async def _let_through(self, block: dict[str, Any]) -> None:
@@ -314,7 +351,10 @@ class Subscription(AsyncIterator[Any]):
         while first <= newest:
             last = min(first + _WIDE - 1, newest)
             span = where | {"fromBlock": hex(first), "toBlock": hex(last)}
-            for one in await self._client.request("eth_getLogs", [span], at_least=last, fresh=True):
+            found = await self._client.request("eth_getLogs", [span], at_least=last, fresh=True)
+            if not isinstance(found, list) or not all(_is_log(one) for one in found):
+                raise AllProvidersFailed("eth_getLogs", [], hint="what came are no logs")
+            for one in found:
                 self._take_log(one)
             self._logs.covered = max(self._logs.covered, last)
             first = last + 1
@@ -327,6 +367,10 @@ class Subscription(AsyncIterator[Any]):
     async def _drain(self) -> None:
         while self._live:
             item = self._live.popleft()
+            if not self._makes_sense(item):
+                await self._leave()
+                self._live.clear()
+                return
             if self.kind == "newHeads":
                 missing = self._heads.missing(int(item["number"], 16))
                 if missing:
@@ -337,6 +381,21 @@ class Subscription(AsyncIterator[Any]):
             elif (fresh := self._once.take(item)) is not None:
                 self._emit(fresh)
 
+    def _makes_sense(self, item: Any) -> bool:
+        """Whether what was pushed can be true; who pushes nonsense is left and struck."""
+        heads = self.kind == "newHeads"
+        fine = _is_header(item) if heads else self.kind != "logs" or _is_log(item)
+        link = self._link
+        if fine and heads and link is not None:
+            pool = self._client.pool
+            pool.heads.saw(link.provider, quantity(item["number"]), time.monotonic_ns())
+            fine = not link.provider.doubtful
+        if not fine and link is not None:
+            trouble = Trouble(Fault.PROVIDER, f"pushed {item!r:.60} as one of {self.kind}")
+            link.provider.erred(trouble.fault, trouble.message)
+            link.provider.blame(trouble)
+        return fine
+
     async def _let_through_live(self, item: dict[str, Any]) -> None:
         try:
             await self._let_through(item)
@@ -346,3 +405,20 @@ class Subscription(AsyncIterator[Any]):
             header = self._heads.take(item)
             if header is not None:
                 self._emit(header)
+
+
+def _is_header(item: Any) -> bool:
+    return (
+        isinstance(item, dict)
+        and quantity(item.get("number")) >= 0
+        and isinstance(item.get("hash"), str)
+        and isinstance(item.get("parentHash", ""), str)
+    )
+
+
+def _is_log(item: Any) -> bool:
+    return (
+        isinstance(item, dict)
+        and (item.get("blockNumber") is None or quantity(item["blockNumber"]) >= 0)
+        and all(isinstance(item.get(key, ""), str | None) for key in ("blockHash", "logIndex"))
+    )

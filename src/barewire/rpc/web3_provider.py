@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -26,6 +27,7 @@ from web3.providers.base import JSONBaseProvider
 from web3.providers.persistent import PersistentConnectionProvider
 from web3.types import RPCEndpoint, RPCRequest, RPCResponse
 
+from barewire.errors import BarewireError
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import RpcConfig
 from barewire.rpc.faults import RpcAnswerError
@@ -35,6 +37,8 @@ __all__ = ["BarewireProvider", "BarewireSyncProvider"]
 
 Source = RpcClient | RpcConfig | Sequence[str]
 T = TypeVar("T")
+_PUSHED = 100
+"""Messages kept for web3; when it does not take them, the subscription counts what it drops."""
 
 
 def _client(source: Source) -> RpcClient:
@@ -78,7 +82,7 @@ class BarewireProvider(PersistentConnectionProvider):
         self.endpoint_uri = ", ".join(p.name for p in self.client.pool.providers)
         self._connecting: asyncio.Lock | None = None
         self._flying: dict[Any, asyncio.Task[Any]] = {}
-        self._pushed: asyncio.Queue[RPCResponse] = asyncio.Queue()
+        self._pushed: asyncio.Queue[RPCResponse] = asyncio.Queue(_PUSHED)
         self._streams: dict[str, tuple[Subscription, asyncio.Task[None]]] = {}
         self._is_up = False
 
@@ -100,6 +104,8 @@ class BarewireProvider(PersistentConnectionProvider):
         for task in list(self._flying.values()):
             task.cancel()
         self._flying.clear()
+        self._pushed = asyncio.Queue(_PUSHED)
+        self._connecting = None
         if self._is_up:
             self._is_up = False
             await self.client.close()
@@ -222,7 +228,7 @@ class BarewireProvider(PersistentConnectionProvider):
                 "method": "eth_subscription",
                 "params": {"subscription": subscription.id, "result": item},
             }
-            self._pushed.put_nowait(cast(RPCResponse, message))
+            await self._pushed.put(cast(RPCResponse, message))
 
 
 class BarewireSyncProvider(JSONBaseProvider):
@@ -241,32 +247,39 @@ class BarewireSyncProvider(JSONBaseProvider):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._process = 0
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         with self._starting:
             if self._loop is None:
-                loop = _new_loop()
-                self._thread = threading.Thread(
-                    target=loop.run_forever, name="barewire-rpc", daemon=True
+                self._start()
+            elif self._process != os.getpid():
+                raise BarewireError(
+                    "this provider was connected before the process forked",
+                    hint="make it in the process that uses it: its thread stayed in the parent",
                 )
-                self._thread.start()
-                try:
-                    asyncio.run_coroutine_threadsafe(self.client.connect(), loop).result()
-                except BaseException:
-                    loop.call_soon_threadsafe(loop.stop)
-                    raise
-                self._loop = loop
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+            loop = self._loop
+            assert loop is not None
+        return asyncio.run_coroutine_threadsafe(work(), loop).result()
+
+    def _start(self) -> None:
+        loop = _new_loop()
+        thread = threading.Thread(target=loop.run_forever, name="barewire-rpc", daemon=True)
+        thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self.client.connect(), loop).result()
+        except BaseException:
+            _end(loop, thread)
+            raise
+        self._loop, self._thread, self._process = loop, thread, os.getpid()
 
     def close(self) -> None:
         """Closes all connections and ends the thread."""
         loop, self._loop = self._loop, None
-        if loop is None or self._thread is None:
+        if loop is None or self._thread is None or self._process != os.getpid():
             return
         asyncio.run_coroutine_threadsafe(self.client.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
-        loop.close()
+        _end(loop, self._thread)
 
     async def _answer(self, number: int, method: str, params: Any) -> RPCResponse:
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
@@ -299,6 +312,12 @@ class BarewireSyncProvider(JSONBaseProvider):
             self._run(lambda: self._answer(0, "web3_clientVersion", []))
             return True
         return False
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -13,12 +13,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from barewire.rpc.faults import Fault, Trouble
+from barewire.rpc.faults import Fault, Trouble, from_status, is_honest
 from barewire.rpc.jsonrpc import Reply, decode
 
-__all__ = ["Channel", "Exchange", "Sink", "StreamChannel"]
+__all__ = ["LARGEST", "Channel", "Exchange", "Sink", "StreamChannel", "understand"]
 
 log = logging.getLogger("barewire.rpc")
+
+LARGEST = 256 << 20
+"""Bytes of the longest answer that is read; one without end must not fill the memory."""
+
+
+def understand(status: int, body: bytes, retry_after: str) -> Reply | list[Reply]:
+    """What an HTTP response says.
+
+    Gateways put errors of their own into JSON-RPC objects; with a status that speaks of the
+    gateway, only an error that a node alone can give is taken for the answer.
+
+    Raises:
+        Trouble: the provider's own, by status or because the body is not JSON-RPC.
+    """
+    fine = 200 <= status < 300
+    if not fine and not body.lstrip().startswith((b"{", b"[")):
+        raise from_status(status, retry_after)
+    reply = decode(body)
+    if not fine:
+        if isinstance(reply, list) or reply.error is None or status == 429:
+            raise from_status(status, retry_after)
+        if (status in (401, 403) or status >= 500) and not is_honest(reply.error):
+            raise from_status(status, retry_after)
+    return reply
 
 
 class Sink(Protocol):
@@ -191,6 +215,4 @@ class StreamChannel(Channel, asyncio.Protocol):
 
     async def close(self) -> None:
         """See `Channel.close`."""
-        if self._transport is not None:
-            self._transport.close()
-        self._lost("closed")
+        self.drop("closed")

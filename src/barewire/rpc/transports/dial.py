@@ -13,6 +13,11 @@ from barewire.rpc.faults import Fault, Trouble
 
 __all__ = ["Dialer", "Resolver"]
 
+_RESOLVE_S = 2.0
+"""How long a name may take to resolve; a resolver that hangs must not hold up the checks."""
+_PROBE_S = 15
+"""Idle seconds after which the kernel asks whether the other side is there; NATs forget sooner."""
+
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -58,6 +63,18 @@ class Dialer:
         self._ca_file = ca_file
         self._contexts: dict[str, _ResumingContext] = {}
 
+    async def addresses(self, address: Address) -> list[str]:
+        """The IP addresses that the name has now.
+
+        Raises:
+            OSError: it does not resolve, or not in time.
+        """
+        try:
+            async with asyncio.timeout(_RESOLVE_S):
+                return await self.resolver(address.host, address.port)
+        except UnicodeError as error:  # no name that DNS could hold
+            raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
+
     def _context(self, alpn: str) -> _ResumingContext:
         context = self._contexts.get(alpn)
         if context is None:
@@ -102,7 +119,7 @@ class Dialer:
         self, factory: Callable[[], P], address: Address, alpn: str
     ) -> tuple[asyncio.Transport, P, str]:
         loop = asyncio.get_running_loop()
-        addresses = await self.resolver(address.host, address.port)
+        addresses = await self.addresses(address)
         error: OSError = socket.gaierror(socket.EAI_NONAME, "no addresses")
         for ip in addresses:
             try:
@@ -121,6 +138,8 @@ class Dialer:
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S // 3)
             return transport, protocol, ip
         raise error
 

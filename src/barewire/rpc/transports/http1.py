@@ -17,9 +17,8 @@ from typing import cast
 import httptools
 
 from barewire.rpc.addresses import Address
-from barewire.rpc.faults import Fault, Trouble, from_status
-from barewire.rpc.jsonrpc import decode
-from barewire.rpc.transports.base import Channel, Exchange, Sink
+from barewire.rpc.faults import Fault, Trouble
+from barewire.rpc.transports.base import LARGEST, Channel, Exchange, Sink, understand
 from barewire.rpc.transports.dial import Dialer
 
 __all__ = ["Http1Channel", "request_headers"]
@@ -49,10 +48,13 @@ class _Connection(asyncio.Protocol):
         "body",
         "channel",
         "exchange",
+        "framed",
+        "headed",
         "idle_since_ns",
         "ip",
         "parser",
         "reaper",
+        "received",
         "resumable",
         "retry_after",
         "transport",
@@ -69,27 +71,46 @@ class _Connection(asyncio.Protocol):
         self.reaper: asyncio.TimerHandle | None = None
         self.idle_since_ns = 0
         self.ip = ""
+        self.received = 0  # bytes of this answer
+        self.headed = self.framed = False  # its headers are there; they say where it ends
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._end(Trouble(Fault.PROVIDER, f"not HTTP: {error}"))
+        self.received += len(data)
+        if self.exchange is None and self.reaper is None:
+            self.end(Trouble(Fault.PROVIDER, "answered what nobody asked"))
+        elif self.received > LARGEST:
+            self.end(Trouble(Fault.PROVIDER, f"an answer longer than {LARGEST:,} bytes"))
+        else:
+            try:
+                self.parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                self.end(Trouble(Fault.PROVIDER, f"not HTTP: {error}"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(name) == 11 and name.lower() == b"retry-after":
+        length = len(name)
+        if length == 11 and name.lower() == b"retry-after":
             self.retry_after = value.decode("latin-1")
+        elif length in (14, 17) and name.lower() in (b"content-length", b"transfer-encoding"):
+            self.framed = True
+
+    def on_headers_complete(self) -> None:
+        self.headed = True
 
     def on_body(self, body: bytes) -> None:
         self.body.append(body)
 
     def on_message_complete(self) -> None:
         status = self.parser.get_status_code()
+        self.headed = self.framed = False
         if status < 200:  # 100 Continue and the like: the answer is still to come
             return
+        if self.exchange is None and self.reaper is None:  # a second answer to one question
+            self.end(Trouble(Fault.PROVIDER, "answered what nobody asked"))
+            return
+        self.received = 0
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
         self.body = []
         retry_after, self.retry_after = self.retry_after, ""
@@ -106,26 +127,23 @@ class _Connection(asyncio.Protocol):
             return
         exchange.carrier = None
         try:
-            if status != 200 and not body.lstrip().startswith((b"{", b"[")):
-                raise from_status(status, retry_after)
-            reply = decode(body)
-            if status == 429 or (
-                status != 200 and (isinstance(reply, list) or reply.error is None)
-            ):
-                raise from_status(status, retry_after)
+            reply = understand(status, body, retry_after)
         except Trouble as trouble:
             exchange.sink.broke(exchange, trouble)
             return
         exchange.sink.replied(exchange, reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and self.headed and not self.framed:
+            self.on_message_complete()  # the end of the stream ends the answer (RFC 9112, 6.3)
         if self.exchange is not None and exc is None:
             why = "the other side closed before it answered"
         else:
             why = f"the connection was lost: {exc}"
-        self._end(Trouble(Fault.TRANSPORT, why))
+        self.end(Trouble(Fault.TRANSPORT, why))
 
-    def _end(self, trouble: Trouble) -> None:
+    def end(self, trouble: Trouble) -> None:
+        """Cuts the connection; what was on it is in `trouble`."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.abort()
         if self.reaper is not None:
@@ -173,6 +191,9 @@ class Http1Channel(Channel):
 
     def submit(self, exchange: Exchange) -> None:
         """See `Channel.submit`."""
+        if self._closed:
+            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, "closed"))
+            return
         exchange.channel = self
         while self._idle:
             connection = self._idle.pop()
@@ -197,12 +218,19 @@ class Http1Channel(Channel):
 
     async def _open_one(self) -> None:
         try:
-            _, connection, ip = await self._dialer.tcp(lambda: _Connection(self), self.address)
+            await self._connect()
         except Trouble as trouble:
-            if len(self._opening) == 1:  # nobody else is trying for those who wait
+            # Not left to the task's callback: of several refused at once one has to be the last.
+            self._opening.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            if not self._opening and not self._all:  # nobody else is there for those who wait
                 self._refused(trouble)
-            return
+
+    async def _connect(self) -> None:
+        _, connection, ip = await self._dialer.tcp(lambda: _Connection(self), self.address)
         connection.ip = ip
+        assert connection.transport is not None
+        if connection.transport.is_closing():
+            raise Trouble(Fault.TRANSPORT, "the other side hung up at once")
         self._all.add(connection)
         if not self.is_up:
             self.is_up = True
@@ -210,7 +238,7 @@ class Http1Channel(Channel):
         self.freed(connection, True)
 
     def _refused(self, trouble: Trouble) -> None:
-        if self.is_up and not self._all:
+        if self.is_up:
             self.is_up = False
             self._sink.down(self, trouble.message)
         waiting, self._queue = self._queue, deque()
@@ -219,11 +247,12 @@ class Http1Channel(Channel):
 
     def freed(self, connection: _Connection, keep: bool) -> None:
         """`connection` has nothing on it now."""
-        if not keep or self._closed or connection not in self._all:
-            if connection.transport is not None:
-                connection.transport.close()
+        transport = connection.transport
+        if not keep or connection not in self._all or transport is None or transport.is_closing():
+            if transport is not None:
+                transport.close()
             self._all.discard(connection)
-            if self._queue and not self._closed:
+            if self._queue:
                 self._start_opening()
             return
         if self._queue:
@@ -242,7 +271,7 @@ class Http1Channel(Channel):
         self._all.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        if self._queue and not self._closed and len(self._all) + len(self._opening) < self.size:
+        if self._queue and len(self._all) + len(self._opening) < self.size:
             self._start_opening()
 
     def cancel(self, exchange: Exchange) -> None:
@@ -263,19 +292,15 @@ class Http1Channel(Channel):
 
     async def open(self) -> None:
         """See `Channel.open`: one connection is made at once, the rest as they are needed."""
-        _, connection, ip = await self._dialer.tcp(lambda: _Connection(self), self.address)
-        connection.ip = ip
-        self._all.add(connection)
-        self.is_up = True
-        self._sink.up(self)
-        self.freed(connection, True)
+        self._closed = False
+        await self._connect()
         for _ in range(self._warm - 1):
             self._start_opening()
 
     async def refresh(self) -> None:
         """Retires idle connections that are old, or whose address the name no longer has."""
         try:
-            valid = set(await self._dialer.resolver(self.address.host, self.address.port))
+            valid = set(await self._dialer.addresses(self.address))
         except OSError:
             valid = set()  # the resolver is away: what works, works
         now = time.monotonic_ns()
@@ -293,12 +318,14 @@ class Http1Channel(Channel):
     async def close(self) -> None:
         """See `Channel.close`."""
         self._closed = True
-        for task in list(self._opening):
-            task.cancel()
-        for connection in list(self._all):
-            if connection.transport is not None:
-                connection.transport.close()
-        waiting, self._queue = self._queue, deque()
-        for exchange in waiting:
-            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, "closed"))
         self.is_up = False
+        closed = Trouble(Fault.TRANSPORT, "closed")
+        waiting, self._queue = self._queue, deque()
+        for connection in list(self._all):
+            connection.end(closed)
+        for exchange in waiting:
+            exchange.sink.broke(exchange, closed)
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)

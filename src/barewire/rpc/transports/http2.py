@@ -19,9 +19,8 @@ import h2.exceptions
 import h2.settings
 
 from barewire.rpc.addresses import Address
-from barewire.rpc.faults import Fault, Trouble, from_status
-from barewire.rpc.jsonrpc import decode
-from barewire.rpc.transports.base import Channel, Exchange, Sink
+from barewire.rpc.faults import Fault, Trouble
+from barewire.rpc.transports.base import LARGEST, Channel, Exchange, Sink, understand
 from barewire.rpc.transports.dial import Dialer
 from barewire.rpc.transports.http1 import request_headers
 
@@ -34,11 +33,12 @@ _WINDOW = 16 << 20  # a large getLogs must not wait for window updates
 
 
 class _Stream:
-    __slots__ = ("body", "exchange", "retry_after", "status", "unsent")
+    __slots__ = ("body", "exchange", "received", "retry_after", "status", "unsent")
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange: Exchange | None = exchange
         self.body: list[bytes] = []
+        self.received = 0
         self.status = 0
         self.retry_after = ""
         self.unsent = b""
@@ -73,11 +73,18 @@ class Http2Channel(Channel, asyncio.Protocol):
         self._streams: dict[int, _Stream] = {}
         self._queue: deque[Exchange] = deque()
         self._opening: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
         self._closed = False
         self._resumable = False
 
     async def open(self) -> None:
         """See `Channel.open`."""
+        self._closed = False
+        async with self._one_at_a_time:  # who keeps it up and who has something to send
+            if not self.is_up:
+                await self._open()
+
+    async def _open(self) -> None:
         transport, _, self.ip = await self._dialer.tcp(lambda: self, self.address, "h2")
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
@@ -106,11 +113,14 @@ class Http2Channel(Channel, asyncio.Protocol):
 
     def submit(self, exchange: Exchange) -> None:
         """See `Channel.submit`."""
+        if self._closed:
+            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, "closed"))
+            return
         exchange.channel = self
         self._queue.append(exchange)
         if self.is_up:
             self._drain()
-        elif self._opening is None and not self._closed:
+        elif self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._reopen())
 
     async def _reopen(self) -> None:
@@ -132,9 +142,14 @@ class Http2Channel(Channel, asyncio.Protocol):
             if connection.open_outbound_streams >= most:
                 break
             exchange = self._queue.popleft()
-            number = connection.get_next_available_stream_id()
             length = ("content-length", str(len(exchange.payload)))
-            connection.send_headers(number, [*self._head, length])
+            try:
+                number = connection.get_next_available_stream_id()
+                connection.send_headers(number, [*self._head, length])
+            except h2.exceptions.ProtocolError as error:  # such as no stream numbers left
+                self._queue.appendleft(exchange)
+                self._lost(f"HTTP/2: {error or type(error).__name__}", Fault.TRANSPORT)
+                return
             stream = _Stream(exchange)
             stream.unsent = exchange.payload
             self._streams[number] = stream
@@ -180,7 +195,7 @@ class Http2Channel(Channel, asyncio.Protocol):
             if stream:
                 for name, value in event.headers:
                     if name == b":status":
-                        stream.status = int(value)
+                        stream.status = int(value[:3]) if value.isdigit() else 0
                     elif name == b"retry-after":
                         stream.retry_after = value.decode("latin-1")
         elif isinstance(event, h2.events.DataReceived):
@@ -188,6 +203,9 @@ class Http2Channel(Channel, asyncio.Protocol):
             stream = self._streams.get(event.stream_id)
             if stream:
                 stream.body.append(event.data)
+                stream.received += len(event.data)
+                if stream.received > LARGEST:
+                    self._lost(f"an answer longer than {LARGEST:,} bytes", Fault.PROVIDER)
         elif isinstance(event, h2.events.StreamEnded):
             self._finish(event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
@@ -212,11 +230,7 @@ class Http2Channel(Channel, asyncio.Protocol):
         exchange = stream.exchange
         body = b"".join(stream.body)
         try:
-            if stream.status != 200 and not body.lstrip().startswith((b"{", b"[")):
-                raise from_status(stream.status, stream.retry_after)
-            reply = decode(body)
-            if stream.status == 429:
-                raise from_status(stream.status, stream.retry_after)
+            reply = understand(stream.status, body, stream.retry_after)
         except Trouble as trouble:
             exchange.sink.broke(exchange, trouble)
             return
@@ -239,11 +253,12 @@ class Http2Channel(Channel, asyncio.Protocol):
             self._transport.abort()
         self._transport = None
         streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            if stream.exchange:
-                stream.exchange.sink.broke(stream.exchange, Trouble(fault, why))
+        trouble = Trouble(fault, why)  # one for all: it happened once
         if was_up:
             self._sink.down(self, why)
+        for stream in streams.values():
+            if stream.exchange:
+                stream.exchange.sink.broke(stream.exchange, trouble)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport says the connection is gone (asyncio.Protocol)."""
@@ -252,7 +267,7 @@ class Http2Channel(Channel, asyncio.Protocol):
     async def refresh(self) -> None:
         """Reconnects when the name no longer has the address this connection goes to."""
         try:
-            valid = await self._dialer.resolver(self.address.host, self.address.port)
+            valid = await self._dialer.addresses(self.address)
         except OSError:
             return  # the resolver is away: what works, works
         if self.is_up and valid and self.ip not in valid and not self._streams:
@@ -263,6 +278,8 @@ class Http2Channel(Channel, asyncio.Protocol):
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        self._one_at_a_time = asyncio.Lock()  # the next loop's
         self._lost("closed", Fault.TRANSPORT)
         waiting, self._queue = self._queue, deque()
         for exchange in waiting:

@@ -20,12 +20,11 @@ from barewire._native import ffi, lib
 from barewire.feeds.websocket import write_frame
 from barewire.rpc.addresses import Address
 from barewire.rpc.faults import Fault, Trouble, from_status
-from barewire.rpc.transports.base import Sink, StreamChannel
+from barewire.rpc.transports.base import LARGEST, Sink, StreamChannel
 from barewire.rpc.transports.dial import Dialer
 
 __all__ = ["WebSocketChannel"]
 
-_LARGEST = 256 << 20
 _LONGEST_HEAD = 64 << 10
 # At DEBUG the library logs request lines and headers, and providers' keys are in them.
 _MUTE = logging.getLogger("barewire.rpc.websocket")
@@ -82,6 +81,9 @@ class WebSocketChannel(StreamChannel):
         except TimeoutError:
             transport.abort()
             raise Trouble(Fault.TRANSPORT, "no WebSocket handshake in time") from None
+        except BaseException:
+            transport.abort()
+            raise
         finally:
             self._ready = None
         self._dialer.keep_session(transport, self.address.host, "http/1.1")
@@ -121,7 +123,7 @@ class WebSocketChannel(StreamChannel):
             self._protocol.receive_eof()  # a refusal may have a body without an end
         failed = self._protocol.handshake_exc
         if failed is None:
-            self._reader = ffi.gc(lib.bw_ws_new(_LARGEST, 0), lib.bw_ws_free)
+            self._reader = ffi.gc(lib.bw_ws_new(LARGEST, 0), lib.bw_ws_free)
             self._ready.set_result(None)
         elif isinstance(failed, InvalidStatus):
             self._ready.set_exception(from_status(failed.response.status_code))
@@ -153,7 +155,7 @@ class WebSocketChannel(StreamChannel):
     async def refresh(self) -> None:
         """Reconnects when the name no longer has the address this connection goes to."""
         try:
-            valid = await self._dialer.resolver(self.address.host, self.address.port)
+            valid = await self._dialer.addresses(self.address)
         except OSError:
             return  # the resolver is away: what works, works
         if self.is_up and valid and self.ip not in valid:

@@ -1,0 +1,130 @@
+"""A provider on loopback that says, byte for byte, what a test wants: no node behind it.
+
+The health checks' questions are answered well, so that the client connects; everything else is
+answered by the test's own function, over HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Self
+
+__all__ = ["ScriptedNode", "http", "result"]
+
+Say = Callable[[dict[str, Any]], bytes | None]
+"""A request to the raw bytes of its answer; None cuts the connection, b"" says nothing."""
+
+
+def http(body: bytes | str, status: str = "200 OK", more: str = "") -> bytes:
+    """An HTTP/1.1 response."""
+    body = body.encode() if isinstance(body, str) else body
+    return f"HTTP/1.1 {status}\r\n{more}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def result(asked: dict[str, Any], value: Any) -> bytes:
+    """A good answer to `asked`."""
+    return http(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": value}))
+
+
+class ScriptedNode:
+    """One provider.
+
+    Attributes:
+        say: answers what `well` does not.
+        head: its newest block.
+        chain_id: its chain; 0 for one that does not say.
+        tags: blocks that it answers well for.
+        hangs_up: it closes the connection after each answer that is not a health check's.
+        seen: methods of all requests, in order.
+        asked: all requests, in order.
+    """
+
+    def __init__(
+        self,
+        say: Say | None = None,
+        *,
+        head: int = 100,
+        chain_id: int = 1,
+        tags: tuple[str, ...] = ("latest", "finalized"),
+        hangs_up: bool = False,
+    ) -> None:
+        self.say = say or (lambda asked: result(asked, "0x"))
+        self.tags = tags
+        self.hangs_up = hangs_up
+        self.head = head
+        self.chain_id = chain_id
+        self.asked: list[dict[str, Any]] = []
+        self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def seen(self) -> list[str]:
+        return [one["method"] for one in self.asked]
+
+    @property
+    def final_asked(self) -> int:
+        """How often it was asked for the newest final block."""
+        return sum(one["params"][:1] == ["finalized"] for one in self.asked)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        return len(self._writers)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stops; it can be entered again, on the same port."""
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    def block(self, number: int) -> dict[str, str]:
+        return {"number": hex(number), "hash": f"0x{number:064x}", "parentHash": "0x" + "00" * 32}
+
+    def well(self, asked: dict[str, Any]) -> Any:
+        """The result of a health check's question, or None."""
+        if asked["method"] == "eth_chainId":
+            return hex(self.chain_id) if self.chain_id else None
+        if asked["method"] == "eth_getBlockByNumber" and asked["params"][0] in self.tags:
+            return self.block(self.head)
+        return None
+
+    def _batch(self, asked: list[dict[str, Any]]) -> bytes:
+        items = [(self.say(one) or b"").partition(b"\r\n\r\n")[2] for one in asked]
+        return http(b"[" + b",".join(items) + b"]")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split()[0])
+                asked = json.loads(await reader.readexactly(length))
+                fine = self.well(asked) if isinstance(asked, dict) else None
+                self.asked += asked if isinstance(asked, list) else [asked]
+                if isinstance(asked, list):
+                    said = self._batch(asked)
+                else:
+                    said = self.say(asked) if fine is None else result(asked, fine)
+                if said is None:
+                    return
+                writer.write(said)
+                if fine is None and self.hangs_up:
+                    await writer.drain()
+                    writer.close()
+                    return
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
