@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import statistics
 import time
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_output_argument(sub)
         if name != "call":
             sub.add_argument(
-                "--samples", type=int, default=20, help="calls of each method (default 20)"
+                "--samples", type=_positive, default=20, help="calls of each method (default 20)"
             )
         else:
             sub.add_argument("method")
             sub.add_argument("params", nargs="*", help="JSON; what is not JSON is text")
             sub.add_argument("--route", default="", help="the private route it belongs to")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,9 +94,10 @@ def _pool(args: argparse.Namespace) -> RpcConfig:
         return pool
     try:
         text = args.config.read_text()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"not text ({error.reason})"
         raise ConfigError(
-            f"cannot read {args.config}: {error.strerror}", hint="start from examples/rpc.toml"
+            f"cannot read {args.config}: {why}", hint="start from examples/rpc.toml"
         ) from error
     pools = load(text, where=str(args.config))
     if not args.chain:
@@ -124,7 +134,10 @@ async def _measure(client: RpcClient, samples: int) -> dict[Provider, dict[str, 
 
 
 async def _status(pool: RpcConfig, args: argparse.Namespace) -> int:
-    async with RpcClient(pool) as client:
+    client = RpcClient(pool)
+    async with AsyncExitStack() as stack:
+        with contextlib.suppress(BarewireError):  # then the table says of each why it is out
+            await stack.enter_async_context(client)
         await _measure(client, min(args.samples, 5))
         lines = snapshot(client)
         if args.output == "json":
@@ -132,8 +145,8 @@ async def _status(pool: RpcConfig, args: argparse.Namespace) -> int:
         else:
             table = Table(title=f"{pool.chain or 'chain'} at block {client.pool.heads.newest}")
             for name in ("rank", "provider", "tier", "state", "p50 ms", "p99 ms", "lag", "errors"):
-                table.add_column(name, justify="right" if "ms" in name else "left")
-            table.add_column("why")
+                right = "ms" in name
+                table.add_column(name, justify="right" if right else "left", no_wrap=True)
             for line in lines:
                 errors = ", ".join(f"{cause} {n}" for cause, n in line.errors.items())
                 table.add_row(
@@ -145,9 +158,10 @@ async def _status(pool: RpcConfig, args: argparse.Namespace) -> int:
                     f"{line.p99_us / 1000:.2f}",
                     str(line.lag),
                     errors or "-",
-                    line.reason,
                 )
             console.print(table)
+            for line in lines:
+                console.print(f"{line.name}: {line.reason}", markup=False, soft_wrap=True)
         return 0 if all(line.rank for line in lines) else 1
 
 
@@ -209,7 +223,11 @@ async def _call(pool: RpcConfig, args: argparse.Namespace) -> int:
     params = [_param(text) for text in args.params]
     async with RpcClient(pool) as client:
         try:
-            result = await client.request(args.method, params, route=args.route)
+            if args.method == "eth_sendRawTransaction":  # to all of them, before the process ends
+                raw = params[0] if params else ""
+                result = (await client.send_raw(raw, route=args.route, settle=True)).hash
+            else:
+                result = await client.request(args.method, params, route=args.route)
         except RpcAnswerError as error:
             if args.output == "json":
                 print_json({"error": error.error, "provider": error.provider})

@@ -51,6 +51,23 @@ def said(capsys, *words: str, status: int = 0):
     return json.loads(capsys.readouterr().out)
 
 
+def test_status_has_its_table_where_nobody_can_be_reached(capsys):
+    assert main(["rpc", "status", "--url", "http://127.0.0.1:1", "--url", "ws://127.0.0.1:1"]) == 1
+    out = capsys.readouterr().out
+    for name in ("0-127.0.0.1:1", "1-127.0.0.1:1"):
+        assert f"{name}: transport: cannot connect: Connection refused" in out
+
+
+def test_what_is_no_text_and_no_number_is_refused(tmp_path, capsys):
+    file = tmp_path / "rpc.toml"
+    file.write_bytes(b"\xff\xfe")
+    assert main(["rpc", "status", "--config", str(file)]) == 2
+    assert "not text" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["rpc", "bench", "--url", "http://127.0.0.1:1", "--samples", "0"])
+    assert "0 is not 1 or more" in capsys.readouterr().err
+
+
 def test_status_ranks_and_says_why(configured, capsys):
     lines = said(capsys, "status", "--config", configured, "--samples", "1", status=1)["providers"]
     by = {line["name"]: line for line in lines}

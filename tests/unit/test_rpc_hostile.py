@@ -211,9 +211,9 @@ async def test_calls_end_at_once_where_nobody_can_be_reached():
         providers = [ProviderConfig(name="ws", ws="ws://127.0.0.1:1")]
         providers += [ProviderConfig(name="blocks", http=node.url, methods=blocks)]
         async with RpcClient(RpcConfig(providers=providers)) as client:
-            with pytest.raises(AllProvidersFailed, match="not connected"):
+            with pytest.raises(AllProvidersFailed, match="cannot connect"):
                 await client.request("eth_sendTransaction", [{}], timeout_ms=60_000)
-            with pytest.raises(AllProvidersFailed, match="not connected"):
+            with pytest.raises(AllProvidersFailed, match="cannot connect"):
                 await client.ask(client.pool.providers[0], "eth_chainId", timeout_ms=60_000)
 
 

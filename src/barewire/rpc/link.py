@@ -96,6 +96,8 @@ class Link:
             await channel.open()
         except Trouble as trouble:
             self.provider.last_trouble = f"{trouble.fault.value}: {trouble.message}"
+            if isinstance(channel, StreamChannel):
+                channel.why_down = trouble.message
             log.info("%s: %s", self.provider.name, trouble.message)
 
     async def _keep(self, channel: Channel) -> None:

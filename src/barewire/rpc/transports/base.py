@@ -120,6 +120,7 @@ class StreamChannel(Channel, asyncio.Protocol):
 
     Attributes:
         heard_ns: when bytes last came, monotonic.
+        why_down: what was in the way when it was last up or should have been.
     """
 
     pushes = True
@@ -129,11 +130,12 @@ class StreamChannel(Channel, asyncio.Protocol):
         self._pending: dict[int, Exchange] = {}
         self._transport: asyncio.Transport | None = None
         self.heard_ns = 0
+        self.why_down = "not connected"
 
     def submit(self, exchange: Exchange) -> None:
         """See `Channel.submit`."""
         if not self.is_up:
-            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, "not connected"))
+            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, self.why_down))
             return
         exchange.channel = self
         self._pending[exchange.number] = exchange
@@ -205,6 +207,8 @@ class StreamChannel(Channel, asyncio.Protocol):
     def _lost(self, why: str) -> None:
         was_up, self.is_up = self.is_up, False
         self._transport = None
+        if was_up:
+            self.why_down = why
         self._fail_all(Trouble(Fault.TRANSPORT, why))
         if was_up:
             self._sink.down(self, why)
