@@ -142,7 +142,8 @@ class Appliance:
             cause, peer, payload, left=left
         )
         if arbiter is not None:
-            self._ledger = Ledger(self._records.folder / f"{self._records.name}.sources", arbiter)
+            path = self._records.folder / f"{self._records.name}.sources"
+            self._ledger = Ledger(path, arbiter, tell=self.metrics.note)
             self._exit.callback(self._ledger.close)
         if self._config.streams:
             assert arbiter is not None
@@ -291,7 +292,10 @@ class Appliance:
         except BarewireError as error:
             self._reload.said = f"triggers stay as they are: {error.message}"
             return
-        self._write_about(compiled.text)
+        try:
+            self._write_about(compiled.text)
+        except OSError as error:  # they are in use all the same
+            self.metrics.note(f"flight recorder: {error.filename}: {error.strerror}")
 
     def measure(self) -> None:
         """Writes down what is too dear to be written at once: links and memory."""
@@ -315,7 +319,8 @@ class Appliance:
     def stop(self) -> None:
         """Lets the strategy finish, after the last packet."""
         if self._conductor is not None:
-            self._conductor.stop()
+            with self._conductor:
+                self._conductor.stop()
 
     def stats(self) -> dict[str, Any]:
         """Every counter, by part."""

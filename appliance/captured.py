@@ -57,7 +57,7 @@ def _headers(sender: tuple[str, int], receiver: tuple[str, int], datagram: Datag
         known = source if sender != _UNKNOWN else dest
         zero = IPv6Address(0) if isinstance(known, IPv6Address) else IPv4Address(0)
         source, dest = (source, zero) if known is source else (zero, dest)
-    length = 8 + datagram.full_bytes
+    length = min(8 + datagram.full_bytes, 0xFFFF - 20)  # more is none that was ever sent
     udp = struct.pack(">HHHH", sender[1], receiver[1], length, 0)
     pseudo = source.packed + dest.packed + struct.pack(">IHBB", length, 0, 0, _UDP)
     if len(datagram.content) == datagram.full_bytes:

@@ -11,6 +11,9 @@ The timer is not set for each call, which would cost two system calls a match: i
 call begins and none is running, and at its end looks whether the call that it finds is old enough.
 So it runs out at most once in each `limit_ms`, and never without matches.
 
+A strategy that forks has its child ended where it would come back into the loop: two would take
+the same packets, and send. A handler of SIGALRM that it put in the place of ours is replaced again.
+
 Time in which the thread wanted to run and another had its core is not the strategy's: what the
 kernel counted of it (schedstat) is taken off.
 """
@@ -27,6 +30,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import barewire
+import dpdk_bindings
+from appliance import desk
 from appliance.metrics.places import Counter, Histogram
 from appliance.strategy import Strategy
 from barewire.mempool.record import Transaction
@@ -36,6 +42,7 @@ from dpdk_bindings.metrics import DUTY_KINDS, MetricsWriter
 __all__ = ["Conductor", "StrategyStalled"]
 
 _CALLBACK = DUTY_KINDS.index("callback")
+_FAREWELL_NS = 2_000_000_000  # for on_stop, when nothing is hot any more
 
 
 class StrategyStalled(BaseException):
@@ -75,6 +82,8 @@ class Conductor:
         self.last_error = ""
         self.stalled = False
         self.cause: Transaction | None = None
+        self._pid = os.getpid()
+        self._ours: Any = self._alarm  # bound once, to be known again
         self._began_ns = 0  # of the call that runs; 0: none does
         self._excused_ns = 0  # of that call's time: waiting for the core
         self._timer_set = False
@@ -88,7 +97,7 @@ class Conductor:
         return self.errors > 0 or self.stalled
 
     def __enter__(self) -> Self:
-        self._handler = signal.signal(signal.SIGALRM, self._alarm)
+        self._handler = signal.signal(signal.SIGALRM, self._ours)
         with contextlib.suppress(FileNotFoundError):  # a kernel without it
             self._schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
         return self
@@ -101,6 +110,7 @@ class Conductor:
     ) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._handler)
+        self._handler, self._timer_set = None, False
         if self._schedstat is not None:
             os.close(self._schedstat)
             self._schedstat = None
@@ -115,19 +125,9 @@ class Conductor:
     def _call(self, match: Match) -> None:
         began_ns = time.monotonic_ns()
         self.cause = match.tx
-        try:
-            try:
-                self._began_ns, self._excused_ns = began_ns, 0
-                if not self._timer_set and self._handler is not None:
-                    self._set_timer(self._limit_ns)
-                self._on_match(match)
-            finally:
-                self._began_ns = 0
-        except StrategyStalled as stall:
-            self._stall(stall)
-        except Exception as error:  # noqa: BLE001  any error of a user's code must not stop the loop
-            self._error(error)
+        self._guard(self._on_match, match)
         self.cause = None
+        match.tx.release()
         ended_ns = time.monotonic_ns()
         took_ns = ended_ns - began_ns - self._excused_ns
         if (
@@ -142,10 +142,33 @@ class Conductor:
             metrics.turn(_CALLBACK, ended_ns)
 
     def stop(self) -> None:
-        """Lets the strategy finish, after the last packet."""
+        """Lets the strategy finish, after the last packet; it has two seconds, and may fail."""
         on_stop = getattr(self._strategy, "on_stop", None)
         if on_stop is not None:
-            on_stop()
+            self._limit_ns = max(self._limit_ns, _FAREWELL_NS)
+            self._guard(on_stop)
+
+    def _guard(self, what: Callable[..., object], *arguments: object) -> None:
+        """Calls a strategy's method; whatever it does, this returns."""
+        try:
+            try:
+                self._began_ns, self._excused_ns = time.monotonic_ns(), 0
+                if not self._timer_set and self._handler is not None:
+                    self._set_timer(self._limit_ns)
+                what(*arguments)
+            finally:
+                self._began_ns = 0
+                if os.getpid() != self._pid:
+                    os.write(2, b"barewire: a child that the strategy forked came back: ended\n")
+                    os._exit(1)
+        except StrategyStalled as stall:
+            self._stall(stall)
+        except BaseException as error:  # noqa: BLE001  SystemExit and CancelledError are mistakes too
+            self._error(error)
+        self._began_ns = 0  # the alarm may have come between the call's end and its being noted
+        if self._handler is not None and signal.getsignal(signal.SIGALRM) is not self._ours:
+            signal.signal(signal.SIGALRM, self._ours)
+            self._say("strategy: it replaced the handler of SIGALRM, which was put back")
 
     def _alarm(self, *_: object) -> None:
         self._timer_set = False
@@ -181,7 +204,7 @@ class Conductor:
         self.last_error = self.last_error or what
         self._note(Counter.STRATEGY_STALLS, f"{what}: sending stopped, it is called no more")
 
-    def _error(self, error: Exception) -> None:
+    def _error(self, error: BaseException) -> None:
         self.errors += 1
         self._halt()
         self.last_error = "".join(traceback.format_exception(error))
@@ -191,12 +214,22 @@ class Conductor:
     def _note(self, counter: Counter, text: str) -> None:
         if self._metrics is not None:
             self._metrics.count(counter)
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        if self._metrics is not None:
             self._metrics.note(text)
 
 
+_OURS = (
+    *(__file__, desk.__file__),
+    *(f"{Path(module.__file__ or '').parent}{os.sep}" for module in (barewire, dpdk_bindings)),
+)
+
+
 def _place(error: BaseException) -> str:
-    """File and line of the strategy's own code that raised."""
+    """File and line of the strategy's own code that raised, or called what did."""
     frames = list(traceback.extract_tb(error.__traceback__))
-    theirs = [frame for frame in frames if frame.filename != __file__]
+    theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
     last = (theirs or frames)[-1]
     return f"{Path(last.filename).name}:{last.lineno}"

@@ -202,8 +202,8 @@ class Strategy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     load: Annotated[str, Meta(pattern=r"^([^:]+:)?[A-Za-z_][A-Za-z0-9_.-]*\Z")]
     options: dict[str, Any] = {}
-    limit_ms: Annotated[float, Meta(gt=0)] = 100
-    memory_mb: Annotated[int, Meta(ge=1)] = 256
+    limit_ms: Annotated[float, Meta(ge=0.01, le=60_000)] = 100
+    memory_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
 
 
 class Senders(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -217,7 +217,7 @@ class Metrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where counters and flight recorders lie, and from when on a turn is a stall."""
 
     folder: str = str(FOLDER)
-    stall_ms: Annotated[float, Meta(gt=0)] = 1.0
+    stall_ms: Annotated[float, Meta(ge=0.001, le=60_000)] = 1.0
 
 
 class Recorder(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -309,6 +309,16 @@ def check(loaded: Config, where: str) -> None:
             f"{where}: senders.cpus = {loaded.senders.cpus}: {loaded.senders.workers} workers",
             hint="a core for each worker, or none",
         )
+    spinning: dict[int, str] = {}
+    pinned = [(f"core {core.name!r}", core.cpu) for core in loaded.cores if core.cpu is not None]
+    pinned += [("senders.cpus", cpu) for cpu in loaded.senders.cpus]
+    for who, cpu in pinned:
+        if cpu in spinning:
+            raise ConfigError(
+                f"{where}: {who}: cpu = {cpu}: it is that of {spinning[cpu]}",
+                hint="each spins: two on one core hold each other up for milliseconds",
+            )
+        spinning[cpu] = who
     fires = loaded.shot or any(trigger.shot for trigger in loaded.trigger)
     if fires and not loaded.fire.unjournalled:
         raise ConfigError(

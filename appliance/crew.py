@@ -17,6 +17,7 @@ import selectors
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> None
         for member in members:
             ready.register(member.talk, selectors.EVENT_READ, member)
         while not all(member.final for member in members):
-            for key, _ in ready.select(max(0.01, next_report - time.monotonic())):
+            _kill_the_late(members)
+            for key, _ in ready.select(min(max(0.01, next_report - time.monotonic()), 1.0)):
                 member = key.data
                 said = member.hear()
                 member.stats = said["stats"]
@@ -129,6 +131,15 @@ def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> None
     reporter.summary(_together(members), time.monotonic() - began)
 
 
+def _kill_the_late(members: list[_Member]) -> None:
+    for member in members:
+        if member.late:
+            raise BarewireError(
+                f"core {member.name!r} did not stop within {_STOP_S:g} s, and was killed",
+                hint="it was stopped by a signal, or does not come back from a strategy or a port",
+            )
+
+
 class _Member:
     """The foreman's view of one core's process."""
 
@@ -140,14 +151,20 @@ class _Member:
         for end in (self.talk, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
         self.stats: dict[str, Any] = {}
-        self.final = self.asked = False
+        self.final = False
+        self.asked_at = 0.0  # when it was asked to stop; 0: it was not
         self.status = 0
         self.pid = os.fork()
         if self.pid == 0:
             self.talk.close()
             for other in others:
                 other.talk.close()
-            os._exit(_work(config, where, index, fds, theirs))
+            status = 1
+            try:
+                status = _work(config, where, index, fds, theirs)
+            except BaseException:  # noqa: BLE001  or it would unwind into the foreman's own ends
+                traceback.print_exc()
+            os._exit(status)
         theirs.close()
 
     def say(self, what: dict[str, Any]) -> None:
@@ -180,14 +197,19 @@ class _Member:
 
     def stop(self) -> None:
         """Asks the core to stop, once: a second signal would find it on its way out."""
-        if self.pid and not self.asked:
-            self.asked = True
+        if self.pid and not self.asked_at:
+            self.asked_at = time.monotonic()
             os.kill(self.pid, signal.SIGTERM)
+
+    @property
+    def late(self) -> bool:
+        """It was asked to stop, and has had its time."""
+        return bool(self.asked_at) and not self.final and time.monotonic() > self.asked_at + _STOP_S
 
     def end(self) -> int:
         """Sees to it that the process is gone; its exit status, 1 if a signal ended it."""
         self.stop()
-        deadline = time.monotonic() + _STOP_S
+        deadline = self.asked_at + _STOP_S
         while self.pid:
             gone, status = os.waitpid(self.pid, os.WNOHANG)
             if gone:

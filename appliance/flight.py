@@ -1,15 +1,17 @@
 """The flight recorder's ring of each loop, and what is needed to read it.
 
 Beside ``NAME.metrics`` a loop has ``NAME.flight``, a lossy ring (its records are described in
-native/trace.h), and ``NAME.about``, what the numbers in it stand for: sources, channels, peers,
-triggers. They stay when the loop dies; its successor writes on in the ring.
+native/trace.h), and ``NAME.about.SEQ``, what the numbers in it stand for from record SEQ on:
+sources, channels, peers, triggers. They stay when the loop dies; its successor writes on in the
+ring. Numbers change their meaning when triggers are read again, or a successor has another
+configuration: so there is a file for each meaning that the ring still holds records of.
 """
 
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -48,7 +50,7 @@ def create(folder: Path, loop: str, megabytes: int) -> RingProducer | None:
     """The recorder ring of a loop, gone on with where it is of this size; None where it is off."""
     path = folder / f"{loop}.flight"
     if megabytes == 0:
-        path.unlink(missing_ok=True)
+        _remove(folder, loop)
         return None
     size = megabytes << 20
     for attempt in range(2):
@@ -60,39 +62,66 @@ def create(folder: Path, loop: str, megabytes: int) -> RingProducer | None:
             # Another size, or damaged: what it held is given up.
             if attempt:
                 raise
-            path.unlink(missing_ok=True)
+            _remove(folder, loop)
     raise AssertionError
 
 
-def write_about(folder: Path, about: About, triggers: bytes | None = None) -> None:
-    """Writes what the numbers stand for, in one step.
+def _remove(folder: Path, loop: str) -> None:
+    (folder / f"{loop}.flight").unlink(missing_ok=True)
+    for path, _ in _written(folder, loop):
+        path.unlink(missing_ok=True)
+
+
+def _written(folder: Path, loop: str) -> list[tuple[Path, int]]:
+    """The files of one loop, and from which record on each holds, ascending."""
+    paths = folder.glob(f"{loop}.about.*")
+    numbered = [(path, int(path.suffix[1:])) for path in paths if path.suffix[1:].isdecimal()]
+    return sorted(numbered, key=lambda pair: pair[1])
+
+
+def write_about(
+    folder: Path, about: About, ring: RingProducer, triggers: bytes | None = None
+) -> None:
+    """Writes what the numbers in `ring` stand for from its next record on, in one step.
 
     `triggers` are those of `about`, already as JSON: a hot thread has no time for many of them.
     """
     plain = msgspec.structs.asdict(about)
     if triggers is not None:
         plain["triggers"] = msgspec.Raw(triggers)
-    path = folder / f"{about.loop}.about"
+    status = ring.producer_status()
+    path = folder / f"{about.loop}.about.{status.head + 1}"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(msgspec.json.encode(plain))
-    unfinished.rename(path)
+    try:
+        unfinished.write_bytes(msgspec.json.encode(plain))
+        unfinished.rename(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    for (old, _), (_, until) in pairwise(_written(folder, about.loop)):
+        if until <= status.oldest:
+            old.unlink(missing_ok=True)
 
 
-def read_about(folder: Path) -> dict[str, About]:
-    """Of every loop in `folder` that records, by its name.
+def read_about(folder: Path) -> dict[str, list[tuple[int, About]]]:
+    """Of every loop in `folder` that records, by its name: from which record on what holds.
 
     Raises:
         BarewireError: there are none, or what is written is of another version.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, list[tuple[int, About]]] = {}
     for path in sorted(folder.glob("*.flight")):
-        about = path.with_suffix(".about")
-        try:
-            found[path.stem] = msgspec.json.decode(about.read_bytes(), type=About)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise BarewireError(
-                f"{about}: {error}", hint="remove both if their loop is gone"
-            ) from error
+        found[path.stem] = []  # of one that is about to start
+        for about, since in _written(folder, path.stem):
+            try:
+                decoded = msgspec.json.decode(about.read_bytes(), type=About)
+            except FileNotFoundError:  # nothing that is left is of it, as of now
+                continue
+            except (OSError, msgspec.MsgspecError) as error:
+                raise BarewireError(
+                    f"{about}: {error}", hint="remove it if its loop is gone"
+                ) from error
+            found[path.stem].append((since, decoded))
     if not found:
         raise BarewireError(
             f"no loop has a flight recorder in {folder}",

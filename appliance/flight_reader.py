@@ -7,7 +7,8 @@ left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +23,8 @@ from dpdk_bindings.ring import RingConsumer
 __all__ = ["STEPS", "Datagram", "Met", "Trace", "read_records", "real_ns"]
 
 STEPS = ("received", "fed", "decoded", "matched", "fired", "settled")
+_DATAGRAM_BYTES = ffi.sizeof("struct bw_recorded")
+_TRACE_BYTES = ffi.sizeof("struct bw_trace")
 _CLOCKS = ("none", "mono", "phc", "capture", "real")
 
 
@@ -35,6 +38,8 @@ class _Record:
         arrival_ns: when it came (or left), by `clock`.
         clock: "mono", "phc", "capture", "real" or "none".
         recorded_mono_ns: when the record was written.
+        real_minus_mono_ns: between this machine's clocks when the recorders were read; one reading
+            for all, or their order and distances would not be those of their arrival.
     """
 
     about: About
@@ -42,6 +47,7 @@ class _Record:
     arrival_ns: int
     clock: str
     recorded_mono_ns: int
+    real_minus_mono_ns: int
 
     @property
     def source_name(self) -> str:
@@ -117,30 +123,56 @@ def real_ns(record: Datagram | Trace) -> int:
     if record.clock in ("real", "capture"):
         return record.arrival_ns
     mono_ns = record.arrival_ns if record.clock == "mono" else record.recorded_mono_ns
-    return mono_ns + time.time_ns() - time.monotonic_ns()
+    return mono_ns + record.real_minus_mono_ns
+
+
+def real_minus_mono_ns() -> int:
+    """Between CLOCK_REALTIME and CLOCK_MONOTONIC, now; to within the quickest of several tries."""
+    tries = []
+    for _ in range(10):
+        before = time.monotonic_ns()
+        real = time.time_ns()
+        after = time.monotonic_ns()
+        tries.append((after - before, real - (before + after) // 2))
+    return min(tries)[1]
 
 
 def read_records(folder: Path) -> Iterator[Datagram | Trace]:
     """Everything that the loops in `folder` hold, loop by loop, each from its oldest record on."""
-    for name, about in read_about(folder).items():
+    offset_ns = real_minus_mono_ns()
+    for name, abouts in read_about(folder).items():
+        begins = [since for since, _ in abouts]
         with RingConsumer.open(str(folder / f"{name}.flight"), start="oldest") as ring:
             until = ring.producer_status().head
             while ring.next <= until and (count := ring.poll()):
                 for index in range(count):
-                    yield _read(ring.records[index], ring.records.copy(index), about)
+                    record = ring.records[index]
+                    epoch = bisect_right(begins, record.seq)
+                    payload = ring.records.copy(index)
+                    if epoch and (read := _read(record, payload, abouts[epoch - 1][1], offset_ns)):
+                        yield read
 
 
-def _read(record: Any, payload: bytes, about: About) -> Datagram | Trace:
+def _read(record: Any, payload: bytes, about: About, offset_ns: int) -> Datagram | Trace | None:
+    """None for what no recorder writes."""
     common = {
+        "real_minus_mono_ns": offset_ns,
         "about": about,
         "source": record.source,
         "arrival_ns": record.origin_ns,
-        "clock": _CLOCKS[record.clock] if record.clock < len(_CLOCKS) else "none",
+        "clock": _name(_CLOCKS, record.clock),
         "recorded_mono_ns": record.publish_mono_ns,
     }
-    if record.kind == lib.BW_RECORD_DATAGRAM:
+    if record.kind == lib.BW_RECORD_DATAGRAM and len(payload) >= _DATAGRAM_BYTES:
         return _datagram(payload, common)
-    return _trace(payload, common, refused=record.kind == lib.BW_RECORD_REFUSED)
+    if record.kind in (lib.BW_RECORD_TRACE, lib.BW_RECORD_REFUSED) and len(payload) >= _TRACE_BYTES:
+        return _trace(payload, common, refused=record.kind == lib.BW_RECORD_REFUSED)
+    return None
+
+
+def _name(names: Sequence[str], number: int) -> str:
+    """Also of a number that only another version, or nobody, writes."""
+    return names[number] if number < len(names) else f"#{number}"
 
 
 def _datagram(payload: bytes, common: dict[str, Any]) -> Datagram:
@@ -157,7 +189,7 @@ def _datagram(payload: bytes, common: dict[str, Any]) -> Datagram:
         else (str(ip_address(bytes(head.address[0:width]))), int(head.port)),
         cause=cause if any(cause) else None,
         headers=head.headers,
-        content=payload[ffi.sizeof("struct bw_recorded") :],
+        content=payload[_DATAGRAM_BYTES:],
         full_bytes=head.len,
     )
 
@@ -167,18 +199,18 @@ def _trace(payload: bytes, common: dict[str, Any], *, refused: bool) -> Trace:
     trace: Any = ffi.cast("struct bw_trace *", held)
     triggers = common["about"].triggers
     matches = []
-    for met in trace.match[0 : trace.matches]:
+    for met in trace.match[0 : min(trace.matches, lib.BW_TRACE_MATCHES)]:
         name = triggers[met.trigger].name if met.trigger < len(triggers) else f"#{met.trigger}"
-        matches.append(Met(name, OUTCOMES[met.outcome] if met.outcome >= 0 else None))
+        matches.append(Met(name, _name(OUTCOMES, met.outcome) if met.outcome >= 0 else None))
     steps = {step: int(getattr(trace.steps, f"{step}_mono_ns")) for step in STEPS}
     return Trace(
         **common,
         hash=None if refused else bytes(trace.hash),
-        refused=VERDICTS[trace.verdict] if refused else None,
+        refused=_name(VERDICTS, trace.verdict) if refused else None,
         duplicate=bool(trace.duplicate),
         trusted=bool(trace.trusted),
         sender=bytes(trace.sender) if trace.sender_known else None,
-        raw=payload[ffi.sizeof("struct bw_trace") :],
+        raw=payload[_TRACE_BYTES:],
         full_bytes=trace.raw_len,
         matches=matches,
         steps_mono_ns={step: at for step, at in steps.items() if at},

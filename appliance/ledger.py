@@ -6,6 +6,7 @@ of it and the loop never waits for a reader.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,13 @@ class Ledger:
     Args:
         path: where; removed on :meth:`close`.
         arbiter: knows who was first.
+        tell: hears what went wrong. It must not stop the loop that there is no room, or that
+            somebody removed the folder (systemd-logind does, when a user logs out: RemoveIPC).
     """
 
-    def __init__(self, path: Path, arbiter: Arbiter) -> None:
+    def __init__(self, path: Path, arbiter: Arbiter, tell: Callable[[str], None]) -> None:
         self._path = path
+        self._tell = tell
         self._arbiter = arbiter
         self._before: dict[str, int] = {}
         self._before_ns = 0
@@ -73,8 +77,11 @@ class Ledger:
         self._before_ns = now_mono_ns
         unfinished = self._path.with_suffix(".sources~")
         content = {"at_mono_ns": now_mono_ns, "missed": self._arbiter.missed, "sources": rows}
-        unfinished.write_bytes(msgspec.json.encode(content))
-        unfinished.rename(self._path)
+        try:
+            unfinished.write_bytes(msgspec.json.encode(content))
+            unfinished.rename(self._path)
+        except OSError as error:
+            self._tell(f"{self._path}: {error.strerror}")
 
     def close(self) -> None:
         """Removes the file."""

@@ -42,6 +42,7 @@ class Loop:
         self._report = report
         self._stop = False
         self._reload = False
+        self._handlers: dict[int, Callable[..., None]] = {}
         self._looks = 0
         self._next_report = 0
         self.longest_pause_ns = 0
@@ -64,9 +65,11 @@ class Loop:
         wanted = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self.stop)
         if not os.isatty(0):
             wanted[signal.SIGHUP] = self.reload
-        before = {
-            number: signal.signal(number, lambda *_, do=do: do()) for number, do in wanted.items()
+        self._handlers = {
+            number: (lambda *_, do=do: do())  # bound now
+            for number, do in wanted.items()
         }
+        before = {number: signal.signal(number, do) for number, do in self._handlers.items()}
         try:
             with self._appliance.conducting():
                 self._spin()
@@ -96,6 +99,7 @@ class Loop:
             if self._reload:
                 self._reload = False
                 self._appliance.reload()
+            self._keep_handlers()
             self._appliance.housekeeping()
             if self._appliance.cut_off:
                 self._stop = True  # whoever supervises us has a reason to start us anew
@@ -107,3 +111,11 @@ class Loop:
         self.longest_pause_ns = max(self.longest_pause_ns, ended - now)
         metrics.observe(Histogram.HOUSEKEEPING_SECONDS, ended - now)
         metrics.turn(_HOUSEKEEPING, ended)
+
+    def _keep_handlers(self) -> None:
+        """What a strategy imports may take a signal for itself; then nothing could stop us."""
+        for number, ours in self._handlers.items():
+            if signal.getsignal(number) is not ours:
+                signal.signal(number, ours)
+                name = signal.Signals(number).name
+                self._appliance.metrics.note(f"the handler of {name} was replaced, and put back")

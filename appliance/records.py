@@ -83,12 +83,13 @@ class Records:
         if self.recorder is None:
             return
         strategy = config.strategy
+        channels = [[(c.address, c.port) for c in endpoint.channels] for endpoint in endpoints]
         sources = [
             flight.Listed(
-                source.name, [(c.address, c.port) for c in endpoint.channels], source.trusted
+                source.name, channels[number] if number < len(channels) else [], source.trusted
             )
-            for source, endpoint in zip(config.datagrams, endpoints, strict=False)
-        ] or [flight.Listed(source.name, [], source.trusted) for source in config.source]
+            for number, source in enumerate(config.datagrams + config.streams)
+        ]
         places: dict[str, Any] = {
             f"0/{peers['destinations'][d.name]}": (d.address.address, d.address.port)
             for d in config.destination
@@ -110,6 +111,7 @@ class Records:
                 fires=fires,
                 strategy=strategy.load if strategy else "",
             ),
+            self.recorder,
             triggers,
         )
 

@@ -63,17 +63,22 @@ class Reload:
         if self._process is not None:
             self._again = shots
             return
-        self._result = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  until poll()
-        self._words = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-        with tempfile.TemporaryFile(dir=self._folder) as numbers:
-            numbers.write(msgspec.json.encode(dict(shots)))
-            numbers.seek(0)
-            self._process = start_beside(
-                [sys.executable, "-P", "-m", "appliance.reload", str(self._where)],
-                stdin=numbers,
-                stdout=self._result,
-                stderr=self._words,
-            )
+        try:
+            self._result = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  until poll()
+            self._words = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            with tempfile.TemporaryFile(dir=self._folder) as numbers:
+                numbers.write(msgspec.json.encode(dict(shots)))
+                numbers.seek(0)
+                self._process = start_beside(
+                    [sys.executable, "-P", "-m", "appliance.reload", str(self._where)],
+                    stdin=numbers,
+                    stdout=self._result,
+                    stderr=self._words,
+                )
+        except OSError as error:  # no room, no folder, no process: the loop goes on
+            self.close()
+            self.said = f"triggers stay as they are: {self._folder}: {error.strerror}"
+            return
         self.said = "triggers are being read again"
 
     def poll(self) -> Compiled | None:

@@ -153,10 +153,11 @@ def _entry_point(name: str, where: str) -> tuple[str, str]:
 
 
 def _from_file(path: Path) -> ModuleType:
-    found = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"{__name__}.{path.stem}"  # a queue.py of the user's is not the library's queue
+    found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(found)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     found.loader.exec_module(module)
     return module

@@ -105,7 +105,7 @@ def _triggers(trace: Trace) -> list[dict[str, Any]]:
             one["shot"] = trigger.shot
             one["fired"] = outcome == "fired"
             if outcome is not None:
-                one["why"] = SHOT_WORDS[outcome]
+                one["why"] = SHOT_WORDS.get(outcome, outcome)
             elif trigger.shot is not None:
                 one["why"] = "not fired: nothing may fire here (fire.unjournalled = false)"
             else:

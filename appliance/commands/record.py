@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the file and says what is in it."""
+    if args.last is not None and not 0 < args.last < 1e9:
+        raise BarewireError(f"--last {args.last:g} is no time", hint="seconds, more than 0")
     since_ns = time.time_ns() - int(args.last * 1e9) if args.last else 0
     datagrams = [
         record

@@ -11,6 +11,7 @@ from appliance import config, flight
 from appliance.cli import main
 from barewire import ConfigError
 from barewire.mempool.triggers import Trigger, Word
+from dpdk_bindings.ring import RingKind, RingProducer
 from tests.unit.certificates import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +64,12 @@ def test_the_example_is_good(capfd):
     assert status == 0, capfd.readouterr().err
 
 
+TWO_ON_ONE = (
+    '[[core]]\nname = "a"\ncpu = 1\nstages = ["receive"]\n'
+    '[[core]]\nname = "b"\ncpu = 1\nstages = ["feed", "decode", "trigger"]\n'
+)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
@@ -85,6 +92,12 @@ def test_the_example_is_good(capfd):
          ["source[1].name", "used twice"]),
         ("[fire]", "[fire", ["appliance.toml"]),
         ("[fire]", "[core]\ncpu = 99999\n[fire]", ["core.cpu", "99999"]),
+        ("[fire]", "[metrics]\nstall_ms = inf\n[fire]", ["metrics.stall_ms", "inf"]),
+        ("[fire]", "[metrics]\nstall_ms = 1e30\n[fire]", ["metrics.stall_ms", "at most"]),
+        ("[fire]", '[strategy]\nload = "a:b"\nlimit_ms = nan\n[fire]', ["strategy.limit_ms"]),
+        ("[fire]", TWO_ON_ONE + "[fire]", ["core 'b'", "that of core 'a'"]),
+        ("[fire]", "[core]\ncpu = 1\n[senders]\nworkers = 1\ncpus = [1]\n[fire]",
+         ["senders.cpus", "that of core 'hot'"]),
         ("[[source]]", "statistics_every_s = inf\n[[source]]", ["statistics_every_s"]),
         ("expires_after_ms = 1000", "expires_after_ms = 999999999999999999", ["expires_after_ms"]),
         ("unjournalled = true", f"unjournalled = true\nmax_total = {10**30}", ["max_total"]),
@@ -259,5 +272,8 @@ def test_what_is_read_again_is_written_down_as_it_came(tmp_path):
     ]
     about = flight.About("loop", ["trigger"], "osaka", 1)
     (tmp_path / "loop.flight").touch()
-    flight.write_about(tmp_path, about, msgspec.json.encode(triggers))
-    assert flight.read_about(tmp_path)["loop"] == msgspec.structs.replace(about, triggers=triggers)
+    with RingProducer.create("memfd:t", kind=RingKind.LOSSY, depth=2, mtu=8) as ring:
+        flight.write_about(tmp_path, about, ring, msgspec.json.encode(triggers))
+    assert flight.read_about(tmp_path)["loop"] == [
+        (1, msgspec.structs.replace(about, triggers=triggers))
+    ]

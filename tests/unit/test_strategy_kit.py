@@ -20,6 +20,7 @@ from appliance.strategy_kit import replay
 from barewire.errors import BarewireError, ConfigError
 from barewire.execution.shots import Caps
 from barewire.feeds.envelope import to_messages
+from barewire.mempool.record import Transaction
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME, TO = next(iter(WATCHED.items()))
@@ -178,7 +179,7 @@ def test_the_example_does_what_it_says(traffic):
 
 
 class _Match:
-    tx = None
+    tx = Transaction(None, b"")
 
 
 def test_a_call_that_does_not_end_is_broken_off_and_not_repeated():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from appliance.cli import main
 from appliance.demo.traffic import build
 from appliance.lab import Pair
 from barewire.feeds.envelope import to_messages
+from barewire.feeds.mold_publisher import MoldPublisher
 from tests.requires import requires_root
 from tests.wire.rig import PAYLOAD, Rig
 
@@ -289,12 +291,52 @@ def test_a_core_that_is_stopped_shows_a_stall_with_its_cause(pair, tmp_path, tra
         assert len(rig.stop().hashes) == len(traffic[0])
 
 
-def test_a_core_that_dies_takes_the_others_with_it_and_is_named(pair, tmp_path, traffic, capsys):
-    cores = (
-        '[[core]]\nname = "rx"\nstages = ["receive", "feed"]\n'
-        '[[core]]\nname = "hit"\nstages = ["decode", "trigger"]\n'
+CORES = (
+    '[[core]]\nname = "rx"\nstages = ["receive", "feed"]\n'
+    '[[core]]\nname = "hit"\nstages = ["decode", "trigger"]\n'
+)
+
+
+def test_a_core_that_does_not_stop_is_killed_and_named(pair, tmp_path, capfd):
+    """It is stopped by a signal; it might be in a strategy's on_stop, or in a driver."""
+    with Rig(pair, tmp_path, extra=CORES) as rig:
+        _, shown = asked(capfd, "metrics", "--folder", str(rig.records))
+        os.kill({loop["loop"]: loop["pid"] for loop in shown}["hit"], signal.SIGSTOP)
+        assert rig.process is not None
+        rig.process.terminate()
+        assert rig.process.wait(20) == 2
+        assert "core 'hit' did not stop within 5 s, and was killed" in capfd.readouterr().err
+
+
+def test_as_many_links_as_can_be_configured(pair, tmp_path, capsys):
+    """Feeds of eight lines, all of them heard, and two rings."""
+    feeds = "".join(
+        f'[[source]]\nname = "a-feed-with-a-rather-long-name-{feed:02}"\n'
+        f"lines = [{', '.join(repr(f'127.0.0.1:{20000 + 8 * feed + i}') for i in range(8))}]\n"
+        for feed in range(15)
     )
-    with Rig(pair, tmp_path, extra=cores) as rig:
+    with Rig(pair, tmp_path, retransmit=False, extra=CORES + feeds) as rig:
+        with pair.b, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+            for port in range(20000, 20000 + 15 * 8):
+                near.sendto(MoldPublisher(f"F{port // 8}").heartbeat(), ("127.0.0.1", port))
+        links = {"site", "site/A", "site/B"}
+        for feed in range(15):
+            name = f"a-feed-with-a-rather-long-name-{feed:02}"
+            links |= {name, *(f"{name}/{line}" for line in "ABCDEFGH")}
+
+        def shown():
+            _, loops = asked(capsys, "metrics", "--folder", str(rig.records))
+            return [
+                link["name"] for loop in loops for link in loop["links"] if loop["loop"] == "rx"
+            ]
+
+        eventually(lambda: sorted(shown()) == sorted(links))
+        rig.log.write_text("[]")
+        rig.stop()
+
+
+def test_a_core_that_dies_takes_the_others_with_it_and_is_named(pair, tmp_path, traffic, capsys):
+    with Rig(pair, tmp_path, extra=CORES) as rig:
         rig.publish(traffic[0][:50])
         _, shown = asked(capsys, "metrics", "--folder", str(rig.records))
         loops = {loop["loop"]: loop for loop in shown}

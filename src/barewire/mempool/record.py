@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from barewire._native import ffi, lib
+from dpdk_bindings.errors import Released
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,16 @@ class Authorization(NamedTuple):
     s: int
 
 
+class _Gone:
+    """In the place of a record whose memory may be another's by now."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise Released("a transaction on loan was read after its end: copy what is to be kept")
+
+
+_GONE = _Gone()
+
+
 class Transaction:
     """One decoded transaction.
 
@@ -46,6 +57,10 @@ class Transaction:
         self.record = record
         self.raw = raw
         self._owner = owner
+
+    def release(self) -> None:
+        """Ends the loan of the record: from here on reading it raises Released."""
+        self.record = _GONE
 
     @property
     def hash(self) -> bytes | None:

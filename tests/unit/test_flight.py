@@ -1,0 +1,176 @@
+"""Flight recorders: what their numbers stand for, and what is no record."""
+
+import random
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from appliance import config, flight
+from appliance.captured import write_capture
+from appliance.cli import main
+from appliance.flight_reader import Datagram, Trace, read_records, real_ns
+from appliance.ledger import Ledger
+from appliance.metrics.files import create
+from appliance.records import Records
+from appliance.reload import Reload
+from appliance.why import lines, story
+from barewire._native import ffi, lib
+from barewire.errors import BarewireError
+from barewire.mempool.triggers import parse_triggers
+from dpdk_bindings.ring import RingConsumer
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="barewire-test-") as name:
+        yield Path(name)
+
+
+def about(*triggers):
+    return flight.About(
+        *("hot", ["decode"], "prague", 1),
+        sources=[flight.Listed("site", [("192.0.2.1", 9)])],
+        triggers=parse_triggers([{"name": name} for name in triggers]),
+    )
+
+
+def trace(ring, hash_, trigger):
+    raw = ffi.new("struct bw_trace *")
+    raw.hash, raw.matches, raw.raw_len = hash_, 1, 0
+    raw.match[0].trigger, raw.match[0].outcome = trigger, -1
+    ring.publish(bytes(ffi.buffer(raw)), kind=lib.BW_RECORD_TRACE)
+
+
+def met(folder):
+    return [record.matches[0].trigger for record in read_records(folder)]
+
+
+def test_each_record_is_told_by_the_numbers_of_its_time(folder):
+    """The triggers were read again, and a successor has others still."""
+    with flight.create(folder, "hot", 4) as ring:
+        assert list(read_records(folder)) == []  # it is about to start
+        flight.write_about(folder, about("a", "b"), ring)
+        trace(ring, b"1" * 32, 1)
+        flight.write_about(folder, about("b", "c"), ring)
+        flight.write_about(folder, about("b", "c", "d"), ring)  # and nothing in between
+        trace(ring, b"2" * 32, 1)
+    with flight.create(folder, "hot", 4) as ring:
+        flight.write_about(folder, about("z"), ring)
+        trace(ring, b"3" * 32, 0)
+        trace(ring, b"4" * 32, 1)
+        assert met(folder) == ["b", "c", "z", "#1"]
+        (seen,) = story(b"2" * 32, folder)["sightings"]
+        assert [one["trigger"] for one in seen["triggers"] if one["matched"]] == ["c"]
+        for _ in range(5000):  # nothing is left of the former ones
+            trace(ring, b"5" * 32, 0)
+        flight.write_about(folder, about("last"), ring)
+        assert len(list(folder.glob("hot.about.*"))) == 2
+        assert set(met(folder)) == {"z"}
+    assert flight.create(folder, "hot", 0) is None
+    assert list(folder.iterdir()) == []
+
+
+def test_what_no_recorder_writes_is_passed_over(folder, tmp_path):
+    rng = random.Random(3)
+    with flight.create(folder, "hot", 4) as ring:
+        flight.write_about(folder, about("a"), ring)
+        for _ in range(2000):
+            size = rng.choice([0, 1, 71, 72, 200, 456, 600])
+            ring.publish(rng.randbytes(size), kind=rng.randrange(5))
+        trace(ring, b"1" * 32, 0)
+        records = list(read_records(folder))
+    assert any(isinstance(one, Trace) for one in records)
+    datagrams = [one for one in records if isinstance(one, Datagram)]
+    capture = tmp_path / "x.pcap"
+    assert write_capture(capture, datagrams) == len(datagrams) > 0
+    assert main(["record", "--to", str(capture), "--folder", str(folder)]) == 0
+    assert main(["why", "31" * 32, "--folder", str(folder)]) == 0
+    assert list(lines(story(b"1" * 32, folder)))
+
+
+def test_a_file_that_is_none_is_named(folder):
+    with flight.create(folder, "hot", 4) as ring:
+        flight.write_about(folder, about("a"), ring)
+    (path,) = folder.glob("*.about.*")
+    path.write_bytes(b"{")
+    with pytest.raises(BarewireError, match=f"{path}: "):
+        list(read_records(folder))
+    (folder / "hot.flight").write_bytes(b"x" * 5000)
+    with flight.create(folder, "hot", 4) as ring:  # its successor begins anew
+        flight.write_about(folder, about("a"), ring)
+        assert list(read_records(folder)) == []
+
+
+def test_all_times_are_by_one_reading_of_the_clocks(folder):
+    """Two readings are apart by what lies between them: microseconds, or a time slice."""
+    with flight.create(folder, "hot", 4) as ring:
+        flight.write_about(folder, about("a"), ring)
+        for _ in range(500):
+            trace(ring, b"1" * 32, 0)
+        consumer = RingConsumer.open(ring.fd, start="oldest", burst=500)
+        consumer.poll()
+        published = [consumer.records[i].publish_mono_ns for i in range(500)]
+        consumer.close()
+        shown = [real_ns(record) for record in read_records(folder)]
+    assert len({real - mono for real, mono in zip(shown, published, strict=True)}) == 1
+    assert abs(shown[-1] - time.time_ns()) < 60e9
+
+
+def test_streams_are_sources_too(folder):
+    """Their numbers follow those of the datagrams, whatever their order in the file."""
+    path = folder / "a.toml"
+    path.write_text(
+        f'[metrics]\nfolder = "{folder}"\n[recorder]\nmegabytes = 4\n'
+        '[[source]]\nname = "node"\nurl = "ws://127.0.0.1:1"\n'
+        '[[source]]\nname = "site"\nlines = ["127.0.0.1:9"]\n'
+    )
+    loaded = config.load(path)
+    records = Records(loaded, loaded.cores[0])
+    channel = SimpleNamespace(address="127.0.0.1", port=9)
+    records.write_about(
+        loaded,
+        [SimpleNamespace(channels=[channel])],
+        {"destinations": {}, "retransmissions": {}},
+        fires=False,
+        triggers=None,
+    )
+    records.close()
+    ((_, written),) = flight.read_about(folder)["hot"]
+    assert [(one.name, one.channels) for one in written.sources] == [
+        ("site", [("127.0.0.1", 9)]),
+        ("node", []),
+    ]
+
+
+@pytest.mark.parametrize("last", ["0", "-1", "nan", "inf"])
+def test_a_time_that_is_none(folder, tmp_path, capsys, last):
+    to = str(tmp_path / "x")
+    assert main(["record", "--to", to, "--last", last, "--folder", str(folder)]) == 2
+    assert f"--last {last} is no time" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said(folder, capsys):
+    with flight.create(folder, "hot", 4) as ring:
+        flight.write_about(folder, about("a"), ring)
+    assert main(["record", "--to", "/dev/full", "--folder", str(folder)]) == 2
+    assert "/dev/full: No space left" in capsys.readouterr().err
+
+
+def test_a_folder_that_somebody_removed_stops_nothing(folder, tmp_path):
+    """systemd-logind does that to a user's when he logs out."""
+    loop = create("hot", folder=folder / "gone")
+    loop.path.unlink()
+    loop.path.parent.rmdir()
+    told = []
+    arbiter = SimpleNamespace(report=list, missed=0)
+    Ledger(folder / "gone" / "hot.sources", arbiter, told.append).write(None, {}, 1)
+    assert told == [f"{folder}/gone/hot.sources: No such file or directory"]
+    reload = Reload(tmp_path / "a.toml", folder / "gone")
+    reload.begin({})
+    assert reload.said == f"triggers stay as they are: {folder}/gone: No such file or directory"
+    assert reload.poll() is None
+    reload.close()
+    loop.close()
