@@ -9,6 +9,7 @@ what its own stages need; one that has all of them needs nobody else.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,6 @@ class Appliance:
         self.shots: ShotBook | None = None
         self.triggers: TriggerTable | None = None
         self.streams: Streams | None = None
-        self._ledger: Ledger | None = None
         self._conductor: Conductor | None = None
         self.senders: Senders | None = None
         self._sender_pool: SenderPool | None = None
@@ -93,13 +93,17 @@ class Appliance:
     def _open(self) -> None:
         self._exit.callback(self._joints.close)
         self._open_records()
-        ports = Ports(self._config.source)
+        ports = Ports(
+            (self._config.datagrams if "receive" in self._has else [])
+            + (self._config.streams if "trigger" in self._has else [])
+        )
         self._intake = Intake(self._config, self._core, self._joints, ports)
         self._exit.callback(self._intake.close)
         self.chosen |= self._intake.chosen
         arbiter = None
         dedup = None
-        if "decode" in self._has:
+        reads_streams = bool(self._config.streams) and "trigger" in self._has
+        if "decode" in self._has or reads_streams:
             self.decoder = Decoder(Rules.preset(self._config.chain.fork, self._config.chain.id))
         if "trigger" in self._has:
             self._open_shots()
@@ -135,17 +139,21 @@ class Appliance:
                 metrics=self.metrics.handle,
             ),
             arbiter=arbiter,
-            offers=bool(self._config.streams),
+            offers=reads_streams,
         )
         self._exit.callback(self.pump.close)
         self._desk.note_sent = lambda cause, peer, payload, left: self.pump.note_sent(
             cause, peer, payload, left=left
         )
-        if arbiter is not None:
-            path = self._records.folder / f"{self._records.name}.sources"
-            self._ledger = Ledger(path, arbiter, tell=self.metrics.note)
-            self._exit.callback(self._ledger.close)
-        if self._config.streams:
+        self._ledger = Ledger(
+            self._records.folder / f"{self._records.name}.sources",
+            arbiter,
+            # Cores of one appliance are children of one foreman.
+            appliance=os.getppid() if self._joints.linked else os.getpid(),
+            tell=self.metrics.note,
+        )
+        self._exit.callback(self._ledger.close)
+        if reads_streams:
             assert arbiter is not None
             self._open_streams(arbiter, ports)
         self.warnings += ports.warnings
@@ -305,8 +313,8 @@ class Appliance:
             if feed.receiver is not None:
                 measure_feed(self.metrics, feed)
         measure_rings(self.metrics, self._joints.before, self._joints.outbox)
-        if self._ledger is not None:
-            self._ledger.write(self.streams, self._mold_stats(), time.monotonic_ns())
+        streams = self.streams.stats() if self.streams else {}
+        self._ledger.write(streams, self._source_stats(), time.monotonic_ns())
         grown = self.metrics.look_at_memory()
         strategy = self._config.strategy
         if strategy and grown > strategy.memory_mb << 20 and not self._memory_noted:
@@ -344,13 +352,6 @@ class Appliance:
             }
             if conductor
             else {},
-        }
-
-    def _mold_stats(self) -> dict[str, dict[str, Any]]:
-        return {
-            feed.name: feed.receiver.stats()
-            for feed in self.pump.feeds
-            if feed.receiver is not None
         }
 
     def _source_stats(self) -> dict[str, Any]:

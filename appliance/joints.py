@@ -96,6 +96,11 @@ class Joints:
             peers=peers,
         )
 
+    @property
+    def linked(self) -> bool:
+        """Whether there are cores beside this one."""
+        return self.before is not None or self.after is not None
+
     def beat(self) -> None:
         """Says on every ring that we live."""
         for producer in (self.after, self.outbox):

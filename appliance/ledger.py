@@ -1,24 +1,35 @@
-"""What is known of every source, in a file that ``barewire sources`` reads.
+"""What is known of every source, in files that ``barewire sources`` reads.
 
 Written about once a second beside the loop's metrics, in one step, so that a reader never sees half
-of it and the loop never waits for a reader.
+of it and the loop never waits for a reader. Where the path is cut, each core writes what it knows,
+and :func:`read` puts together what belongs to one appliance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from appliance.links import overruns
 from barewire.feeds.arbitration import QUANTILES, Arbiter
 from dpdk_bindings.metrics import Values
 
-if TYPE_CHECKING:
-    from appliance.streams import Streams
+__all__ = ["MISSING", "Ledger", "read"]
 
-__all__ = ["Ledger"]
+MISSING = {
+    "breaks_unread": "breaks of which nothing could be read: no pool there, or it is closed",
+    "blocks_unread": "blocks mined in a break and not looked through",
+    "mined_unseen": "transactions mined in a break that no source brought, at most",
+    "pool_refused": "entries of a pool that are not what they say",
+    "bodies_late": "announced hashes whose transaction did not come in time",
+    "bodies_gone": "announced hashes whose transaction was gone when it was asked for",
+    "messages_lost": "messages that neither a line nor a retransmission brought",
+    "datagrams_overrun": "datagrams lost because they were not taken in time",
+}
+"""What a source did not bring, by cause; each has a unit of its own, so they are never added up."""
 
 
 class Ledger:
@@ -26,37 +37,61 @@ class Ledger:
 
     Args:
         path: where; removed on :meth:`close`.
-        arbiter: knows who was first.
+        arbiter: knows who was first; None on cores that do not have it.
+        appliance: a number that all its cores have in common.
         tell: hears what went wrong. It must not stop the loop that there is no room, or that
             somebody removed the folder (systemd-logind does, when a user logs out: RemoveIPC).
     """
 
-    def __init__(self, path: Path, arbiter: Arbiter, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, arbiter: Arbiter | None, *, appliance: int, tell: Callable[[str], None]
+    ) -> None:
         self._path = path
         self._tell = tell
         self._arbiter = arbiter
+        self._appliance = appliance
         self._before: dict[str, int] = {}
         self._before_ns = 0
 
     def write(
-        self, streams: Streams | None, molds: dict[str, dict[str, Any]], now_mono_ns: int
+        self,
+        streams: dict[str, dict[str, Any]],
+        datagrams: dict[str, dict[str, Any]],
+        now_mono_ns: int,
     ) -> None:
         """Writes what is known now.
 
         Args:
-            streams: the byte streams, if there are any.
-            molds: counters of the MoldUDP64 receivers, by source.
+            streams: counters of the byte streams, by source.
+            datagrams: of the other sources: what their receiver counted, and their ``endpoint``.
             now_mono_ns: a clock reading.
         """
-        states = streams.stats() if streams else {}
+        rows = {name: _of_stream(stats) for name, stats in streams.items()}
+        rows |= {name: _of_datagrams(stats) for name, stats in datagrams.items()}
+        if self._arbiter is not None:
+            for name, compared in self._compared(self._arbiter, now_mono_ns).items():
+                rows[name] = compared | rows.get(name, {})
+        content = {
+            "at_mono_ns": now_mono_ns,
+            "appliance": self._appliance,
+            "compares": self._arbiter is not None,
+            "sources": [{"source": name} | row for name, row in rows.items()],
+        }
+        unfinished = self._path.with_suffix(".sources~")
+        try:
+            unfinished.write_bytes(msgspec.json.encode(content))
+            unfinished.rename(self._path)
+        except OSError as error:
+            self._tell(f"{self._path}: {error.strerror}")
+
+    def _compared(self, arbiter: Arbiter, now_mono_ns: int) -> dict[str, dict[str, Any]]:
         elapsed_s = max((now_mono_ns - self._before_ns) / 1e9, 1e-9)
-        rows = []
-        for report in self._arbiter.report():
+        rows = {}
+        for report in arbiter.report():
             brought = report.first + report.behind
             rate = (brought - self._before.get(report.name, 0)) / elapsed_s
             self._before[report.name] = brought
-            row: dict[str, Any] = {
-                "source": report.name,
+            rows[report.name] = {
                 "rate": round(rate, 1) if self._before_ns else 0.0,
                 "first": report.first,
                 "behind": report.behind,
@@ -69,23 +104,36 @@ class Ledger:
                 "lead": _microseconds(report.lead),
                 "lag": _microseconds(report.lag),
             }
-            if report.name in states:
-                row |= _of_stream(states[report.name])
-            elif report.name in molds:
-                row |= _of_mold(molds[report.name])
-            rows.append(row)
         self._before_ns = now_mono_ns
-        unfinished = self._path.with_suffix(".sources~")
-        content = {"at_mono_ns": now_mono_ns, "missed": self._arbiter.missed, "sources": rows}
-        try:
-            unfinished.write_bytes(msgspec.json.encode(content))
-            unfinished.rename(self._path)
-        except OSError as error:
-            self._tell(f"{self._path}: {error.strerror}")
+        return rows
 
     def close(self) -> None:
         """Removes the file."""
         self._path.unlink(missing_ok=True)
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """The sources of every appliance in `folder`, by the name of the loop that compares them."""
+    parts: dict[int, list[tuple[str, dict[str, Any]]]] = {}
+    for path in sorted(folder.glob("*.sources")):
+        try:
+            content = msgspec.json.decode(path.read_bytes())
+        except FileNotFoundError:
+            continue  # its loop has just ended
+        parts.setdefault(content["appliance"], []).append((path.stem, content))
+    whole = {}
+    for of_one in parts.values():
+        of_one.sort(key=lambda part: not part[1]["compares"])
+        name, first = of_one[0]
+        rows: dict[str, dict[str, Any]] = {}
+        for _, content in of_one:
+            for row in content["sources"]:
+                known = rows.setdefault(row["source"], {"missing": {}})
+                missing = known["missing"] | row.get("missing", {})
+                rows[row["source"]] = known | row | {"missing": missing}
+        at_mono_ns = min(content["at_mono_ns"] for _, content in of_one)
+        whole[name] = first | {"at_mono_ns": at_mono_ns, "sources": list(rows.values())}
+    return whole
 
 
 def _of_stream(stats: dict[str, Any]) -> dict[str, Any]:
@@ -96,21 +144,32 @@ def _of_stream(stats: dict[str, Any]) -> dict[str, Any]:
         "why": stats["why"],
         "connections": stats["connections"],
         "gaps": hole["holes"],
-        "unfilled": hole["unfillable"] + hole["blocks_unseen"] + stats["unanswered"],
+        "missing": {
+            "breaks_unread": hole["unfillable"],
+            "blocks_unread": hole["blocks_unseen"],
+            "mined_unseen": stats["missed"],
+            "pool_refused": hole["pool_refused"],
+            "bodies_late": stats["unanswered"],
+            "bodies_gone": stats["vanished"],
+        },
         "refused": sum(stats["refused"].values()),
     }
 
 
-def _of_mold(stats: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "kind": "moldudp64",
-        "state": stats["state"],
-        "why": "",
-        "connections": stats["sessions"],
-        "gaps": stats["gaps"],
-        "unfilled": stats["lost"],
-        "refused": sum(stats["refused"].values()),
-    }
+def _of_datagrams(stats: dict[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": "moldudp64", "missing": {}}
+    if "endpoint" in stats:
+        row["missing"]["datagrams_overrun"] = overruns(stats["endpoint"])
+    if "lost" in stats:
+        row |= {
+            "state": stats["state"],
+            "why": "",
+            "connections": stats["sessions"],
+            "gaps": stats["gaps"],
+            "refused": sum(stats["refused"].values()),
+        }
+        row["missing"]["messages_lost"] = stats["lost"]
+    return row
 
 
 def _microseconds(values: Values) -> dict[str, Any]:

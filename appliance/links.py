@@ -17,7 +17,12 @@ from dpdk_bindings.ring import RingConsumer, RingProducer
 __all__ = ["measure_endpoint", "measure_feed", "measure_rings", "overruns"]
 
 # Names of DatagramEndpoint.stats(): kernel sockets' and ports'.
-_OVERRUNS = ("rx_kernel_dropped", "port_kernel_rx_ring_full", "port_kernel_rx_dropped")
+_OVERRUNS = (
+    "rx_kernel_dropped",
+    "port_kernel_rx_ring_full",
+    "port_kernel_rx_dropped",
+    "port_share_dropped",
+)
 _NOT_LOST = {"rx_datagrams", "rx_bytes", "rx_misreleased", "rx_starved", "rx_left_to_kernel"}
 _REFUSED = ("tx_ring_full", "tx_unresolved", "tx_too_long", "tx_failed")
 

@@ -2,7 +2,7 @@
 
 Reads what the loops wrote down, about once a second; they do not notice. *First* is what nobody
 else had brought before; *lead* by how much earlier than the second that was, *lag* by how much
-later than the first the rest came.
+later than the first the rest came. What a source did not bring is said below, cause by cause.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from rich.markup import escape
 from rich.table import Table
 
+from appliance import ledger
 from appliance.metrics.files import FOLDER
 from appliance.output import add_output_argument, console, print_json
 from barewire.errors import BarewireError
@@ -34,13 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 if every source is live, 1 if one is not, or its loop is gone."""
-    paths = sorted(args.folder.glob("*.sources"))
-    if not paths:
+    loops = ledger.read(args.folder)
+    if not loops:
         raise BarewireError(
             f"no loop writes about its sources in {args.folder}",
             hint="start one (barewire run), or name its folder (--folder)",
         )
-    loops = {path.stem: msgspec.json.decode(path.read_bytes()) for path in paths}
     now = time.monotonic_ns()
     for content in loops.values():
         content["stale"] = now - content["at_mono_ns"] > _STALE_NS
@@ -65,32 +65,35 @@ def show(name: str, content: dict[str, Any]) -> None:
         table.add_column(column)
     for column in ("tx/s", "first", "behind", "lead p50", "lag p50", "lag p99"):
         table.add_column(column, justify="right")
-    for column in ("gaps", "unfilled", "refused"):
+    for column in ("gaps", "refused"):
         table.add_column(column, justify="right")
     for row in content["sources"]:
+        compared = "rate" in row
         table.add_row(
             row["source"],
             _state(row),
-            f"{row['rate']:,.1f}",
-            f"{row['first']:,}",
-            f"{row['behind']:,}",
-            _time(row["lead"], "p50_us"),
-            _time(row["lag"], "p50_us"),
-            _time(row["lag"], "p99_us"),
+            f"{row['rate']:,.1f}" if compared else "-",
+            f"{row['first']:,}" if compared else "-",
+            f"{row['behind']:,}" if compared else "-",
+            _time(row, "lead", "p50_us"),
+            _time(row, "lag", "p50_us"),
+            _time(row, "lag", "p99_us"),
             f"{row.get('gaps', 0):,}",
-            f"{row.get('unfilled', 0):,}",
             f"{row.get('refused', 0):,}",
         )
     console.print(table)
-    if content["missed"]:
-        console.print(f"{content['missed']:,} mined in a hole and brought by nobody")
+    for row in content["sources"]:
+        for cause, words in ledger.MISSING.items():
+            if count := row["missing"].get(cause, 0):
+                console.print(f"{escape(row['source'])}: {words}: {count:,}")
 
 
 def _state(row: dict[str, Any]) -> str:
-    if row["quiet_ms"] is None and row.get("state") in ("live", "active"):
+    if row.get("quiet_ms") is None and row.get("state") in ("live", "active"):
         return f"{row['state']}, nothing yet"
     return str(row.get("state", "?")) + (f": {row['why']}" if row.get("why") else "")
 
 
-def _time(values: dict[str, Any], quantile: str) -> str:
-    return f"{values[quantile]:,.1f} us" if values["n"] else "-"
+def _time(row: dict[str, Any], which: str, quantile: str) -> str:
+    values = row.get(which)
+    return f"{values[quantile]:,.1f} us" if values and values["n"] else "-"

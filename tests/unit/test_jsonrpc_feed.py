@@ -249,7 +249,7 @@ def test_after_a_reconnect_the_pool_fills_the_hole():
     assert live.hole.take_mined() == [bytes([1]) * 32]
     assert live.hole.take_mined() == []
     stats = live.stats()
-    assert stats["hole"] == {"holes": 1, "filled": 140, "unfillable": 0, "blocks_unseen": 0}
+    assert stats["hole"] == hole(holes=1, filled=140)
     assert stats["connections"] == 2
     assert stats["transactions"] == 140
     assert not live.hole.waiting
@@ -276,7 +276,66 @@ def test_what_cannot_be_filled_is_counted():
     assert came == []
     assert asked.count(("eth_getBlockByNumber", "pending")) == 1
     stats = live.stats()["hole"]
-    assert stats == {"holes": 1, "filled": 0, "unfillable": 1, "blocks_unseen": 80}
+    assert stats == hole(holes=1, unfillable=1, blocks_unseen=80)
+
+
+def test_what_lies_in_a_pool_is_counted_and_the_rest_still_filled():
+    """Bad entries between good ones: what comes behind them is from the pool all the same."""
+    live = session()
+    Node(live).subscribe()
+    live.end("reset")
+    live.connect(SECOND)
+    node = Node(live)
+    node.subscribe()
+    live.tick(SECOND)
+    known = [transaction(n) for n in range(90)]
+    entries: list = [tx for tx, _ in known]
+    entries[10] = known[10][0] | {"nonce": "0x777"}  # not what its hash says
+    entries[11] = 5
+    entries[40] = {"hash": "0x" + "22" * 32}
+    entries[80] = {}
+    pool = {"pending": {"0xa": {str(n): entry for n, entry in enumerate(entries)}}}
+    [asked] = [request for request in node.asked() if request["method"] == "txpool_content"]
+    was_filling = []
+    node.server.send_text(json.dumps({"id": asked["id"], "result": pool}).encode())
+    tx, raw = transaction(200)
+    node.server.send_text(json.dumps(notification(tx)).encode())
+    came = []
+    for seen in live.receive(b"".join(node.server.data_to_send())):
+        came.append(seen.raw)
+        was_filling.append(live.filling)
+    good = [raw for n, (_, raw) in enumerate(known) if n not in (10, 11, 40, 80)]
+    assert came == [raw, *good]
+    assert was_filling == [False] + [True] * len(good)
+    assert live.stats()["hole"] == hole(holes=1, filled=86, pool_refused=4)
+    assert live.filling is False
+
+
+def test_questions_about_blocks_that_a_break_leaves_open_are_counted():
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    live.tick(0)
+    answered(node, {("eth_blockNumber", ""): {"result": "0x64"}})
+    live.end("reset")
+    live.connect(SECOND)
+    node = Node(live)
+    node.subscribe()
+    live.tick(SECOND)
+    by_method = {request["method"]: request for request in node.asked()}
+    node.say({"id": by_method["txpool_content"]["id"], "result": {}})
+    node.say({"id": by_method["eth_blockNumber"]["id"], "result": "0x69"})
+    blocks = node.asked()
+    assert [request["method"] for request in blocks] == ["eth_getBlockByNumber"] * 5
+    node.say({"id": blocks[0]["id"], "result": {"transactions": []}})
+    live.end("reset")
+    assert live.stats()["hole"] == hole(holes=1, blocks_unseen=4)
+
+
+def hole(**counted: int) -> dict[str, int]:
+    """Statistics of holes: zero but for what is `counted`."""
+    names = ("holes", "filled", "pool_refused", "unfillable", "blocks_unseen")
+    return dict.fromkeys(names, 0) | counted
 
 
 def test_the_pending_block_where_the_pool_is_closed():

@@ -41,6 +41,7 @@ class Hole:
         waiting: a connection broke, and its hole has not been looked into.
         asked: the pool has been asked, on this connection.
         filled: transactions read from the pool.
+        pool_refused: things in the pool that are no transactions, or not those they say they are.
         unfillable: breaks whose hole could not be looked into: nothing there to ask.
         blocks_unseen: blocks mined in a hole that were not looked through.
         mined: hashes mined in holes; whoever knows what was seen takes them from here
@@ -53,6 +54,7 @@ class Hole:
         self.asked = False
         self.holes = 0
         self.filled = 0
+        self.pool_refused = 0
         self.unfillable = 0
         self.blocks_unseen = 0
         self.mined: list[bytes] = []
@@ -63,8 +65,13 @@ class Hole:
         """A connection begins."""
         self.asked = False
 
-    def broken(self) -> None:
-        """A connection broke; what it had told of the head is where the hole begins."""
+    def broken(self, unanswered: int = 0) -> None:
+        """A connection broke; what it had told of the head is where the hole begins.
+
+        Args:
+            unanswered: questions about blocks that were still open.
+        """
+        self.blocks_unseen += unanswered
         if not self.waiting:
             self.waiting = True
             self._head_before = self._head
@@ -132,6 +139,5 @@ class Hole:
 
     def stats(self) -> dict[str, int]:
         """Counters."""
-        return {
-            name: getattr(self, name) for name in ("holes", "filled", "unfillable", "blocks_unseen")
-        }
+        names = ("holes", "filled", "pool_refused", "unfillable", "blocks_unseen")
+        return {name: getattr(self, name) for name in names}

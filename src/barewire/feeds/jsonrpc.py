@@ -167,7 +167,8 @@ class PendingTransactions:
         self._fetching: dict[bytes, tuple[int, int]] = {}  # hash -> number, and when asked
         self._fetched_hash: dict[int, bytes] = {}
         self._wanted: dict[bytes, None] = {}
-        self._texts: list[bytes] = []
+        self._texts: list[tuple[bytes, int]] = []  # from the pool, and how many in each
+        self._to_fill: int | None = None  # of the one that is being read, not seen yet
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
         self._arrival = (0, 0)
@@ -245,13 +246,16 @@ class PendingTransactions:
         Returns:
             How many. 0 means that everything has been read, unless :attr:`more` is set.
         """
-        self.filling = False
         while self.phase is not Phase.FAILED:
+            self.filling = self._to_fill is not None
             count = self.feed.read_into(messages, records, room)
             if self.feed.event is not None:
                 self._see_to(self.feed.event)
             if count and (self._fetching or self.filling):
                 self._note_bodies(records, count)
+            if self._to_fill is not None and not self.feed.more:
+                self.hole.pool_refused += self._to_fill
+                self._to_fill = None
             self.more = self.feed.more or bool(self._texts or self._wanted)
             if count:
                 return count
@@ -261,9 +265,9 @@ class PendingTransactions:
             if not self._texts:
                 break
             # From the pool: lent when the stream is read to its end, so that they do not mix.
-            self.filling = True
-            self.feed.lend_text(self._texts.pop(0), *self._arrival)
-        self.more = False
+            text, self._to_fill = self._texts.pop(0)
+            self.feed.lend_text(text, *self._arrival)
+        self.more = self.filling = False
         return 0
 
     def receive(self, data: bytes, arrival_ns: int = 0, clock: int = 0) -> Iterator[Transaction]:
@@ -366,7 +370,9 @@ class PendingTransactions:
             self._ask_hole(self.hole.head(_quantity(answer.result)))
         elif about.startswith("hole:"):
             bodies = self.hole.answered(about[5:], bytes(answer.result))
-            self._texts += [_batch(bodies[i : i + 64]) for i in range(0, len(bodies), 64)]
+            for at in range(0, len(bodies), 64):
+                some = bodies[at : at + 64]
+                self._texts.append((_batch(some), len(some)))
         elif wanted is not None:
             self.counts.vanished += 1
             self._fetching.pop(wanted, None)
@@ -396,8 +402,9 @@ class PendingTransactions:
             self._send(b"[" + b",".join(requests) + b"]")
 
     def _note_bodies(self, records: Any, count: int) -> None:
-        if self.filling:
+        if self._to_fill is not None:
             self.hole.filled += count
+            self._to_fill -= count
         for i in range(count):
             number, _ = self._fetching.pop(bytes(records[i].hash), (-1, 0))
             self._fetched_hash.pop(number, None)
@@ -410,7 +417,7 @@ class PendingTransactions:
         self.more = False
         self.counts.failures += 1
         self.counts.unanswered += len(self._fetching)
-        self.hole.broken()
+        self.hole.broken(sum(about == "hole:block" for about in self._asked.values()))
 
     # What was seen.
 
