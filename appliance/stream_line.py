@@ -20,7 +20,7 @@ from barewire.feeds.tls import TlsStream
 from barewire.mempool.decoder import Decoder
 from dpdk_bindings import StreamState
 from dpdk_bindings.errors import BindingsError
-from dpdk_bindings.stream import StreamEndpoint
+from dpdk_bindings.stream import Connection, StreamEndpoint
 
 __all__ = ["Line"]
 
@@ -53,7 +53,7 @@ class Line:
     Args:
         source: its configuration.
         number: of the source, in its records.
-        endpoint: makes the connections; None for a Unix socket.
+        endpoint: makes the connections; None for a Unix socket. It is an attribute too.
         names: looks names up; None where the source names none (:attr:`host`).
         where: the file that the source's own files lie beside.
         decoder: judges the envelopes.
@@ -61,6 +61,8 @@ class Line:
 
     Attributes:
         pipe: the connection, or None between two.
+        stream: the same where it is in plain text, so that a native loop may read it; or None.
+        is_asked: the connection has to be asked for what came: nobody tells.
         troubles: how often a live connection was ended for being of no use.
         last_why: what ended the last one.
         ended: connections that ended, by why.
@@ -83,13 +85,14 @@ class Line:
         self.number = number
         self.again = Reconnect(random.Random())  # noqa: S311 - pauses are no secret
         self.pipe: _Pipe | None = None
+        self.stream: Connection | None = None
         self.troubles = 0
         self.missed = 0
         self.last_why = ""
         self.ended: dict[str, int] = {}
         self.buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self.buffer)
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._names = names
         self._question: int | None = None
         self._tries = 0
@@ -99,6 +102,7 @@ class Line:
         self._host, self._port = source.url.host, source.url.port
         self._named = source.url.is_named
         self._context = tls_of(source, where)
+        self.is_asked = endpoint is None or self._context is not None
         self._tls_session: ssl.SSLSession | None = None
         self.session = PendingTransactions(
             f"ipc:{self._path}" if endpoint is None else source.url.text,
@@ -141,7 +145,7 @@ class Line:
         """What becomes readable when :meth:`receive` has something; none between connections."""
         if isinstance(self.pipe, UnixPipe):
             return [self.pipe.fileno()]
-        return self._endpoint.descriptors() if self._endpoint is not None else []
+        return self.endpoint.descriptors() if self.endpoint is not None else []
 
     def housekeeping(self, now_mono_ns: int) -> None:
         """Connects when it is time to; asks for signs of life; lets go of what failed."""
@@ -195,7 +199,7 @@ class Line:
             self.session.connect(now_mono_ns)
         self._began = True
         self._unsent, self._sent = b"", 0
-        if self._endpoint is None:
+        if self.endpoint is None:
             self.pipe = UnixPipe(self._path)
         elif not self._named:
             self._connect(self._host, now_mono_ns)
@@ -217,15 +221,17 @@ class Line:
         self._tries += 1
 
     def _connect(self, address: str, now_mono_ns: int) -> None:
-        assert self._endpoint is not None
+        assert self.endpoint is not None
         try:
-            connection = self._endpoint.connect(address, self._port, tls=self._context is not None)
+            connection = self.endpoint.connect(address, self._port, tls=self._context is not None)
         except BindingsError as error:
             self.session.end(str(error))
             self._drop(now_mono_ns)
             return
         self.pipe = connection
-        if self._context is not None:
+        if self._context is None:
+            self.stream = connection
+        else:
             self.pipe = TlsStream(
                 connection,
                 self._context,
@@ -244,5 +250,5 @@ class Line:
             if isinstance(self.pipe, TlsStream) and self.pipe.rx_bytes:
                 self._tls_session = self.pipe.session
             self.pipe.abort()
-            self.pipe = None
+            self.pipe = self.stream = None
         self.again.failed(now_mono_ns)

@@ -1,8 +1,9 @@
 """The sources that are byte streams, all together: read, watched, and connected again.
 
-One native receive a turn and source that has something; what is read is offered to the pump, which
-matches and fires. TCP over a port and over kernel sockets is one interface (dpdk_bindings.stream),
-TLS goes in between, a node's IPC socket is a Unix socket of our own (appliance.stream_line).
+A live subscription is read from the wire to the match by one native call (barewire.feeds.inlet);
+what else there is to say on a stream, and what has to be decrypted first, passes through here. TCP
+over a port and over kernel sockets is one interface (dpdk_bindings.stream), TLS goes in between, a
+node's IPC socket is a Unix socket of our own (appliance.stream_line).
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from appliance.ports import Ports
 from appliance.stream_line import Line
 from barewire._native import ffi, lib
 from barewire.feeds.arbitration import Arbiter
+from barewire.feeds.inlet import Inlet, What
+from barewire.feeds.session import Phase
 from barewire.feeds.txfeed import BURST
 from barewire.mempool.decoder import Decoder
 from barewire.pump import Pump
 from dpdk_bindings.port import Port
-from dpdk_bindings.stream import StreamEndpoint, open_stream
+from dpdk_bindings.stream import Connection, StreamEndpoint, open_stream
 
 __all__ = ["Streams"]
 
@@ -89,9 +92,15 @@ class Streams:
             self._exit.close()
             raise
         self._polled = list(self._endpoints.values())
+        self._inlet = Inlet(
+            [endpoint.ref for endpoint in self._polled], [line.buffer for line in self._lines], pump
+        )
+        self._asked = [line for line in self._lines if line.is_asked]
+        self._shown: dict[int, Connection] = {}
         self._messages: Any = ffi.new("struct bw_message[]", BURST)
         self._records: Any = ffi.new("struct bw_tx[]", BURST)
         self._reading: Line | None = None
+        self._held = False
         self._next = 0
 
     def _endpoint(self, source: Source, ports: Ports) -> StreamEndpoint | None:
@@ -109,22 +118,60 @@ class Streams:
 
     def run(self, until_mono_ns: int) -> int:
         """Turns the pump, and reads the streams in between, until there are matches."""
-        turn, clock = self._pump.turn, time.monotonic_ns
-        lines = self._lines
+        turn, clock, inlet = self._pump.turn, time.monotonic_ns, self._inlet
         while True:
-            if self._reading is None:
-                for endpoint in self._polled:
-                    endpoint.poll()
-                for _ in lines:
-                    line = lines[self._next]
-                    self._next = (self._next + 1) % len(lines)
+            if self._held:  # what was offered may be looked at for one turn more
+                self._held = False
+                found = turn()
+            elif self._reading is not None:
+                self._offer(self._reading)
+                found = turn()
+            else:
+                for _ in self._asked:
+                    line = self._asked[self._next]
+                    self._next = (self._next + 1) % len(self._asked)
                     if line.pipe is not None and line.receive():
                         self._reading = line
                         break
-            if self._reading is not None:
-                self._offer(self._reading)
-            if (found := turn()) or clock() >= until_mono_ns:
+                else:
+                    what = inlet.run(0 if self._asked else until_mono_ns)
+                    if what == What.FOUND:
+                        return int(inlet.native.count)
+                    if what != What.TIME:
+                        self._told(what)
+                if clock() >= until_mono_ns and self._reading is None:
+                    return 0
+                continue
+            if found or clock() >= until_mono_ns:
                 return found
+
+    def _told(self, what: int) -> None:
+        """Something that the inlet leaves to us: the line is read on from here."""
+        line = self._lines[self._inlet.native.at]
+        if what == What.EVENT:
+            assert line.stream is not None
+            line.session.resume(self._inlet.native.event, line.stream.arrival_ns, line.stream.clock)
+            self._reading = line
+        elif line.receive():
+            self._reading = line
+        if line.session.phase is Phase.FAILED:
+            self._show(line)
+
+    def _show(self, line: Line) -> None:
+        """Lets the inlet read what it can of a line as that is now."""
+        number = line.number - self._lines[0].number
+        if self._shown.get(number) is not line.stream:
+            if line.stream is None:
+                self._inlet.disconnect(number)
+                del self._shown[number]
+            else:
+                assert line.endpoint is not None
+                where = self._polled.index(line.endpoint)
+                self._inlet.connect(number, endpoint=where, stream=line.stream.address)
+                self._shown[number] = line.stream
+        if line.stream is not None:
+            feed = line.session.feed.native if line.session.direct else ffi.NULL
+            self._inlet.lend_to(number, feed)
 
     def _offer(self, line: Line) -> None:
         session = line.session
@@ -134,9 +181,11 @@ class Streams:
                 for i in range(count):
                     self._messages[i].flags |= lib.BW_MESSAGE_FILLED
             self._pump.offer(self._messages, self._records, count)
+            self._held = True
         if not session.more:
             self._reading = None
             line.send()
+            self._show(line)
 
     def housekeeping(self, now_mono_ns: int) -> None:
         """What depends on time; a few times a second."""
@@ -146,6 +195,7 @@ class Streams:
             if line is self._reading:
                 continue
             line.housekeeping(now_mono_ns)
+            self._show(line)
             if mined := line.session.hole.take_mined():
                 line.missed += self._arbiter.mined(mined)
         for trouble in self._arbiter.watch(now_mono_ns):
@@ -153,6 +203,7 @@ class Streams:
                 if line.number == trouble.source and line.pipe is not None:
                     line.troubles += 1
                     line.session.end(f"{trouble.kind}: {trouble.detail}")
+                    self._show(line)
 
     def stats(self) -> dict[str, Any]:
         """By source: its state and everything that was counted."""

@@ -34,6 +34,7 @@ from appliance.core import die_with_parent
 from appliance.lab import Pair
 from appliance.mainnet_block import load_block
 from barewire._native import ffi, lib
+from barewire.feeds.inlet import Inlet, What
 from barewire.feeds.jsonrpc import PendingTransactions, Phase
 from barewire.feeds.tls import TlsStream, client_context
 from barewire.feeds.txfeed import BURST, TxFeed
@@ -134,8 +135,8 @@ class Subscriber:
         self._pipe: Any = endpoint.connect(ip, port)
         self._buffer = bytearray(1 << 18)
         self._view = memoryview(self._buffer)
-        self._messages: Any = ffi.new("struct bw_message[]", BURST)
-        self._records: Any = ffi.new("struct bw_tx[]", BURST)
+        self._inlet = Inlet([endpoint.ref], [self._buffer])
+        self._messages, self._records = self._inlet.messages, self._inlet.records
         self._session = PendingTransactions(self._url, Decoder(Rules.preset("london", 0)))
         self.refused = 0
 
@@ -153,27 +154,21 @@ class Subscriber:
             if got > 0:
                 session.lend(self._view[:got], 0, 1)
                 session.read_into(self._messages, self._records)
+        self._inlet.connect(0, endpoint=0, stream=self._pipe.address)
+        self._inlet.lend_to(0, session.feed.native)
 
     def take(self, count: int, gap_ns: int) -> np.ndarray:
         """When each of `count` records was in hand, CLOCK_MONOTONIC."""
-        poll, pipe, session = self._endpoint.poll, self._pipe, self._session
+        run, native = self._inlet.run, self._inlet.native
         times = np.zeros(count, dtype=np.uint64)
         done = 0
         self._words[2], self._words[3], self._words[1] = gap_ns, 0, count
         until = time.monotonic_ns() + 20_000_000_000
-        while done < count:
-            poll()
-            got = pipe.recv_into(self._buffer)
-            if got <= 0:
-                if time.monotonic_ns() > until:
-                    break
-                continue
-            session.lend(self._view[:got], 0, 1)
-            while n := session.read_into(self._messages, self._records):
-                times[done : done + n] = time.monotonic_ns()
-                done += n
-                if not session.more:
-                    break
+        while done < count and run(until) == What.RECORDS:
+            n = native.count
+            times[done : done + n] = time.monotonic_ns()
+            done += n
+        self._inlet.disconnect(0)
         return times[:done]
 
 

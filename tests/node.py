@@ -77,9 +77,15 @@ class Peer:
                 subscribed |= request["method"] == "eth_subscribe"
                 answer = {"jsonrpc": "2.0", "id": request["id"], **self.node.result(request)}
                 self._protocol.send_text(json.dumps(answer).encode())
-        for out in self._protocol.data_to_send():
-            self.sock.sendall(out)
+        self.say(b"".join(self._protocol.data_to_send()))
         return subscribed
+
+    def say(self, data: bytes) -> None:
+        """Sends all of it, however long the other side takes."""
+        before = self.sock.gettimeout()
+        self.sock.settimeout(20)
+        self.sock.sendall(data)
+        self.sock.settimeout(before)
 
     def subscribed(self) -> None:
         """Plays a good node up to the subscription."""
@@ -122,9 +128,7 @@ def follow(peer: Peer) -> None:
             with contextlib.suppress(TimeoutError):
                 peer.take()
             while news:
-                peer.sock.settimeout(5)
-                peer.sock.sendall(news.popleft())
-                peer.sock.settimeout(0.005)
+                peer.say(news.popleft())
 
 
 class Node:

@@ -61,9 +61,11 @@ class Run:
         end = time.monotonic() + seconds
         while True:
             said = self.read()
-            if said["type"] == "statistics" and condition(said):
+            if said["type"] != "statistics":
+                continue
+            if condition(said):
                 return said
-            assert time.monotonic() < end, said
+            assert time.monotonic() < end, (said, self.events[-20:])
 
     def sources(self) -> tuple[int, dict[str, Any]]:
         """``barewire sources``: exit status, and the rows by name."""

@@ -38,6 +38,7 @@ struct dpb_afxdp {
     uint8_t *slot_pending; /* chunks of each slot that the kernel has not completed */
     int64_t reserved;      /* slot that reserve() gave, or -1 */
     bool unflushed;        /* descriptors that the kernel was not told about, or refused */
+    bool refused;          /* it was told, and had no room: it is told again when we next poll */
 
     /* Frames of several buffers are copied into these. */
     uint8_t *linear;
@@ -184,11 +185,15 @@ static inline int receive(struct dpb_afxdp *p, uint32_t queue, struct dpb_frame 
     return n;
 }
 
+static int afxdp_flush(void *port);
+
 static int afxdp_poll(void *port, struct dpb_frame *out, int max)
 {
     struct dpb_afxdp *p = port;
     if (p->closed)
         return -EBADF;
+    if (__builtin_expect(p->refused, 0))
+        afxdp_flush(p);
     int n = 0;
     for (uint32_t i = 0; i < p->queue_count && n < max; i++) {
         uint32_t queue = p->next_queue;
@@ -315,6 +320,7 @@ static int afxdp_flush(void *port)
         return -EBADF;
     if (!p->unflushed)
         return 0;
+    p->refused = false;
     struct dpb_xsk *xsk = &p->queues[0];
     dpb_ring_produced(&xsk->tx);
     if (!dpb_ring_needs_wakeup(&xsk->tx)) {
@@ -336,6 +342,7 @@ static int afxdp_flush(void *port)
         }
     }
     p->stats.tx_kernel_busy++;
+    p->refused = true;
     return 0;
 }
 

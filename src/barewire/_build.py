@@ -18,6 +18,7 @@ _cdef = runpy.run_path(str(BINDINGS / "_cdef.py"))
 SHARED = [
     BINDINGS / "include/dpdk_bindings/frame.h",
     BINDINGS / "include/dpdk_bindings/datagram.h",
+    BINDINGS / "include/dpdk_bindings/stream.h",
 ]
 HEADERS = [
     ROOT / "native/keccak.h",
@@ -41,6 +42,7 @@ HEADERS = [
     ROOT / "native/txfeed.h",
     ROOT / "native/trace.h",
     ROOT / "native/pump.h",
+    ROOT / "native/inlet.h",
 ]
 
 ffibuilder = FFI()

@@ -211,6 +211,11 @@ class Pump:
         for channel in range(lib.BW_PUMP_CHANNELS):
             source.line[channel] = feed.lines[channel] if channel < len(feed.lines) else NO_LINE
 
+    @property
+    def native(self) -> Any:
+        """``struct bw_pump *``, for native loops; valid until :meth:`close`."""
+        return self._native
+
     def offer(self, messages: Any, records: Any, count: int) -> None:
         """Hands `count` hashed records to the next :meth:`turn` (native/pump.h).
 

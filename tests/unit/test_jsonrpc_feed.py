@@ -160,6 +160,20 @@ def test_signs_of_life():
     assert node.say(notification(transaction(1)[0])) == []
 
 
+def test_an_answer_behind_a_long_message_is_waited_for():
+    live = session(timing=Timing(answer_ns=10 * SECOND, ask_every_ns=5 * SECOND))
+    node = Node(live)
+    node.subscribe()
+    live.tick(0)
+    assert [request["method"] for request in node.asked()] == ["eth_blockNumber"]
+    for n in range(1, 20):
+        node.say(notification(transaction(n)[0]))
+        live.tick(n * 5 * SECOND)
+        assert live.phase is Phase.LIVE
+    live.tick(106 * SECOND)
+    assert live.why == "no sign of life within 10 s"
+
+
 def test_a_handshake_that_stalls():
     live = session()
     live.tick(5)

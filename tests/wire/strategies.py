@@ -89,3 +89,17 @@ class Leaks(Answers):
 
     def on_match(self, match: Match) -> None:
         self.kept.append(bytearray(b"x" * 100_000))
+
+
+class Hashes:
+    """Writes the 32 bytes of every match's hash to a file as it comes, and keeps none."""
+
+    def __init__(self, actions: Actions, options: dict[str, Any]) -> None:
+        self.file = Path(options["log"]).open("wb")  # noqa: SIM115 - open as long as the process
+
+    def on_match(self, match: Match) -> None:
+        assert match.tx.hash is not None
+        self.file.write(match.tx.hash)
+
+    def on_stop(self) -> None:
+        self.file.close()

@@ -29,7 +29,8 @@ struct dpb_port_ops {
      * the room back unsent). The port owns the bytes from here. */
     int (*commit)(void *port, uint32_t len);
 
-    /* Makes the kernel or the NIC send what was queued. */
+    /* Makes the kernel or the NIC send what was queued. What it has no room for now stays queued,
+     * and is tried again by the next poll() or flush(). */
     int (*flush)(void *port);
 };
 

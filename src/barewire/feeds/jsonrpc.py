@@ -136,19 +136,25 @@ class PendingTransactions:
     ) -> None:
         self.url = url
         self.style: Style = style
-        self._decoder = decoder
-        self._headers = dict(headers or {})
-        self._source = source
-        self._trusted = trusted
         self._known = known
         self._timing = timing or Timing()
-        self._max_message = max_message
-        self._deflate = deflate
         self.counts = Counts()
         self.hole = Hole(supported=style != "bloxroute")
         self.last_error = ""
-        self._past: dict[str, Any] = {}
         self._number = 0
+        self._heard = 0
+        self._websocket: WebSocket | None = None
+        if not url.startswith("ipc:"):
+            self._websocket = WebSocket(
+                url, headers=headers, max_message=max_message, deflate=deflate
+            )
+        self.feed = TxFeed(
+            decoder,
+            websocket=self._websocket,
+            source=source,
+            trusted=trusted,
+            max_text=max_message,
+        )
         self.connect(None)
 
     def connect(self, now_mono_ns: int | None) -> None:
@@ -157,7 +163,10 @@ class PendingTransactions:
         Args:
             now_mono_ns: a clock reading; None for the first connection, which fills no hole.
         """
-        self._past = self._read_stats() if self.counts.connections else {}
+        if self.counts.connections:
+            if self._websocket is not None:
+                self._websocket.restart()
+            self.feed.restart()
         self.counts.connections += 1
         self.phase = Phase.CONNECTING
         self.why = ""
@@ -172,21 +181,6 @@ class PendingTransactions:
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
         self._arrival = (0, 0)
-        self._websocket: WebSocket | None = None
-        if not self.url.startswith("ipc:"):
-            self._websocket = WebSocket(
-                self.url,
-                headers=self._headers,
-                max_message=self._max_message,
-                deflate=self._deflate,
-            )
-        self.feed = TxFeed(
-            self._decoder,
-            websocket=self._websocket,
-            source=self._source,
-            trusted=self._trusted,
-            max_text=self._max_message,
-        )
         self.hole.begin()
         if self._websocket is None:
             self._subscribe()
@@ -270,6 +264,28 @@ class PendingTransactions:
         self.more = self.filling = False
         return 0
 
+    @property
+    def direct(self) -> bool:
+        """All that is expected are transactions: a native loop may read :attr:`feed` itself."""
+        return (
+            self.phase is Phase.LIVE
+            and self.style != "hashes"
+            and not (self._fetching or self._wanted or self._texts)
+        )
+
+    def resume(self, event: Any, arrival_ns: int, clock: int) -> None:
+        """Sees to what a native loop met in :attr:`feed`; :meth:`read_into` reads on from there.
+
+        Args:
+            event: ``struct bw_txfeed_event``.
+            arrival_ns: when those bytes came, by the clock `clock`.
+            clock: see above.
+        """
+        self._arrival = (arrival_ns, clock)
+        told = self.feed.tell(event)
+        if told is not None and self.phase is not Phase.FAILED:
+            self._see_to(told)
+
     def receive(self, data: bytes, arrival_ns: int = 0, clock: int = 0) -> Iterator[Transaction]:
         """:meth:`lend` and :meth:`read_into` for tools and tests: the transactions, copied."""
         self.lend(data, arrival_ns, clock)
@@ -302,10 +318,14 @@ class PendingTransactions:
         if self.hole.waiting and not self.hole.asked:
             self._ask_pool()
         if "head" in self._asked.values():
-            if late:
+            # Its answer may stand behind a pool of megabytes: bytes are life enough meanwhile.
+            if (heard := self.feed.lent_bytes) != self._heard:
+                self._heard, self._since_ns = heard, now_mono_ns
+            elif late:
                 self._fail(f"no sign of life within {timing.answer_ns / 1e9:g} s")
         elif now_mono_ns >= self._next_question_ns:
             self._since_ns = now_mono_ns
+            self._heard = self.feed.lent_bytes
             self._next_question_ns = now_mono_ns + timing.ask_every_ns
             if self.style == "bloxroute":
                 self._asked[0] = "head"
@@ -423,17 +443,7 @@ class PendingTransactions:
 
     def stats(self) -> dict[str, Any]:
         """Counters over all connections; refused texts by cause."""
-        return self._read_stats() | asdict(self.counts) | {"hole": self.hole.stats()}
-
-    def _read_stats(self) -> dict[str, Any]:
-        now = self.feed.stats()
-        past = self._past
-        refused = dict(past.get("refused", {}))
-        for name, count in now.pop("refused").items():  # type: ignore[union-attr]
-            refused[name] = refused.get(name, 0) + count
-        return {name: past.get(name, 0) + count for name, count in now.items()} | {
-            "refused": refused
-        }
+        return self.feed.stats() | asdict(self.counts) | {"hole": self.hole.stats()}
 
 
 def _request(number: int, method: str, params: list[Any]) -> bytes:

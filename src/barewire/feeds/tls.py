@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ByteStream", "TlsStream", "client_context"]
 
+_CONNECTING, _OPEN = StreamState.CONNECTING, StreamState.OPEN
 _CUT_OFF = "UNEXPECTED_EOF_WHILE_READING"
 _SCRATCH_BYTES = 1 << 16
 _MOST_PENDING = 1 << 18
@@ -172,6 +173,10 @@ class TlsStream:
             )
         except ValueError as error:
             raise BarewireError(f"TLS to {host!r}: {error}") from error
+        # Into a buffer it gives a number.
+        self._read_into = cast("Callable[[int, Buffer], int]", self._tls.read)
+        self._receive_below = below.recv_into
+        self._send_below = below.send
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._view = memoryview(self._scratch)
         self._pending = b""
@@ -244,19 +249,19 @@ class TlsStream:
         Returns:
             how many; 0: none now; -1: no more will come, and `state` says why.
         """
-        if self._state is StreamState.FAILED or self._state is StreamState.ENDED:
+        if self._state is not _OPEN and self._state is not _CONNECTING:
             return -1
         if self._pending:
             self._push()
         if not self._below_ended:
-            got = self._below.recv_into(self._scratch)
+            got = self._receive_below(self._scratch)
             if got > 0:
                 self._incoming.write(self._view[:got])
                 self._unread = True
             elif got < 0:
                 self._below_ended = self._unread = True
                 self._incoming.write_eof()
-        if self._state is StreamState.CONNECTING and not self._shake():
+        if self._state is _CONNECTING and not self._shake():
             return -1 if self._error else 0
         return self._read(buffer, offset) if self._unread else 0
 
@@ -267,7 +272,7 @@ class TlsStream:
             how many it took: all or, where the stream below has no room, or the handshake is not
             done, 0; -1: the connection has failed.
         """
-        if self._state is StreamState.CONNECTING:
+        if self._state is _CONNECTING:
             return 0
         if self._state is StreamState.FAILED:
             return -1
@@ -281,6 +286,13 @@ class TlsStream:
             self._fail(errno.EPROTO, _reason(error))
             return -1
         self.tx_bytes += took
+        if not self._pending:
+            fresh = self._outgoing.read()
+            if (sent := self._send_below(fresh)) == len(fresh):
+                return took
+            if sent < 0:
+                return -1
+            self._pending, self._sent = fresh, sent
         return took if self._push() else -1
 
     def shutdown(self) -> bool:
@@ -332,11 +344,12 @@ class TlsStream:
         return False
 
     def _read(self, buffer: Buffer, offset: int) -> int:
-        room = memoryview(buffer)[offset:]
-        if not room.nbytes:
+        room = memoryview(buffer)[offset:] if offset else memoryview(buffer)
+        size = room.nbytes
+        if not size:
             raise ValueError("no room in the buffer behind the offset")
         try:
-            got = cast(int, self._tls.read(room.nbytes, room))  # into a buffer it gives a number
+            got: int = self._read_into(size, room)
         except ssl.SSLWantReadError:
             self._unread = False
             self._collect()
@@ -355,8 +368,9 @@ class TlsStream:
             self._state = StreamState.ENDED
             return -1
         self.rx_bytes += got
-        # Cheaper than being told by an exception.
-        self._unread = bool(self._incoming.pending or self._tls.pending() or self._below_ended)
+        # Cheaper than being told by an exception. OpenSSL takes one record after the other from
+        # the buffer, and of one it keeps only what there was no room for.
+        self._unread = bool(self._incoming.pending or got == size or self._below_ended)
         return got
 
     def _collect(self) -> None:

@@ -111,6 +111,12 @@ class TxFeed:
         self.more = False
         self._stats = lib.bw_txfeed_stats(self.native)
 
+    def restart(self) -> None:
+        """Forgets what was lent, for a new connection of the same kind; the counters go on."""
+        self._lent = self._lent_text = self.event = None
+        self.more = False
+        lib.bw_txfeed_restart(self.native)
+
     def lend(self, data: bytes | memoryview, arrival_ns: int = 0, clock: int = 0) -> None:
         """Lends bytes of the stream; read them all (:meth:`read`) before lending more.
 
@@ -147,7 +153,7 @@ class TxFeed:
         count: int = lib.bw_txfeed_read(self.native, messages, records, room, self._event)
         kind = self._event.kind
         self.more = kind != lib.BW_TXFEED_NONE
-        self.event = self._take(kind) if self.more else None
+        self.event = self.tell(self._event) if self.more else None
         return count
 
     def read(self) -> Iterator[Item]:
@@ -165,8 +171,9 @@ class TxFeed:
             if event is not None:
                 yield event
 
-    def _take(self, kind: int) -> Announced | Other | ControlFrame | None:
-        event = self._event
+    def tell(self, event: Any) -> Announced | Other | ControlFrame | None:
+        """What a ``struct bw_txfeed_event`` says, which this or a native loop has read."""
+        kind = event.kind
         if kind == lib.BW_TXFEED_OTHER:
             return Other(bytes(ffi.buffer(event.text, event.text_len)))
         if kind == lib.BW_TXFEED_ANNOUNCED:
@@ -174,6 +181,11 @@ class TxFeed:
         if kind == lib.BW_TXFEED_FRAME:
             return ControlFrame(event.frame)
         return None
+
+    @property
+    def lent_bytes(self) -> int:
+        """Of the stream, lent so far."""
+        return int(self._stats.bytes)
 
     def stats(self) -> dict[str, int | dict[str, int]]:
         """Counters, and refusals by cause; causes that never occurred are left out."""

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidURI
 from websockets.extensions.permessage_deflate import (
@@ -40,6 +41,17 @@ __all__ = ["Closed", "Message", "Opened", "Pong", "State", "WebSocket", "write_f
 _HEAD_END = b"\r\n\r\n"
 _HEAD_BYTES = 64 << 10
 _DEFLATE_TAIL = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.1: cut off by the sender
+
+_BYTES = ffi.typeof("uint8_t[]")
+_TEXT: int = lib.BW_WS_TEXT
+_BINARY: int = lib.BW_WS_BINARY
+_lend: Any = lib.bw_ws_lend
+_next: Any = lib.bw_ws_next
+_write: Any = lib.bw_ws_write
+_buffer: Any = ffi.buffer
+_MASK_BYTES = 4096
+_SHORT = 4096
+"""Payloads of up to so many bytes are written in memory that a connection has ready."""
 
 # At DEBUG the library logs request lines and headers, and credentials are in them.
 _MUTE = logging.getLogger("barewire.feeds.websocket")
@@ -68,8 +80,10 @@ class Opened:
     deflate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+_CONNECTING, _OPEN, _CLOSED = State.CONNECTING, State.OPEN, State.CLOSED
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One whole message; a text is not checked to be UTF-8."""
 
     data: bytes
@@ -141,34 +155,70 @@ class WebSocket:
                 f"{redact(url)!r} is no WebSocket address", hint="ws://HOST[:PORT]/PATH, or wss://"
             ) from error
         self.url = url
-        self.state = State.CONNECTING
+        self._uri = uri
+        self._headers = dict(headers or {})
         self._max_message = max_message
         self._dictionary = dictionary
-        offered = None
-        if deflate:
-            offered = [ClientPerMessageDeflateFactory(client_max_window_bits=True)]
-            offered[0].name = ExtensionName(deflate_name)
-        self._protocol = ClientProtocol(uri, extensions=offered, max_size=max_message, logger=_MUTE)
-        self._head = b""
-        self._out: list[bytes] = []
-        self._inflater: Any = None
-        self._deflate: PerMessageDeflate | None = None
+        self._deflate_name = ExtensionName(deflate_name) if deflate else None
         self.native: Any = ffi.gc(lib.bw_ws_new(max_message, deflate), lib.bw_ws_free)
         if not self.native:
             raise BarewireError(f"max_message = {max_message}", hint="1 to 2^30 bytes, and memory")
         self._event: Any = ffi.new("struct bw_ws_event *")
+        self._room: Any = ffi.new(_BYTES, lib.BW_WS_HEAD_BYTES + _SHORT)
+        self._written = ffi.buffer(self._room)
+        self._masks, self._masks_used = b"", _MASK_BYTES
+        self._protocol: ClientProtocol | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.state = State.CONNECTING
+        offered = None
+        if self._deflate_name is not None:
+            offered = [ClientPerMessageDeflateFactory(client_max_window_bits=True)]
+            offered[0].name = self._deflate_name
+        self._protocol = ClientProtocol(
+            self._uri, extensions=offered, max_size=self._max_message, logger=_MUTE
+        )
+        self._head = b""
+        self._inflater: Any = None
+        self._deflate: PerMessageDeflate | None = None
         request = self._protocol.connect()
-        for name, value in (headers or {}).items():
+        for name, value in self._headers.items():
             request.headers[name] = value
         self._protocol.send_request(request)
-        self._out += self._protocol.data_to_send()
+        self._out: list[bytes] = self._protocol.data_to_send()
+
+    def _shaken(self) -> None:
+        """Lets the library's part go.
+
+        It and its parser hold each other, and hot processes have no collector of cycles.
+        """
+        if self._protocol is not None:
+            self._protocol.parser.close()
+            self._protocol = None
+
+    def restart(self) -> None:
+        """Begins anew, for a new connection to the same server; the counters go on.
+
+        The memory for messages is kept: taking it anew would stall a hot loop.
+        """
+        self._shaken()
+        lib.bw_ws_restart(self.native)
+        self._begin()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_protocol"):
+            self._shaken()
 
     # Out.
 
     def data_to_send(self) -> bytes:
         """What has to be sent now; asked for once."""
-        out, self._out = b"".join(self._out), []
-        return out
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        return out[0] if len(out) == 1 else b"".join(out)
 
     def send(self, payload: bytes, *, text: bool = True) -> None:
         """Queues a message.
@@ -176,8 +226,18 @@ class WebSocket:
         Raises:
             BarewireError: the connection is not open.
         """
-        self._insist_open()
-        self._out.append(write_frame(lib.BW_WS_TEXT if text else lib.BW_WS_BINARY, payload))
+        if self.state is not _OPEN:
+            self._insist_open()
+        opcode, size = _TEXT if text else _BINARY, len(payload)
+        if size > _SHORT:
+            self._out.append(write_frame(opcode, payload))
+            return
+        used = self._masks_used
+        if used == _MASK_BYTES:  # asking the kernel four bytes at a time costs more than the frame
+            self._masks, used = os.urandom(_MASK_BYTES), 0
+        self._masks_used = used + 4
+        mask = self._masks[used : used + 4]
+        self._out.append(self._written[: _write(opcode, 0, payload, size, mask, self._room)])
 
     def ping(self, payload: bytes = b"") -> None:
         """Queues a ping of at most 125 bytes; a `Pong` of the same payload will answer it."""
@@ -201,7 +261,7 @@ class WebSocket:
         Nothing that the bytes hold raises.
         """
         events: list[Opened | Message | Pong | Closed] = []
-        if self.state is State.CONNECTING:
+        if self.state is _CONNECTING:
             rest = self.shake(data)
             if rest is None:
                 return events
@@ -209,10 +269,15 @@ class WebSocket:
                 return [rest]
             opened, data = rest
             events.append(opened)
-        held = ffi.from_buffer("uint8_t[]", data)
-        lib.bw_ws_lend(self.native, held, len(data))
-        while self.state is not State.CLOSED and lib.bw_ws_next(self.native, self._event):
-            events += self.take(self._event)
+        held = ffi.from_buffer(_BYTES, data)
+        native, event = self.native, self._event
+        _lend(native, held, len(data))
+        while self.state is not _CLOSED and _next(native, event):
+            kind = event.kind
+            if kind <= _BINARY and not event.compressed:
+                events.append(Message(_buffer(event.data, event.len)[:], kind == _TEXT))
+            else:
+                events += self.take(event)
         return events
 
     def shake(self, data: bytes) -> tuple[Opened, bytes] | Closed | None:
@@ -228,17 +293,20 @@ class WebSocket:
             if len(self._head) <= _HEAD_BYTES:
                 return None
             return self._fail(1006, f"a handshake of more than {_HEAD_BYTES} bytes")
+        protocol = self._protocol
+        assert protocol is not None
         # A refusal has a body, which the protocol reads too; frames are not its business.
         accepted = head.split(b"\r\n", 1)[0].split(b" ")[1:2] == [b"101"]
-        self._protocol.receive_data(head + found if accepted else self._head)
+        protocol.receive_data(head + found if accepted else self._head)
         self._head = b""
         if not accepted:
-            self._protocol.receive_eof()
-        answers = [e for e in self._protocol.events_received() if isinstance(e, Response)]
-        if (failed := self._protocol.handshake_exc) is not None or not answers:
+            protocol.receive_eof()
+        answers = [e for e in protocol.events_received() if isinstance(e, Response)]
+        self._shaken()
+        if (failed := protocol.handshake_exc) is not None or not answers:
             return self._fail(1006, f"handshake: {failed or 'no answer'}")
         self.state = State.OPEN
-        for extension in self._protocol.extensions:
+        for extension in protocol.extensions:
             assert isinstance(extension, PerMessageDeflate)
             self._deflate = extension
         headers = {name.lower(): value for name, value in answers[0].headers.raw_items()}

@@ -53,6 +53,13 @@ struct bw_txfeed *bw_txfeed_new(const struct bw_txfeed_config *config) {
     return f;
 }
 
+void bw_txfeed_restart(struct bw_txfeed *f) {
+    f->in_text = f->skipping = 0;
+    f->held_len = 0;
+    f->lent = f->at = f->end = NULL;
+    f->split = (struct bw_json_split){0};
+}
+
 const struct bw_txfeed_stats *bw_txfeed_stats(const struct bw_txfeed *f) { return &f->stats; }
 
 static void refuse(struct bw_txfeed *f, uint32_t cause, const uint8_t *text, uint32_t len) {
@@ -77,6 +84,7 @@ void bw_txfeed_lend(struct bw_txfeed *f, const uint8_t *data, size_t len, uint64
     f->clock = clock;
     f->lent = f->at = data;
     f->end = data + len;
+    f->stats.bytes += len;
     if (f->with.ws) bw_ws_lend(f->with.ws, data, len);
 }
 

@@ -45,6 +45,7 @@ struct bw_txfeed_sample {
 };
 
 struct bw_txfeed_stats {
+    uint64_t bytes;               /* of the stream, lent so far */
     uint64_t texts;               /* messages of JSON */
     uint64_t transactions;        /* handed out */
     uint64_t announced;           /* hashes without a body */
@@ -67,6 +68,10 @@ struct bw_txfeed;
 /* NULL: no memory, or a value out of range. */
 struct bw_txfeed *bw_txfeed_new(const struct bw_txfeed_config *config);
 void bw_txfeed_free(struct bw_txfeed *f);
+
+/* Forgets what was lent, for a new connection (of whose frames bw_ws_restart() was told); the
+ * counters go on. */
+void bw_txfeed_restart(struct bw_txfeed *f);
 
 /* Lends bytes of the stream, which came at `arrival_ns` of `clock`. What was lent before must have
  * been read. */

@@ -47,6 +47,16 @@ void bw_ws_free(struct bw_ws *ws) {
     free(ws);
 }
 
+void bw_ws_restart(struct bw_ws *ws) {
+    *ws = (struct bw_ws){
+        .why = "",
+        .max_message = ws->max_message,
+        .deflate = ws->deflate,
+        .buffer = ws->buffer,
+        .stats = ws->stats,
+    };
+}
+
 const struct bw_ws_stats *bw_ws_stats(const struct bw_ws *ws) { return &ws->stats; }
 const char *bw_ws_why(const struct bw_ws *ws) { return ws->why; }
 

@@ -60,6 +60,9 @@ struct bw_ws;
 struct bw_ws *bw_ws_new(uint32_t max_message, int deflate);
 void bw_ws_free(struct bw_ws *ws);
 
+/* Forgets the connection for a new one; the counters go on. */
+void bw_ws_restart(struct bw_ws *ws);
+
 /* Lends `len` bytes, which stay where they are until bw_ws_next() has returned 0. */
 void bw_ws_lend(struct bw_ws *ws, const uint8_t *data, size_t len);
 
