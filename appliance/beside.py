@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from appliance.core import spare_cpus
+
 __all__ = ["start_beside"]
 
 
 def start_beside(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Starts a process that inherits neither the core nor the priority of a hot thread.
+    """Starts a process that does not inherit the core of a hot thread.
 
-    Both are taken from it from outside: under SCHED_FIFO on the core of a thread that spins it
-    would never run, and could not do it itself.
+    It is taken from it from outside: beside a thread that spins it would have half of the core, or
+    (SCHED_FIFO) nothing, so it could not leave by itself. The priority is not inherited either, see
+    `Hot.harden`.
 
     Args:
         words: the command.
         options: of `subprocess.Popen`.
     """
     process = subprocess.Popen(words, **options)
-    here = os.sched_getaffinity(0)
-    everywhere = set(range(os.cpu_count() or 1))
-    try:
-        os.sched_setscheduler(process.pid, os.SCHED_OTHER, os.sched_param(0))
-        # On the kernel's isolated cores nothing moves by itself, so ours must not be among them.
-        if len(here) == 1:
-            os.sched_setaffinity(process.pid, (everywhere - here) or here)
-    except ProcessLookupError:
-        pass  # it has ended already, as whoever waits for it will see
+    # On the kernel's isolated cores nothing moves by itself, so ours must not be among them.
+    if spare := spare_cpus():
+        with contextlib.suppress(ProcessLookupError):  # it has ended, as its owner will see
+            os.sched_setaffinity(process.pid, spare)
     return process

@@ -19,7 +19,7 @@ from typing import Any
 from appliance.config import Core
 from barewire.errors import BarewireError, ConfigError
 
-__all__ = ["Hot", "die_with_parent"]
+__all__ = ["Hot", "die_with_parent", "spare_cpus"]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NAME = 15  # linux/prctl.h
@@ -27,6 +27,17 @@ _MCL_CURRENT, _MCL_FUTURE = 1, 2  # asm-generic/mman.h
 _MPOL_DEFAULT, _MPOL_PREFERRED = 0, 1  # linux/mempolicy.h
 _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}.get(platform.machine())
 _RT = Path("/proc/sys/kernel/sched_rt_runtime_us")
+
+
+_spare: set[int] = set()
+
+
+def spare_cpus() -> set[int]:
+    """What this process might use before its hot thread was pinned, but for that core.
+
+    Empty where it was not pinned, or has no other.
+    """
+    return _spare
 
 
 class Hot:
@@ -65,6 +76,7 @@ class Hot:
                 hint=f"this process may use {allowed}",
             ) from error
         self.chosen["cpu"] = cpu
+        _spare.update(self._before[0] - {cpu})
         self._prefer_node(_node_of(cpu))
 
     def _prefer_node(self, node: int | None) -> None:
@@ -105,7 +117,9 @@ class Hot:
         if fifo is None:
             return
         try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(fifo))
+            # Its children begin without it: a new one would otherwise come before its parent.
+            policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(fifo))
         except PermissionError as error:
             raise ConfigError(
                 f"core {self._core.name!r}: fifo = {fifo}: {error.strerror}",
@@ -128,12 +142,14 @@ class Hot:
         gc.unfreeze()
         cores, scheduler, parameters = self._before
         if os.sched_getscheduler(0) != scheduler:
-            os.sched_setscheduler(0, scheduler, parameters)
+            # Who has no privileges may not let go of the flag.
+            os.sched_setscheduler(0, scheduler | os.SCHED_RESET_ON_FORK, parameters)
         if self._locked:
             _libc.munlockall()
         if self._local and _SET_MEMPOLICY is not None:
             _libc.syscall(_SET_MEMPOLICY, _MPOL_DEFAULT, None, 0)
         os.sched_setaffinity(0, cores)
+        _spare.clear()
         _libc.prctl(_PR_SET_NAME, self._name, 0, 0, 0)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ssl
-import stat
 from pathlib import Path
 
 from appliance.config import Source
 from barewire.errors import BarewireError, ConfigError
-from barewire.feeds.tls import client_context
+from barewire.feeds.tls import client_context, refuse_open_to_others
 
 __all__ = ["headers_of", "tls_of"]
 
@@ -52,22 +51,22 @@ def headers_of(source: Source, where: Path) -> dict[str, str]:
     if source.headers_file is None:
         return {}
     path = where.parent / source.headers_file
-    about = f"source {source.name!r}: headers_file {path}"
+    about = f"source {source.name!r}: headers_file"
     try:
-        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+        refuse_open_to_others(path)
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{about}: {error}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"{about} can be read by others (mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 0600 {path}",
-        )
+        raise ConfigError(f"{about} {path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{about}: {error.message}", hint=error.hint) from error
     headers = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         name, found, value = line.partition(":")
         if not found or not name.strip():
-            raise BarewireError(f"{about}: line {number} is no header", hint="write NAME: VALUE")
+            raise BarewireError(
+                f"{about} {path}: line {number} is no header", hint="write NAME: VALUE"
+            )
         headers[name.strip()] = value.strip()
     return headers

@@ -28,7 +28,7 @@ from dpdk_bindings import StreamState
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ByteStream", "TlsStream", "client_context"]
+__all__ = ["ByteStream", "TlsStream", "client_context", "refuse_open_to_others"]
 
 _CONNECTING, _OPEN = StreamState.CONNECTING, StreamState.OPEN
 _CUT_OFF = "UNEXPECTED_EOF_WHILE_READING"
@@ -116,7 +116,7 @@ def client_context(
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"certificates {str(ca_file)!r}: {_reason(error)}") from error
     if certificate is not None:
-        _refuse_open_to_others(Path(key or certificate))
+        refuse_open_to_others(Path(key or certificate))
         try:
             context.load_cert_chain(certificate, key)
         except (OSError, ssl.SSLError) as error:
@@ -132,7 +132,7 @@ def client_context(
             os.close(os.open(key_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise ConfigError(f"key log {str(key_log)!r}: {error.strerror}") from error
-        _refuse_open_to_others(Path(key_log))
+        refuse_open_to_others(Path(key_log))
         context.keylog_filename = str(key_log)
     return context
 
@@ -416,7 +416,12 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _refuse_open_to_others(path: Path) -> None:
+def refuse_open_to_others(path: Path) -> None:
+    """Refuses a file with secrets that others can read; systemd sees to its credentials itself.
+
+    Raises:
+        ConfigError: it is such a file, or there is none.
+    """
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     try:
         mode = path.stat().st_mode
