@@ -441,3 +441,28 @@ def test_triggers_are_replaced_while_packets_flow(pair, tmp_path, traffic, cores
     assert {match["trigger"] for match in seen} == {"new"}
     hashes = [match["hash"] for match in seen]
     assert 0 < len(hashes) == len(set(hashes)) < len(traffic[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("via", ["kernel", "afxdp:veth0"])
+def test_a_hundred_thousand_triggers_are_replaced_without_a_lost_packet(pair, tmp_path, via):
+    """Nobody answers for what is lost: it would be counted."""
+    envelopes = build(4_000, 8, lambda _: None) * 12
+    messages = [m for n, e in enumerate(envelopes) for m in to_messages(e, 1450, n)]
+    via = via.replace("veth0", pair.b.interface)
+    many = "".join(
+        f'[[trigger]]\nname = "t{n}"\nto = ["0x{n:040x}"]\ninside = true\n' for n in range(100_000)
+    )
+    with Rig(pair, tmp_path, via=via, triggers=many, retransmit=False) as rig:
+        rig.publish(messages[:100])
+        rig.config.write_text(rig.config.read_text().replace('name = "t', 'name = "new'))
+        rig.process.send_signal(signal.SIGHUP)
+        rig.publish(messages[100:], every_s=0.0001)
+        rig.settle()
+        rig.process.send_signal(signal.SIGTERM)
+        said, _ = rig.process.communicate(timeout=10)
+    lines = [json.loads(line) for line in said.splitlines()]
+    events = [line["event"] for line in lines if line["type"] == "event"]
+    assert "triggers: 100,000 triggers are in use" in events
+    feed = lines[-1]["sources"]["site"]
+    assert (feed["delivered"], feed["lost"]) == (len(messages), 0)
