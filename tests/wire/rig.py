@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -107,7 +108,8 @@ class Rig:
                 for address, port in self.lines
             ]
         self._requesters: dict[tuple[str, int], int] = {}
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._said = b""
         self.answering = True
 
     def __enter__(self) -> Rig:
@@ -129,17 +131,45 @@ class Rig:
         self.process = self.pair.b.popen(
             *(sys.executable, "-m", "appliance", "run", "--config", str(self.config), "-o", "json"),
             stdout=subprocess.PIPE,
-            text=True,
             env=environment,
         )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the appliance did not start")
+        self._said = b""
+        while b"\n" not in self._said:
+            if not self._read(60):
+                raise RuntimeError("the appliance did not start")
         # The receiver takes the sequence up where it first hears of it: before the first message.
         self.heartbeat()
-        started: dict[str, Any] = json.loads(line)
-        return started
+        return self._lines()[0]
+
+    def _read(self, seconds: float) -> bool:
+        """Takes what the appliance has said since; False: nothing in that time, or it has ended."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            return False
+        some = os.read(self.process.stdout.fileno(), 1 << 20)
+        self._said += some
+        return bool(some)
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._said.splitlines(keepends=True) if b"\n" in line]
+
+    def hear(self, words: str, seconds: float = 20) -> None:
+        """Settles until the appliance has told of an event with these words in it."""
+        end = time.monotonic() + seconds
+        while not any(words in line.get("event", "") for line in self._lines()):
+            assert time.monotonic() < end, f"no {words!r} in {self._said!r}"
+            self.settle(0.05)
+            self._read(0)
+
+    def end(self, status: int = 0, seconds: float = 10) -> list[dict[str, Any]]:
+        """All that the appliance has said; it ends of itself, or was told to, with that status."""
+        assert self.process is not None
+        end = time.monotonic() + seconds
+        while self._read(max(end - time.monotonic(), 0)):
+            pass
+        assert self.process.wait(max(end - time.monotonic(), 1)) == status
+        return self._lines()
 
     def kill(self) -> None:
         """``kill -9``."""
@@ -198,11 +228,9 @@ class Rig:
         """Stops the appliance cleanly and returns what it said."""
         assert self.process is not None
         self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=10)
-        assert self.process.returncode == 0, self.process.returncode
-        self.process = None
-        summary = json.loads(said.splitlines()[-1])
+        summary = self.end()[-1]
         assert summary["type"] == "summary"
+        self.kill()
         return Stopped(summary, json.loads(self.log.read_text()), self.replies)
 
     def _answer(self, request: bytes, source: tuple[str, int]) -> None:

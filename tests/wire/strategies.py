@@ -78,7 +78,7 @@ class SpinsInC(Answers):
     def on_match(self, match: Match) -> None:
         self.calls += 1
         if self.calls == 100:
-            sum(range(8_000_000))
+            sum(range(40_000_000))
         super().on_match(match)
 
 

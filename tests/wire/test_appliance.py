@@ -371,13 +371,9 @@ def test_an_interface_that_is_deleted_is_told_and_ends_it(tmp_path, traffic):
     with Pair() as pair, Rig(pair, tmp_path) as rig:
         rig.publish(traffic[0][:100])
         pair.b.run("ip", "link", "set", pair.b.interface, "down")
-        time.sleep(1.2)
+        rig.hear("site: interface veth0 is down")
         pair.b.run("ip", "link", "del", pair.b.interface)
-        said, _ = rig.process.communicate(timeout=5)
-        assert rig.process.returncode == 1
-    lines = [json.loads(line) for line in said.splitlines()]
-    events = [line["event"] for line in lines if line["type"] == "event"]
-    assert "site: interface veth0 is down" in events
+        lines = rig.end(status=1)
     assert lines[-1]["type"] == "summary"
     assert lines[-1]["sources"]["site"]["trouble"] == "interface veth0 is gone"
 
@@ -421,25 +417,19 @@ def test_triggers_are_replaced_while_packets_flow(pair, tmp_path, traffic, cores
         rig.publish(messages[:200])
         rig.config.write_text(good.replace('"new"', '"new"\nto = ["0x12"]'))
         rig.process.send_signal(signal.SIGHUP)
-        rig.settle(2)
+        rig.hear("triggers stay as they are")
         rig.config.write_text(good)
         rig.process.send_signal(signal.SIGHUP)
         rig.publish(messages[200:400], every_s=0.01)  # while it happens
-        rig.settle(1)
+        rig.hear("triggers: 1 triggers are in use")
         rig.publish(messages[400:])
         rig.settle()
-        rig.process.send_signal(signal.SIGTERM)
-        said, _ = rig.process.communicate(timeout=10)
-    lines = [json.loads(line) for line in said.splitlines()]
-    events = [line["event"] for line in lines if line["type"] == "event"]
-    assert any("triggers stay as they are" in event for event in events), events
-    assert "triggers: 1 triggers are in use" in events
-    feed = lines[-1]["sources"]["site"]
+        stopped = rig.stop()
+    feed = stopped.summary["sources"]["site"]
     assert (feed["delivered"], feed["lost"]) == (len(messages), 0)
-    assert lines[-1]["pump"]["transactions"] == len(traffic[1])
-    seen = json.loads(rig.log.read_text())
-    assert {match["trigger"] for match in seen} == {"new"}
-    hashes = [match["hash"] for match in seen]
+    assert stopped.summary["pump"]["transactions"] == len(traffic[1])
+    assert {match["trigger"] for match in stopped.seen} == {"new"}
+    hashes = [match["hash"] for match in stopped.seen]
     assert 0 < len(hashes) == len(set(hashes)) < len(traffic[1])
 
 
