@@ -230,8 +230,9 @@ def test_what_is_not_of_this_feed():
     connect(stream)
     bad = [b"{", {"version": 2}, {"version": 1, "messages": [{"sequenceNumber": -1}]}, b'"x"']
     bad.append(broadcast(feed_message(1, b"x") | {"message": {"message": {"l2Msg": "*"}}}))
+    bad.append(b'{"version":1,"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}")
     assert hear(stream, *bad, {"version": 1}) == []
-    assert stream.unclear == 5
+    assert stream.unclear == 6
     assert stream.phase is Phase.LIVE
 
 
@@ -378,9 +379,10 @@ def test_what_is_no_flashblock():
         good | {"index": "0"},
         good | {"diff": {"transactions": ["0xzz"]}},
         good | {"diff": {"gas_used": "many"}},
+        b'{"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
         good | {"base": good["base"] | {"block_number": "x"}},
     ]
     assert hear(stream, *bad) == []
-    assert stream.unclear == 6
+    assert stream.unclear == 7
     assert stream.last_unclear.startswith(b'{"payload_id"')
     assert len(hear(stream, good)) == 1

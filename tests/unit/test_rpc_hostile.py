@@ -9,22 +9,27 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 from web3 import AsyncWeb3, Web3
 from websockets.asyncio.server import ServerConnection, serve
 
 from barewire.errors import BarewireError
-from barewire.rpc import subscriptions
+from barewire.rpc import health, subscriptions
 from barewire.rpc.broadcast import transaction_hash
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig
 from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
 from barewire.rpc.methods import lookup
+from barewire.rpc.pool import Call
 from barewire.rpc.transports import dial, http1
 from barewire.rpc.web3_provider import BarewireProvider, BarewireSyncProvider
 from tests.unit.rpc_node import ScriptedNode, http, result
@@ -409,6 +414,118 @@ async def test_what_went_out_in_a_bundle_stays_private():
     assert all(secret[2:] not in told for secret in (RAW, other, transaction_hash(RAW)))
 
 
+# Connections that carry many exchanges
+
+
+@pytest.mark.parametrize("way", ["ws", "h2"])
+async def test_a_connection_that_has_gone_silent_is_made_anew(way, monkeypatch):
+    """Nobody waits for anything any more: what was asked timed out. It is silent all the same."""
+    monkeypatch.setattr(health, "_PROBE_MS", 50)
+    async with AsyncExitStack() as stack:
+        server: PushingNode | H2Node
+        server = await stack.enter_async_context(PushingNode() if way == "ws" else H2Node())
+        provider = ProviderConfig(
+            name="one",
+            ws=server.url if way == "ws" else "",
+            http=server.url if way == "h2" else "",
+            http2=True,
+        )
+        await stack.enter_async_context(asyncio.timeout(10))
+        async with RpcClient(RpcConfig(providers=[provider], check_ms=100)) as client:
+            server.mute = True
+            while server.connected < 2:
+                await asyncio.sleep(0.01)
+            server.mute = False
+            while not client.pool.providers[0].connected:
+                await asyncio.sleep(0.01)
+            assert await client.request("eth_blockNumber") == "0x64"
+
+
+class H2Node:
+    """A provider over HTTP/2 in plain text; GOAWAY follows each answer where `leaves`."""
+
+    def __init__(self) -> None:
+        self.mute = self.leaves = False
+        self.connected = 0
+        self.node = ScriptedNode()
+
+    async def __aenter__(self) -> H2Node:
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_server(lambda: H2Wire(self), "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+
+
+class H2Wire(asyncio.Protocol):
+    def __init__(self, node: H2Node) -> None:
+        self.node = node
+        self.bodies: dict[int, bytes] = {}
+        self.h2 = H2Connection(H2Configuration(client_side=False))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.node.connected += 1
+        self.h2.initiate_connection()
+        transport.write(self.h2.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        ended = []
+        for event in self.h2.receive_data(data):
+            if isinstance(event, DataReceived):
+                self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, StreamEnded):
+                ended.append(event.stream_id)
+        if self.node.mute:
+            return
+        for number in ended:
+            asked = json.loads(self.bodies.pop(number))
+            self.node.node.asked.append(asked)
+            said = {"jsonrpc": "2.0", "id": asked["id"]}
+            said["result"] = self.node.node.well(asked) or hex(self.node.node.head)
+            self.h2.send_headers(number, [(":status", "200")])
+            self.h2.send_data(number, json.dumps(said).encode(), end_stream=True)
+        if ended and self.node.leaves:
+            self.h2.close_connection(last_stream_id=ended[-1])
+        self.transport.write(self.h2.data_to_send())
+
+
+async def test_answers_that_came_with_a_goodbye_count():
+    """Two answers and a GOAWAY in one piece: what is sent next must not lose the second."""
+    async with H2Node() as server, asyncio.timeout(10):
+        provider = ProviderConfig(name="h2", http=server.url, http2=True)
+        config = RpcConfig(providers=[provider], mirror_share=0.0)
+        async with RpcClient(config) as client:
+            channel = client.links[0].http
+
+            async def two(method: str) -> list[Any]:
+                calls = [client.request(method, [n]) for n in range(2)]
+                return await asyncio.gather(*calls)
+
+            assert await two("eth_sendTransaction") == ["0x64", "0x64"]
+            server.leaves = True
+            took = client.took
+
+            def took_and_asked(attempt: Any, reply: Any) -> None:
+                client.took = took
+                later.append(asyncio.create_task(client.request("eth_call", [{}, "latest"])))
+                link = client.links[0]
+                link.submit(
+                    client.pool.start(Call(lookup("eth_gasPrice"), []), time.monotonic_ns())
+                )
+                took(attempt, reply)
+
+            later: list[asyncio.Task[Any]] = []
+            client.took = took_and_asked
+            assert await two("eth_sendTransaction") == ["0x64", "0x64"]
+            server.leaves = False
+            assert await later[0] == "0x64"
+            assert channel._queue == deque()
+
+
 # Subscriptions
 
 
@@ -420,6 +537,9 @@ class PushingNode:
         self.blocks: dict[int, dict[str, str]] = {}
         self.subscribers: dict[str, tuple[ServerConnection, str]] = {}
         self.seen: list[str] = []
+        self.spans: list[dict[str, str]] = []
+        self.mute = False
+        self.connected = 0
         self.add(head)
 
     def add(self, number: int) -> dict[str, str]:
@@ -437,7 +557,10 @@ class PushingNode:
         await self._server.wait_closed()
 
     async def _talk(self, connection: ServerConnection) -> None:
+        self.connected += 1
         async for message in connection:
+            if self.mute:
+                continue
             asked = json.loads(message)
             for one in asked if isinstance(asked, list) else [asked]:
                 said = {"jsonrpc": "2.0", "id": one["id"], "result": self._answer(one, connection)}
@@ -452,6 +575,9 @@ class PushingNode:
             return number
         if method == "eth_blockNumber":
             return hex(self.node.head)
+        if method == "eth_getLogs":
+            self.spans.append(asked["params"][0])
+            return []
         if method == "eth_getBlockByNumber" and asked["params"][0].startswith("0x"):
             return self.blocks.get(int(asked["params"][0], 16))
         return self.node.well(asked)
@@ -521,6 +647,24 @@ async def test_a_liar_that_pushes_does_not_spoil_the_gap_that_follows():
                 await node.push(node.blocks[103])
             got = [int((await anext(heads))["number"], 16) for _ in range(3)]
             assert got == [101, 102, 103]
+
+
+async def test_logs_are_fetched_from_where_their_provider_fell_silent(monkeypatch):
+    """Others went on for long; what the silent one did not push is not taken for nothing."""
+    monkeypatch.setattr(subscriptions, "_WATCH_S", 0.02)
+    async with PushingNode() as one, PushingNode() as other, asyncio.timeout(10):
+        async with RpcClient.from_urls([one.url, other.url], block_time_ms=1_000) as client:
+            logs = await client.subscribe("logs", {})
+            silent, going_on = (one, other) if logs.provider.endswith(one.url[5:]) else (other, one)
+            for number in range(101, 150):
+                await going_on.push(going_on.add(number))
+            while client.pool.heads.newest < 149:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            silent._server.close()  # and its connections
+            while not going_on.spans:
+                await asyncio.sleep(0.01)
+            assert int(going_on.spans[0]["fromBlock"], 16) <= 101
 
 
 async def test_closing_the_client_ends_its_subscriptions():

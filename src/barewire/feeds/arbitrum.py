@@ -31,6 +31,7 @@ from barewire.feeds.session import MessageSession
 from barewire.feeds.websocket import Opened, WebSocket
 from barewire.mempool.decoder import DecodedBurst, Decoder
 from barewire.mempool.record import Transaction
+from barewire.untrusted import decode_json
 
 __all__ = ["KINDS", "ArbitrumRelay", "L2Error", "Sequenced", "signed_transactions"]
 
@@ -256,7 +257,7 @@ class ArbitrumRelay(MessageSession[Sequenced]):
 
     def _message(self, data: bytes, arrival_ns: int, clock: int) -> Iterator[Sequenced]:
         try:
-            broadcast = _decode(data)
+            broadcast = decode_json(_decode, data)
         except msgspec.MsgspecError:
             self._misunderstood(data)
             return

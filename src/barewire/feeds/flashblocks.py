@@ -28,6 +28,7 @@ import msgspec
 from barewire.feeds.session import MessageSession
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import Transaction
+from barewire.untrusted import decode_json
 
 __all__ = ["Flashblock", "FlashblockCounts", "Flashblocks"]
 
@@ -154,7 +155,7 @@ class Flashblocks(MessageSession[Flashblock]):
                 self._misunderstood(data)
                 return
         try:
-            payload = _decode(plain)
+            payload = decode_json(_decode, plain)
             raws = [_bytes(text) for text in payload.diff.transactions]
             gas_used = int(payload.diff.gas_used, 16)
             block_hash = _bytes(payload.diff.block_hash)

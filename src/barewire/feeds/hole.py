@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from barewire.untrusted import decode_json
+
 __all__ = ["MAX_BLOCKS", "Hole"]
 
 MAX_BLOCKS = 64
@@ -29,6 +31,10 @@ class _Pool(msgspec.Struct):
 
 class _Block(msgspec.Struct):
     transactions: list[msgspec.Raw] = []
+
+
+_pool = msgspec.json.Decoder(_Pool)
+_block = msgspec.json.Decoder(_Block)
 
 
 class Hole:
@@ -114,7 +120,7 @@ class Hole:
         """Takes an answer; gives the transaction objects in it, as JSON."""
         try:
             if about == "pool":
-                pool = msgspec.json.decode(result, type=_Pool)
+                pool = decode_json(_pool.decode, result)
                 self.waiting = False
                 return [
                     bytes(body)
@@ -122,7 +128,7 @@ class Hole:
                     for of_sender in part.values()
                     for body in of_sender.values()
                 ]
-            block = msgspec.json.decode(result, type=_Block)
+            block = decode_json(_block.decode, result)
             if about == "pending":
                 self.waiting = False
                 return [bytes(body) for body in block.transactions]

@@ -30,6 +30,7 @@ from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Other, TxFeed
 from barewire.feeds.websocket import Closed, Message, Opened, State, WebSocket
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import Transaction
+from barewire.untrusted import decode_json
 
 __all__ = ["Counts", "PendingTransactions", "Phase", "Style", "Timing"]
 
@@ -92,6 +93,9 @@ class _Answer(msgspec.Struct):
     result: msgspec.Raw = msgspec.Raw(b"")
     error: Any = None
     method: str | None = None
+
+
+_answer = msgspec.json.Decoder(_Answer)
 
 
 class PendingTransactions:
@@ -364,7 +368,7 @@ class PendingTransactions:
 
     def _answered(self, text: bytes) -> None:
         try:
-            answer = msgspec.json.decode(text, type=_Answer)
+            answer = decode_json(_answer.decode, text)
         except msgspec.MsgspecError:
             self.counts.unclear += 1
             return

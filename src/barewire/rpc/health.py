@@ -183,7 +183,9 @@ class Health:
 
     async def _final(self) -> None:
         try:
-            block = await self._client.request("eth_getBlockByNumber", ["finalized", False])
+            block = await self._client.request(
+                "eth_getBlockByNumber", ["finalized", False], timeout_ms=_PROBE_MS
+            )
         except (RpcAnswerError, AllProvidersFailed):
             return  # a chain without the tag: nothing counts as final
         heads = self._client.pool.heads

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from barewire.errors import BarewireError
-from barewire.nesting import too_deep
 from barewire.rpc.faults import Fault, Trouble
+from barewire.untrusted import decode_json
 
 __all__ = ["Reply", "Splitter", "decode", "encode_batch", "encode_params", "encode_single"]
 
@@ -64,19 +64,17 @@ def encode_batch(number: int, calls: Sequence[tuple[str, bytes]]) -> bytes:
     return b"[" + b",".join(items) + b"]"
 
 
-def decode(message: bytes | bytearray | memoryview | str) -> Reply | list[Reply]:
+def decode(message: bytes | bytearray | memoryview) -> Reply | list[Reply]:
     """What the other side said.
 
     Raises:
         Trouble: with `Fault.PROVIDER`, when it is not JSON-RPC.
     """
-    data = message.encode() if isinstance(message, str) else message
-    if too_deep(data):
-        raise Trouble(Fault.PROVIDER, "nested deeper than any answer is")
     try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Trouble(Fault.PROVIDER, f"not JSON-RPC ({error}): {bytes(data[:60])!r}") from None
+        return decode_json(_decoder.decode, message)
+    except msgspec.DecodeError as error:
+        start = bytes(message[:60])
+        raise Trouble(Fault.PROVIDER, f"not JSON-RPC ({error}): {start!r}") from None
 
 
 _MARKS = re.compile(rb'["\\{}\[\]]')

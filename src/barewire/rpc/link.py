@@ -129,14 +129,18 @@ class Link:
         self._judge.notified(self, reply)
 
     async def refresh(self, silent_ms: int) -> None:
-        """Health-check time: moved names are followed, a stream that has gone silent is cut.
+        """Health-check time: moved names are followed, a connection that has gone silent is cut.
 
         Args:
-            silent_ms: how long a stream with open exchanges may say nothing.
+            silent_ms: how long one of many exchanges may say nothing after it was asked something.
         """
         stream, http = self.stream, self.http
-        if stream is not None and stream.is_up and stream.silent(time.monotonic_ns(), silent_ms):
-            stream.drop(f"silent for {silent_ms} ms with requests open")
+        quiet_since_ns = time.monotonic_ns() - silent_ms * 1_000_000
+        for shared in (stream, http):
+            if not isinstance(shared, StreamChannel | Http2Channel) or not shared.is_up:
+                continue
+            if 0 < shared.asked_ns < quiet_since_ns:
+                shared.drop(f"silent for {silent_ms} ms after a request")
         if isinstance(stream, WebSocketChannel):
             await stream.refresh()
         if http is not None:

@@ -119,7 +119,7 @@ class StreamChannel(Channel, asyncio.Protocol):
     """WebSocket and IPC: one connection, many exchanges, and notifications.
 
     Attributes:
-        heard_ns: when bytes last came, monotonic.
+        asked_ns: when the first message was sent since bytes last came, monotonic; 0 for none.
         why_down: what was in the way when it was last up or should have been.
     """
 
@@ -129,7 +129,7 @@ class StreamChannel(Channel, asyncio.Protocol):
         self._sink = sink
         self._pending: dict[int, Exchange] = {}
         self._transport: asyncio.Transport | None = None
-        self.heard_ns = 0
+        self.asked_ns = 0
         self.why_down = "not connected"
 
     def submit(self, exchange: Exchange) -> None:
@@ -139,11 +139,8 @@ class StreamChannel(Channel, asyncio.Protocol):
             return
         exchange.channel = self
         self._pending[exchange.number] = exchange
+        self.asked_ns = self.asked_ns or time.monotonic_ns()
         self._write(exchange.payload)
-
-    def silent(self, now_ns: int, silent_ms: int) -> bool:
-        """Whether exchanges are open and nothing has come for `silent_ms`."""
-        return bool(self._pending) and now_ns - self.heard_ns > silent_ms * 1_000_000
 
     def cancel(self, exchange: Exchange) -> None:
         """See `Channel.cancel`: a late answer finds no one and is dropped."""
@@ -155,7 +152,7 @@ class StreamChannel(Channel, asyncio.Protocol):
 
     def _became_up(self) -> None:
         self.is_up = True
-        self.heard_ns = time.monotonic_ns()
+        self.asked_ns = 0
         self._sink.up(self)
 
     def _message(self, data: bytes | bytearray) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Mapping
 
@@ -76,6 +77,9 @@ class Http2Channel(Channel, asyncio.Protocol):
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
         self._resumable = False
+        self._taking = False  # events of one receive are being told; nothing is sent meanwhile
+        self.asked_ns = 0
+        """When the first request was sent since bytes last came, monotonic; 0 for none."""
 
     async def open(self) -> None:
         """See `Channel.open`."""
@@ -100,6 +104,7 @@ class Http2Channel(Channel, asyncio.Protocol):
         self._h2.increment_flow_control_window(_WINDOW)
         self._transport = transport
         self._resumable = False
+        self.asked_ns = 0
         self._flush()
         self.is_up = True
         self._sink.up(self)
@@ -119,7 +124,8 @@ class Http2Channel(Channel, asyncio.Protocol):
         exchange.channel = self
         self._queue.append(exchange)
         if self.is_up:
-            self._drain()
+            if not self._taking:
+                self._drain()
         elif self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._reopen())
 
@@ -154,6 +160,7 @@ class Http2Channel(Channel, asyncio.Protocol):
             stream.unsent = exchange.payload
             self._streams[number] = stream
             exchange.carrier = number
+            self.asked_ns = self.asked_ns or time.monotonic_ns()
             self._send_body(number, stream)
         self._flush()
 
@@ -174,14 +181,17 @@ class Http2Channel(Channel, asyncio.Protocol):
         """Bytes came (asyncio.Protocol)."""
         connection = self._h2
         assert connection is not None
+        self.asked_ns = 0
         try:
             events = connection.receive_data(data)
         except h2.exceptions.ProtocolError as error:
             self._flush()
             self._lost(f"HTTP/2: {error}", Fault.PROVIDER)
             return
+        self._taking = True
         for event in events:
             self._take(event)
+        self._taking = False
         if self.is_up:
             if self._queue:
                 self._drain()
@@ -246,6 +256,10 @@ class Http2Channel(Channel, asyncio.Protocol):
         if self._streams.pop(number, None) and self._h2 is not None and self.is_up:
             self._h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
             self._flush()
+
+    def drop(self, why: str) -> None:
+        """Cuts the connection, as one that has gone silent."""
+        self._lost(why, Fault.TRANSPORT)
 
     def _lost(self, why: str, fault: Fault) -> None:
         was_up, self.is_up = self.is_up, False

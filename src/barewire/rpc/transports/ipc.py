@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from barewire.rpc.faults import Fault, Trouble
 from barewire.rpc.jsonrpc import Splitter, decode
@@ -43,7 +42,7 @@ class IpcChannel(StreamChannel):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came (asyncio.Protocol)."""
-        self.heard_ns = time.monotonic_ns()
+        self.asked_ns = 0
         if self._splitter.empty:
             # Nearly always the bytes are one whole message: then looking for its end is wasted.
             try:

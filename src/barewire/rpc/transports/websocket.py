@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,7 +97,7 @@ class WebSocketChannel(StreamChannel):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came (asyncio.Protocol)."""
-        self.heard_ns = time.monotonic_ns()
+        self.asked_ns = 0
         if self._reader is None:
             self._head += data
             head, found, data = self._head.partition(b"\r\n\r\n")
