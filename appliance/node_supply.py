@@ -51,6 +51,7 @@ class NodeSupply:
         self._arbiter = Arbiter([source.name], Dedup())
         self._endpoint: StreamEndpoint | None = None
         self._reading = False
+        self._quiet = True
         self.ended = False
         self.due_mono_ns: Sequence[int] = ()
         try:
@@ -87,9 +88,10 @@ class NodeSupply:
         if not self._reading:
             if self._endpoint is not None:
                 self._endpoint.poll()
-            if line.pipe is None or not line.receive():
+            self._reading = line.pipe is not None and line.receive()
+            self._quiet = not self._reading
+            if self._quiet:
                 return []
-            self._reading = True
         count = session.read_into(self._messages, self._records, BATCH)
         new = [i for i in range(count) if self._is_new(self._records[i], now_mono_ns)]
         new = new[: self._left]
@@ -123,7 +125,8 @@ class NodeSupply:
 
     def rest_ns(self, now_mono_ns: int) -> int:
         """Until the node says something."""
-        return 0 if self._reading else _REST_NS
+        # Behind what was read there may be more that the socket no longer tells of (TLS).
+        return _REST_NS if self._quiet else 0
 
     def descriptors(self) -> list[int]:
         """The connection's socket, if there is one."""

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ from tests.chain.anvil import Anvil
 from tests.chain.test_feed_anvil import KEYS, send, signed
 from tests.chain.test_stream_sources import Relay
 from tests.requires import requires_root
+from tests.unit.certificates import Authority
+from tests.wire.test_stream_lines import TOLD
+from tests.wire.test_stream_lines import node as fake_node
 
 
 class Ear:
@@ -198,6 +202,27 @@ def test_nobody_there_is_tried_again_until_there_is():
     assert code == 0
     assert summary["transactions"] == 0
     assert summary["source"]["attempts"] >= 3
+
+
+def test_over_tls_with_a_client_certificate_and_not_without(tmp_path):
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("localhost"))
+    context.load_verify_locations(authority.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    certificate, key = authority.issue("client")
+    with fake_node(context) as port, ear() as site:
+        words = [f"wss://localhost:{port}", "--ca-file", str(authority.ca)]
+        words += ["--line-a", f"127.0.0.1:{site.endpoint.channels[0].port}"]
+        with Command(*words) as command:
+            command.until_said("certificate required")
+        shown = ["--certificate-file", str(certificate), "--key-file", str(key)]
+        with Command(*words, *shown, "--count", str(len(TOLD))) as command:
+            site.until(lambda: len(site.got) == len(TOLD))
+            code, summary = command.end()
+    assert code == 0
+    assert summary["transactions"] == len(TOLD)
+    assert summary["source"]["tls"]["version"] == "TLSv1.3"
 
 
 @pytest.mark.parametrize(
