@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from appliance.flight_reader import STEPS, Datagram, Trace, read_records, real_n
 from barewire.keccak import keccak256
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.explain import why_not
+from barewire.mempool.record import Transaction
 
 __all__ = ["SHOT_WORDS", "lines", "story"]
+
+_MANY = 100  # triggers that are all told of: each takes a millisecond, and a line
 
 SHOT_WORDS = {
     "fired": "fired: handed to the endpoint",
@@ -75,7 +79,7 @@ def _sighting(trace: Trace) -> dict[str, Any]:
         "sender": f"0x{trace.sender.hex()}" if trace.sender else None,
     }
     if trace.refused is None:
-        seen["triggers"] = _triggers(trace)
+        seen["triggers"], seen["triggers_left_out"] = _triggers(trace)
         seen["strategy"] = _strategy(trace)
     return seen
 
@@ -87,12 +91,26 @@ def _after_arrival(trace: Trace) -> dict[str, int]:
     return {step: steps[step] - begin for step in STEPS if step in steps}
 
 
-def _triggers(trace: Trace) -> list[dict[str, Any]]:
+def _triggers(trace: Trace) -> tuple[list[dict[str, Any]], int]:
+    """Triggers and why they were met or not, and how many are left out.
+
+    Of very many only those that were met, and those that wanted its target.
+    """
     met = {one.trigger: one for one in trace.matches}
     decoder = Decoder(Rules.preset(trace.about.fork, trace.about.chain_id))
     whole = len(trace.raw) == trace.full_bytes
+    asked = trace.about.triggers
+    if len(asked) > _MANY:
+        tx = decoder.decode(trace.raw)
+        to = f"0x{tx.to.hex()}" if isinstance(tx, Transaction) and tx.to else None
+        near = (
+            one
+            for one in asked
+            if one.name not in met and to and to in {address.lower() for address in one.to}
+        )
+        asked = [one for one in asked if one.name in met] + list(islice(near, _MANY))
     told = []
-    for trigger in trace.about.triggers:
+    for trigger in asked:
         one: dict[str, Any] = {"trigger": trigger.name, "matched": trigger.name in met}
         if trigger.name not in met:
             one["why"] = (
@@ -111,7 +129,7 @@ def _triggers(trace: Trace) -> list[dict[str, Any]]:
             else:
                 one["why"] = "no shot: the match is for the strategy"
         told.append(one)
-    return told
+    return told, len(trace.about.triggers) - len(told)
 
 
 def _strategy(trace: Trace) -> str:
@@ -161,6 +179,8 @@ def lines(told: dict[str, Any]) -> Iterable[str]:
             verb = "matched" if one["matched"] else "not matched"
             shot = f", shot {one['shot']}" if one.get("shot") else ""
             yield f"  trigger {one['trigger']}: {verb}{shot}: {one['why']}"
+        if seen["triggers_left_out"]:
+            yield f"  and {seen['triggers_left_out']:,} other triggers: not matched"
         yield f"  strategy {seen['strategy']}"
     for one in told["sent"]:
         yield f"{_clock(one['real_ns'])}  sent {one['bytes']:,} bytes to {one['to']}"

@@ -13,12 +13,14 @@ from appliance.captured import write_capture
 from appliance.cli import main
 from appliance.flight_reader import Datagram, Trace, read_records, real_ns
 from appliance.ledger import Ledger
+from appliance.mainnet_block import load_block_transactions
 from appliance.metrics.files import create
 from appliance.records import Records
 from appliance.reload import Reload
 from appliance.why import lines, story
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
+from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.triggers import parse_triggers
 from dpdk_bindings.ring import RingConsumer
 
@@ -71,6 +73,28 @@ def test_each_record_is_told_by_the_numbers_of_its_time(folder):
         assert set(met(folder)) == {"z"}
     assert flight.create(folder, "hot", 0) is None
     assert list(folder.iterdir()) == []
+
+
+def test_of_very_many_triggers_those_are_told_that_have_to_do_with_it(folder):
+    envelope = load_block_transactions()[0]
+    to = f"0x{Decoder(Rules.preset('prague', 1)).decode(envelope).to.hex()}"
+    triggers = [{"name": str(n), "to": [f"0x{n:040x}"]} for n in range(20_000)]
+    triggers[77] = {"name": "dear", "to": [to.upper().replace("X", "x")], "gas": {"min": 2**40}}
+    raw = ffi.new("struct bw_trace *")
+    raw.hash, raw.matches, raw.raw_len = b"1" * 32, 1, len(envelope)
+    raw.match[0].trigger, raw.match[0].outcome = 19_000, -1
+    with flight.create(folder, "hot", 4) as ring:
+        about = flight.About("hot", ["decode"], "prague", 1, triggers=parse_triggers(triggers))
+        flight.write_about(folder, about, ring)
+        ring.publish(bytes(ffi.buffer(raw)) + envelope, kind=lib.BW_RECORD_TRACE)
+        told = story(b"1" * 32, folder)
+    (seen,) = told["sightings"]
+    assert [(one["trigger"], one["matched"]) for one in seen["triggers"]] == [
+        ("19000", True),
+        ("dear", False),
+    ]
+    assert seen["triggers"][1]["why"].startswith("gas: it is ")
+    assert "  and 19,998 other triggers: not matched" in lines(told)
 
 
 def test_what_no_recorder_writes_is_passed_over(folder, tmp_path):
@@ -166,7 +190,8 @@ def test_a_folder_that_somebody_removed_stops_nothing(folder, tmp_path):
     loop.path.parent.rmdir()
     told = []
     arbiter = SimpleNamespace(report=list, missed=0)
-    Ledger(folder / "gone" / "hot.sources", arbiter, told.append).write(None, {}, 1)
+    ledger = Ledger(folder / "gone" / "hot.sources", arbiter, appliance=1, tell=told.append)
+    ledger.write({}, {}, 1)
     assert told == [f"{folder}/gone/hot.sources: No such file or directory"]
     reload = Reload(tmp_path / "a.toml", folder / "gone")
     reload.begin({})
