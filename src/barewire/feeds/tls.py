@@ -344,8 +344,12 @@ class TlsStream:
         return False
 
     def _read(self, buffer: Buffer, offset: int) -> int:
-        room = memoryview(buffer)[offset:] if offset else memoryview(buffer)
-        size = room.nbytes
+        room: Buffer = buffer
+        if offset or not isinstance(buffer, bytearray):
+            room = memoryview(buffer)[offset:]
+            size = room.nbytes
+        else:
+            size = len(buffer)
         if not size:
             raise ValueError("no room in the buffer behind the offset")
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import logging
 import os
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,10 +46,13 @@ _DEFLATE_TAIL = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.1: cut off by the sender
 _BYTES = ffi.typeof("uint8_t[]")
 _TEXT: int = lib.BW_WS_TEXT
 _BINARY: int = lib.BW_WS_BINARY
-_lend: Any = lib.bw_ws_lend
+_first: Any = lib.bw_ws_first
 _next: Any = lib.bw_ws_next
 _write: Any = lib.bw_ws_write
 _buffer: Any = ffi.buffer
+_event_of = struct.Struct("=8xI2xBBII").unpack_from
+"""Of a ``struct bw_ws_event``: len, kind, compressed, at, rest."""
+_ELSEWHERE: int = lib.BW_WS_ELSEWHERE
 _MASK_BYTES = 4096
 _SHORT = 4096
 """Payloads of up to so many bytes are written in memory that a connection has ready."""
@@ -164,6 +168,7 @@ class WebSocket:
         if not self.native:
             raise BarewireError(f"max_message = {max_message}", hint="1 to 2^30 bytes, and memory")
         self._event: Any = ffi.new("struct bw_ws_event *")
+        self._said = ffi.buffer(self._event)
         self._room: Any = ffi.new(_BYTES, lib.BW_WS_HEAD_BYTES + _SHORT)
         self._written = ffi.buffer(self._room)
         self._masks, self._masks_used = b"", _MASK_BYTES
@@ -271,13 +276,16 @@ class WebSocket:
             events.append(opened)
         held = ffi.from_buffer(_BYTES, data)
         native, event = self.native, self._event
-        _lend(native, held, len(data))
-        while self.state is not _CLOSED and _next(native, event):
-            kind = event.kind
-            if kind <= _BINARY and not event.compressed:
-                events.append(Message(_buffer(event.data, event.len)[:], kind == _TEXT))
+        more = _first(native, held, len(data), event)
+        while more and self.state is not _CLOSED:
+            size, kind, compressed, at, rest = _event_of(self._said)
+            if kind <= _BINARY and not compressed:
+                elsewhere = at == _ELSEWHERE
+                payload = _buffer(event.data, size)[:] if elsewhere else data[at : at + size]
+                events.append(Message(bytes(payload), kind == _TEXT))
             else:
                 events += self.take(event)
+            more = rest and _next(native, event)
         return events
 
     def shake(self, data: bytes) -> tuple[Opened, bytes] | Closed | None:

@@ -6,7 +6,8 @@
 #define CONTINUATION 0
 
 struct bw_ws {
-    const uint8_t *at, *end;   /* what is lent and not used up */
+    const uint8_t *lent;       /* what is lent begins here, */
+    const uint8_t *at, *end;   /* and what of it is not used up is here */
     uint8_t head[BW_WS_HEAD_BYTES];
     uint32_t head_have;        /* bytes of the header of the frame at hand */
     uint32_t frame_left;       /* bytes of its payload still to come, once the header is whole */
@@ -61,7 +62,7 @@ const struct bw_ws_stats *bw_ws_stats(const struct bw_ws *ws) { return &ws->stat
 const char *bw_ws_why(const struct bw_ws *ws) { return ws->why; }
 
 void bw_ws_lend(struct bw_ws *ws, const uint8_t *data, size_t len) {
-    ws->at = data;
+    ws->lent = ws->at = data;
     ws->end = data + len;
     ws->stats.bytes += len;
 }
@@ -207,7 +208,7 @@ static int data(struct bw_ws *ws, struct bw_ws_event *out) {
     return 1;
 }
 
-int bw_ws_next(struct bw_ws *ws, struct bw_ws_event *out) {
+static int next(struct bw_ws *ws, struct bw_ws_event *out) {
     if (ws->handed_out) ws->handed_out = ws->held = 0;
     while (!ws->over) {
         if (!ws->in_frame) {
@@ -219,6 +220,19 @@ int bw_ws_next(struct bw_ws *ws, struct bw_ws_event *out) {
     }
     ws->at = ws->end;
     return 0;
+}
+
+int bw_ws_next(struct bw_ws *ws, struct bw_ws_event *out) {
+    if (!next(ws, out)) return 0;
+    const int lies = out->data && out->data >= ws->lent && out->data < ws->end;
+    out->at = lies ? (uint32_t)(out->data - ws->lent) : BW_WS_ELSEWHERE;
+    out->rest = (uint32_t)(ws->end - ws->at);
+    return 1;
+}
+
+int bw_ws_first(struct bw_ws *ws, const uint8_t *data, size_t len, struct bw_ws_event *out) {
+    bw_ws_lend(ws, data, len);
+    return bw_ws_next(ws, out);
 }
 
 size_t bw_ws_write(uint8_t opcode, int compressed, const uint8_t *payload, size_t len,

@@ -25,6 +25,7 @@
 /* <cdef> */
 #define BW_WS_HEAD_BYTES 14      /* longest header, with a mask */
 #define BW_WS_CONTROL_BYTES 125  /* longest payload of a control frame */
+#define BW_WS_ELSEWHERE 0xffffffff
 
 enum bw_ws_kind {
     BW_WS_NONE = 0,
@@ -44,6 +45,8 @@ struct bw_ws_event {
     uint16_t code;      /* close code, of CLOSE and FAIL */
     uint8_t kind;       /* enum bw_ws_kind */
     uint8_t compressed; /* the payload of a message is still deflated */
+    uint32_t at;        /* where `data` is in the bytes that were lent, or BW_WS_ELSEWHERE */
+    uint32_t rest;      /* lent bytes behind it */
 };
 
 struct bw_ws_stats {
@@ -68,6 +71,9 @@ void bw_ws_lend(struct bw_ws *ws, const uint8_t *data, size_t len);
 
 /* The next message, control frame or failure: 1; or 0 when all lent bytes are used up. */
 int bw_ws_next(struct bw_ws *ws, struct bw_ws_event *out);
+
+/* bw_ws_lend() and the first bw_ws_next() in one call, for callers to whom a call is dear. */
+int bw_ws_first(struct bw_ws *ws, const uint8_t *data, size_t len, struct bw_ws_event *out);
 
 /* What the last failure was about, for people; "" before one. */
 const char *bw_ws_why(const struct bw_ws *ws);
