@@ -82,6 +82,7 @@ class Ledger:
             unfinished.write_bytes(msgspec.json.encode(content))
             unfinished.rename(self._path)
         except OSError as error:
+            unfinished.unlink(missing_ok=True)
             self._tell(f"{self._path}: {error.strerror}")
 
     def _compared(self, arbiter: Arbiter, now_mono_ns: int) -> dict[str, dict[str, Any]]:

@@ -171,7 +171,9 @@ class _Stage:
         self._clock[0] = at_ns
         made, options, limit_ms = self._made
         self._decoder = Decoder(rules)
-        self.replayed = Replayed(made(self._desk, options))
+        self.replayed = Replayed(None)  # there before the strategy, which may send at once
+        self.replayed.strategy = made(self._desk, options)
+        self._drop()
         self._conductor = Conductor(
             self.replayed.strategy, halt=self._shots.halt, limit_ms=limit_ms
         )
@@ -193,6 +195,8 @@ class _Stage:
         assert self._pump is not None
         self._clock[0] = at_ns
         steps = bytes(ffi.sizeof("struct bw_steps"))
+        if len(envelope) > _MTU - len(steps):
+            raise BarewireError(f"an envelope of {len(envelope):,} bytes: no feed carries that")
         held = rings_ffi.from_buffer(payload := steps + envelope)
         record = self._record[0]
         record.data, record.len = held, len(payload)

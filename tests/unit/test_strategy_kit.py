@@ -233,3 +233,33 @@ def test_strategies_are_found_by_module_path_and_entry_point(tmp_path, monkeypat
     assert "arms" in caught.value.hint
     with pytest.raises(ConfigError, match="no class Nobody"):
         load("mine.py:Nobody", where)
+
+
+def test_what_is_sent_before_the_first_transaction_counts():
+    class Greets:
+        def __init__(self, actions, options):
+            assert actions.send("gateway", b"hello")
+            actions.arm("s", "gateway", b"shot", expires_after_ms=1000)
+
+        def on_match(self, match):
+            pass
+
+    (envelope,) = build(600, 3, lambda _: None)[:1]
+    seen = replay(Greets, [(1000, envelope)], triggers=[{"name": "all", "shot": "s"}])
+    assert [(sent.payload, sent.cause, sent.shot) for sent in seen.sent] == [
+        (b"hello", None, None),
+        (b"shot", sha3.keccak_256(envelope).digest(), "s"),
+    ]
+
+
+class Quiet:
+    def __init__(self, actions, options):
+        pass
+
+    def on_match(self, match):
+        pass
+
+
+def test_an_envelope_that_no_feed_carries_is_named():
+    with pytest.raises(BarewireError, match=r"an envelope of 2,000,000 bytes"):
+        replay(Quiet, [(1, bytes(2_000_000))], triggers=[{"name": "all"}])
