@@ -259,6 +259,22 @@ async def test_the_next_vendor_pays_where_the_first_will_not(lab, fault):
     assert (await sponsor.receipt(number))["success"]
 
 
+async def test_the_next_bundler_takes_an_operation_where_the_first_is_down(lab):
+    world, vendors, sponsor = lab
+    paid = await sponsor.sponsor(world.operation())
+    first = sponsor._ranked("eth_sendUserOperation")[0].name
+    next(v for v in vendors if v.name == first).fault = "down"
+    number = await sponsor.send(world.signed(paid.operation))
+    for vendor in vendors:
+        vendor.fault = "down"
+    with pytest.raises(AllProvidersFailed) as caught:
+        await sponsor.send(world.signed(paid.operation))
+    assert {name for name, _ in caught.value.causes} == set(PROFILES)
+    for vendor in vendors:
+        vendor.fault = ""
+    assert (await sponsor.receipt(number))["success"]
+
+
 async def test_nobody_pays_and_the_error_says_why(lab):
     world, vendors, sponsor = lab
     for vendor in vendors:

@@ -207,11 +207,28 @@ class Sponsor:
         return filled | promise
 
     async def send(self, operation: dict[str, Any]) -> str:
-        """Hands a signed user operation to the best bundler, once; returns its hash."""
-        number: str = await self.client.request(
-            "eth_sendUserOperation", [operation, self.entry_point]
-        )
-        return number
+        """Hands a signed user operation to the best bundler, and to the next where that one fails.
+
+        The account's nonce lets it land once, whoever has it; so only an honest refusal is final.
+
+        Returns:
+            The operation's hash.
+
+        Raises:
+            RpcAnswerError: a bundler refused it.
+            AllProvidersFailed: no bundler could be asked.
+        """
+        causes: list[tuple[str, Trouble]] = []
+        for bundler in self._ranked("eth_sendUserOperation"):
+            try:
+                number: str = await self.client.ask(
+                    bundler, "eth_sendUserOperation", [operation, self.entry_point]
+                )
+            except AllProvidersFailed as error:
+                causes += error.causes
+            else:
+                return number
+        raise AllProvidersFailed("eth_sendUserOperation", causes)
 
     async def receipt(self, number: str, *, timeout_ms: int = 60_000) -> dict[str, Any]:
         """Waits for the receipt of a user operation.
