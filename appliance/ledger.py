@@ -24,8 +24,9 @@ MISSING = {
     "blocks_unread": "blocks mined in a break and not looked through",
     "mined_unseen": "transactions mined in a break that no source brought, at most",
     "pool_refused": "entries of a pool that are not what they say",
-    "bodies_late": "announced hashes whose transaction did not come in time",
+    "bodies_late": "announced hashes whose transaction did not come in time, or not as announced",
     "bodies_gone": "announced hashes whose transaction was gone when it was asked for",
+    "bodies_denied": "announced hashes whose transaction was not told",
     "messages_lost": "messages that neither a line nor a retransmission brought",
     "datagrams_overrun": "datagrams lost because they were not taken in time",
 }
@@ -152,6 +153,7 @@ def _of_stream(stats: dict[str, Any]) -> dict[str, Any]:
             "pool_refused": hole["pool_refused"],
             "bodies_late": stats["unanswered"],
             "bodies_gone": stats["vanished"],
+            "bodies_denied": stats["denied"],
         },
         "refused": sum(stats["refused"].values()),
     }

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
             show(name, content)
     good = all(
         not content["stale"]
+        and content["compares"]
         and all(row.get("state") in ("live", "active") for row in content["sources"])
         for content in loops.values()
     )
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
 def show(name: str, content: dict[str, Any]) -> None:
     """Prints what a ledger holds (appliance.ledger) as a table."""
     gone = "   (has not written for a while: is it gone?)" if content.get("stale") else ""
+    if not content["compares"]:
+        gone += "   (the core that compares them is gone)"
     table = Table(title=f"{name}{gone}", title_justify="left")
     for column in ("source", "state"):
         table.add_column(column)

@@ -112,8 +112,22 @@ def test_hashes_are_fetched_in_batches_and_only_once():
     live.tick(4 * SECOND)
     counts = live.stats()
     assert (counts["fetched"], counts["known"], counts["vanished"]) == (150, 1, 1)
-    assert (counts["errors"], counts["unanswered"]) == (1, 1)
+    assert (counts["errors"], counts["denied"], counts["unanswered"]) == (1, 1, 1)
     assert node.say([late]) == [known[late["result"]["hash"]][1]]
+
+
+def test_hashes_announced_just_before_a_break_are_counted():
+    """Some asked for, some not yet."""
+    live = session(style="hashes")
+    node = Node(live)
+    node.subscribe()
+    node.say(*(notification(transaction(n)[0]["hash"]) for n in range(3)))
+    for n in range(3, 8):
+        node.server.send_text(json.dumps(notification(transaction(n)[0]["hash"])).encode())
+    node.server.send_close(1001, "going away")
+    assert list(live.receive(b"".join(node.server.data_to_send()))) == []
+    assert live.why == "closed by the other side: 1001 going away"
+    assert (live.stats()["fetched"], live.stats()["unanswered"]) == (3, 8)
 
 
 def test_bloxroute():

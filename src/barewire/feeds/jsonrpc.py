@@ -71,7 +71,8 @@ class Counts:
     Attributes:
         connections: begun. failures: and ended.
         fetched: bodies asked for by hash. known: hashes not asked for, as another source had them.
-        vanished: answered with null: gone from the pool. unanswered: not answered in time.
+        vanished: answered with null: gone from the pool. unanswered: not answered in time, or not
+            before the connection broke. denied: answered with an error.
         errors: error answers to anything.
         unclear: JSON that was neither expected nor a transaction.
     """
@@ -82,6 +83,7 @@ class Counts:
     known: int = 0
     vanished: int = 0
     unanswered: int = 0
+    denied: int = 0
     errors: int = 0
     unclear: int = 0
 
@@ -386,6 +388,7 @@ class PendingTransactions:
             elif about.startswith("hole:"):
                 self._ask_hole(self.hole.refused(about[5:]))
             elif wanted is not None:
+                self.counts.denied += 1
                 self._fetching.pop(wanted, None)
             return
         if about == "subscribe":
@@ -440,7 +443,7 @@ class PendingTransactions:
         self.why = why
         self.more = False
         self.counts.failures += 1
-        self.counts.unanswered += len(self._fetching)
+        self.counts.unanswered += len(self._fetching) + len(self._wanted)
         self.hole.broken(sum(about == "hole:block" for about in self._asked.values()))
 
     # What was seen.
