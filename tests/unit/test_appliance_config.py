@@ -59,8 +59,9 @@ def test_a_good_configuration(check):
     assert "good" in said
 
 
-def test_the_example_is_good(capfd):
-    status = main(["run", "--config", str(ROOT / "examples/appliance.toml"), "--check"])
+@pytest.mark.parametrize("name", ["appliance", "streams"])
+def test_the_examples_are_good(capfd, name):
+    status = main(["run", "--config", str(ROOT / f"examples/{name}.toml"), "--check"])
     assert status == 0, capfd.readouterr().err
 
 
