@@ -94,10 +94,12 @@ class FaultProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for _ in range(5):  # whoever was accepted a moment ago has his handler by then
+            await asyncio.sleep(0)
+            self.cut()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         for _, writer in self._idle:
             writer.transport.abort()
         await asyncio.sleep(0)
