@@ -331,6 +331,28 @@ def zero_ex_v3_ether(m):
     }
 
 
+def zero_ex_v3_to_ether(m):
+    signature = "sellTokenForEthToUniswapV3(bytes,uint256,uint256,address)"
+    return call(signature, m.packed(), m.amount, m.limit, m.who), {
+        "tokens": tuple(m.tokens),
+        "amount_in": m.amount,
+        "amount_out": m.limit,
+        "native_out": True,
+        "recipient": m.who,
+    }
+
+
+def zero_ex_provider(m):
+    signature = "sellToLiquidityProvider(address,address,address,address,uint256,uint256,bytes)"
+    a, b = m.tokens[:2]
+    return call(signature, a, b, ROUTER, m.who, m.amount, m.limit, b"more"), {
+        "tokens": (a, b),
+        "amount_in": m.amount,
+        "amount_out": m.limit,
+        "recipient": m.who,
+    }
+
+
 def zero_ex_transform(m):
     signature = "transformERC20(address,address,uint256,uint256,(uint32,bytes)[])"
     a, b = m.tokens[:2]
@@ -387,6 +409,35 @@ def one_inch_pools(m):
         "pools": tuple(m.tokens[:7]),
         "hops": len(m.tokens),
         "amount_in": m.amount,
+    }
+
+
+def one_inch_to(signature, *, paid):
+    """1inch v5: a list of pools, perhaps a recipient, perhaps the token paid."""
+
+    def make(m):
+        flagged = [int.from_bytes(t, "big") | 1 << 255 for t in m.tokens]
+        to = [m.who] if "address" in signature else []
+        data = call(signature, *to, *[m.tokens[0]] * paid, m.amount, m.limit, flagged)
+        return data, {
+            "tokens": (m.tokens[0],) * paid,
+            "pools": tuple(m.tokens[:7]),
+            "amount_in": m.amount,
+            "amount_out": m.limit,
+            "recipient": m.who if to else None,
+        }
+
+    return make
+
+
+def one_inch_one(m):
+    paid, pool = (int.from_bytes(t, "big") for t in (m.who, m.tokens[0]))
+    signature = "unoswap(uint256,uint256,uint256,uint256)"
+    return call(signature, paid, m.amount, m.limit, pool | 1 << 253), {
+        "tokens": (m.who,),
+        "pools": (m.tokens[0],),
+        "amount_in": m.amount,
+        "hops": 1,
     }
 
 
@@ -463,12 +514,22 @@ KINDS = {
     "0x uniswap": zero_ex_uniswap,
     "0x v3": zero_ex_v3,
     "0x v3 ether": zero_ex_v3_ether,
+    "0x v3 to ether": zero_ex_v3_to_ether,
+    "0x provider": zero_ex_provider,
     "0x transform": zero_ex_transform,
     "sushi route processor": processor,
     "1inch v4": one_inch(4),
     "1inch v5": one_inch(5),
     "1inch v6": one_inch(6),
     "1inch pools": one_inch_pools,
+    "1inch pools to another": one_inch_to(
+        "unoswapTo(address,address,uint256,uint256,uint256[])", paid=1
+    ),
+    "1inch v3 pools": one_inch_to("uniswapV3Swap(uint256,uint256,uint256[])", paid=0),
+    "1inch v3 pools to another": one_inch_to(
+        "uniswapV3SwapTo(address,uint256,uint256,uint256[])", paid=0
+    ),
+    "1inch one pool": one_inch_one,
     "1inch two pools": one_inch_two,
     "1inch ether": ether_pool,
 }
@@ -501,19 +562,7 @@ def test_every_standard_declaration_was_tried():
         m = Material(1)
         data, _ = make(m)
         seen |= {swap.selector for swap in TABLE.decode(transaction(data))}
-    missing = {
-        abi.signature.split("(")[0]
-        for abi in STANDARD_SWAPS
-        if parse_function(abi.signature).selector not in seen
-    }
-    assert missing == {
-        "sellTokenForEthToUniswapV3",
-        "sellToLiquidityProvider",
-        "unoswapTo",
-        "uniswapV3Swap",
-        "uniswapV3SwapTo",
-        "unoswap",
-    }
+    assert {parse_function(abi.signature).selector for abi in STANDARD_SWAPS} == seen
 
 
 def test_several_swaps_in_nested_plans():
