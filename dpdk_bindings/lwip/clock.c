@@ -60,7 +60,12 @@ void dpb_lwip_pass_time(struct dpb_stream_lwip *e) {
         tick(now); /* for all endpoints; each watches over its own */
     if (now - e->watched_mono_ns < TICK_NS)
         return;
+    /* Time in which nobody turned us says nothing about a peer. */
+    uint64_t away = now - e->watched_mono_ns;
     e->watched_mono_ns = now;
-    for (struct entry *c = e->live; c; c = c->next)
+    for (struct entry *c = e->live; c; c = c->next) {
+        if (away > SECOND_NS)
+            c->acknowledged_mono_ns = now;
         watch(c, now);
+    }
 }

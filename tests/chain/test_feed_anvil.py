@@ -33,7 +33,7 @@ class Line:
         self._thread.start()
         self.wait(lambda: self.session.phase is Phase.LIVE)
 
-    def wait(self, condition, seconds: float = 20) -> None:
+    def wait(self, condition, seconds: float = 60) -> None:
         until = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < until, (len(self.got), self.session.stats())

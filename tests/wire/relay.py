@@ -10,6 +10,7 @@ which not every kernel has.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import select
 import socket
@@ -112,16 +113,21 @@ def _carry(
             for _ in range(_BATCH):
                 try:
                     frame, name = source.recvfrom(1 << 16)
-                except BlockingIOError:
+                except OSError:  # no more, or an end is down
                     break
                 if name[2] == _PACKET_OUTGOING or rng.random() < lost:
                     continue
                 if rng.random() < reorder:
                     waiting.append((4, frame))
                     continue
-                to.send(frame)
+                _send(to, frame)
                 if rng.random() < duplicate:
-                    to.send(frame)
+                    _send(to, frame)
                 waiting[:] = [(left_of - 1, late) for left_of, late in waiting]
                 while waiting and waiting[0][0] <= 0:
-                    to.send(waiting.pop(0)[1])
+                    _send(to, waiting.pop(0)[1])
+
+
+def _send(to: socket.socket, frame: bytes) -> None:
+    with contextlib.suppress(OSError):  # full, or its end is down: then it is lost
+        to.send(frame)

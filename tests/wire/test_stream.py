@@ -506,6 +506,24 @@ def test_a_native_loop_needs_no_python(pair: Pair, via: str) -> None:
 
 
 @pytest.mark.slow
+def test_time_in_which_we_did_not_look_is_not_held_against_the_peer(pair: Pair, via: str) -> None:
+    with opened(pair.a, via) as endpoint, listening(pair.b, pair.b.ip4) as listener:
+        with connected(pair, endpoint, listener) as (connection, other):
+            until(endpoint, lambda: endpoint.poll() >= 0)
+            time.sleep(31)
+            pair.b.run("ip", "link", "set", "veth0", "address", "02:00:00:00:55:78")
+            connection.send(b"lost at first")
+            for _ in range(1000):
+                endpoint.poll()
+            pair.b.run("ip", "link", "set", "veth0", "address", pair.b.mac)
+            assert connection.state is StreamState.OPEN, connection.why
+            until(endpoint, lambda: bool(select.select([other], [], [], 0)[0]))
+            assert other.recv(99) == b"lost at first"
+            other.sendall(b"answer")
+            assert read(endpoint, connection, 6) == b"answer"
+
+
+@pytest.mark.slow
 def test_a_peer_that_vanishes_is_given_up_after_30_s(via: str) -> None:
     requires_root()
     with Pair() as pair, opened(pair.a, via) as endpoint, listening(pair.b, pair.b.ip4) as listener:
