@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
 import importlib
 import importlib.metadata
 import os
@@ -88,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser(words[0] if words else None).parse_args(words)
         status: int = args.entry(args)
+        sys.stdout.flush()
     except (BarewireError, BindingsError) as error:
         complain(error.message, error.hint)
         return 2
@@ -95,4 +97,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        complain(f"not all could be written: {error.strerror}", "make room, or write elsewhere")
+        # What is left in the buffer would fail again, with a traceback, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status

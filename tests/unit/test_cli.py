@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +67,19 @@ def test_the_live_demo_is_played_as_its_help_says(monkeypatch):
     monkeypatch.setattr("appliance.demo.live.play_live", lambda live: played.append(live) or 0)
     assert main(["demo", "--live"]) == 0
     assert [(live.swaps, live.rate) for live in played] == [(500, 50.0)]
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_full_disk_is_told_in_words(tmp_path, output):
+    (tmp_path / "a.json").write_text("{}")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "appliance", "keys", "list", str(tmp_path), "-o", output],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("barewire: not all could be written: No space left on device\n")
+    assert "Traceback" not in done.stderr
