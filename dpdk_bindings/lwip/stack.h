@@ -58,6 +58,7 @@ struct dpb_stream_lwip {
     const struct dpb_port_ops *ops;
     void *port;
     bool trust, unflushed;
+    int busy_turns; /* one after the other that brought frames */
     uint64_t arrival_ns; /* of the frame that lwIP is looking at */
     uint8_t arrival_clock;
     uint64_t watched_mono_ns;

@@ -14,8 +14,9 @@
 
 struct dpb_lwip_stack dpb_lwip_stack;
 
-static int lwip_poll(void *endpoint) {
-    struct dpb_stream_lwip *e = endpoint;
+#define PATIENCE 4 /* turns that bring something, after which acknowledgements leave all the same */
+
+static void acknowledge(struct dpb_stream_lwip *e) {
     for (struct entry *c = e->live; c; c = c->next)
         if (c->ack_due) {
             c->ack_due = false;
@@ -24,15 +25,23 @@ static int lwip_poll(void *endpoint) {
                 tcp_output(c->pcb);
             }
         }
+}
+
+static int lwip_poll(void *endpoint) {
+    struct dpb_stream_lwip *e = endpoint;
     int n = dpb_lwip_take_frames(e);
     dpb_lwip_pass_time(e);
-    dpb_lwip_flush(e);
-    if (n < 0)
-        return n;
     int readable = 0;
     for (struct entry *c = e->live; c; c = c->next)
         readable += c->face.readable != 0;
-    return readable;
+    /* To acknowledge is a system call or two, for which whoever waits for these bytes would have to
+     * wait, and for the rest of a message too: it is done in the first turn that brings nothing. */
+    if (n <= 0 || !readable || ++e->busy_turns >= PATIENCE) {
+        e->busy_turns = 0;
+        acknowledge(e);
+        dpb_lwip_flush(e);
+    }
+    return n < 0 ? n : readable;
 }
 
 /* ---- the caller's side ---- */
@@ -70,10 +79,8 @@ static int lwip_recv(struct dpb_stream *stream, void *into, uint32_t len) {
             break;
     }
     stream->readable = len < have || c->peer_ended || c->failure;
-    if (c->pcb) {
+    if (c->pcb)
         tcp_recved(c->pcb, (u16_t)len);
-        dpb_lwip_flush(c->endpoint);
-    }
     return (int)len;
 }
 
