@@ -112,7 +112,8 @@ def test_ctrl_c_leaves_nothing_behind(after_s):
     before = _children(demo.pid)
     os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
     _, said = demo.communicate(timeout=15)
-    assert demo.returncode == 130, said
+    # On a slow machine the signal comes before Python has taken it over: a shell calls both 130.
+    assert demo.returncode in (130, -signal.SIGINT), said
     assert "Traceback" not in said
     assert _left_of(demo.pid) == []
     assert [pid for pid in before if Path(f"/proc/{pid}").exists()] == []
