@@ -46,7 +46,7 @@ def brought(count: int) -> Any:
     ("faults", "count"),
     [
         pytest.param({"loss": 0.01, "reorder": 0.02, "duplicate": 0.02}, 300, id="all-1%"),
-        pytest.param({"loss": 0.1}, 40, id="loss-10%"),
+        pytest.param({"loss": 0.1}, 60, id="loss-10%", marks=pytest.mark.slow),
     ],
 )
 def test_a_bad_wire(via: str, faults: dict[str, float], count: int, tmp_path: Path) -> None:  # noqa: F811
@@ -67,15 +67,15 @@ def test_a_bad_wire(via: str, faults: dict[str, float], count: int, tmp_path: Pa
 
 
 def test_a_link_that_flaps(via: str, tmp_path: Path) -> None:  # noqa: F811
-    """Thrice, for as long as a switch takes: delayed, not broken."""
+    """At either end, for a moment: delayed, not broken."""
     with Pair() as pair, Node(pair.b) as node:
         source = {"node": f'url = "{node.url}"'}
         with Run(tmp_path, configured(tmp_path, via, source), pair.a) as run:
             run.until(live("node"))
-            told = make_some(60, 2)
-            for at in (0, 20, 40):
+            told = make_some(40, 2)
+            for at in (0, 20):
                 node.announce(told[at : at + 10])
-                end = pair.a if at < 40 else pair.b  # our end, or the switch's
+                end = pair.b if at else pair.a  # our end, or the switch's
                 end.run("ip", "link", "set", "veth0", "down")
                 node.announce(told[at + 10 : at + 20])
                 run.read()

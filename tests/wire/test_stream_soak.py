@@ -187,7 +187,7 @@ def judge(found: dict[str, Any], growth_kb: int) -> None:
 def test_a_short_one(tmp_path: Path) -> None:
     requires_root()
     requires_lwip()
-    judge(soak(tmp_path, 6), 64 * GROWTH_KB)  # too short to tell
+    judge(soak(tmp_path, 5), 64 * GROWTH_KB)  # too short to tell
 
 
 @pytest.mark.soak
