@@ -158,8 +158,8 @@ def test_a_client_certificate_is_shown_and_secrets_are_logged_where_that_is_aske
             assert any("whoever reads that file" in said for said in run.start["warnings"])
             said = run.until(lambda said: said["pump"]["matched"] == len(TOLD))
             assert said["streams"]["shown"]["tls"]["version"] == "TLSv1.3"
-            said = run.until(lambda said: said["streams"]["bare"]["attempts"] >= 2)
-            assert "certificate required" in said["streams"]["bare"]["why"]
+            # Of the addresses of localhost, another one may refuse in between.
+            run.until(lambda said: "certificate required" in said["streams"]["bare"]["why"])
     secrets = tmp_path / "secrets"
     assert "CLIENT_TRAFFIC_SECRET_0" in secrets.read_text()
     assert secrets.stat().st_mode & 0o777 == 0o600
