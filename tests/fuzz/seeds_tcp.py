@@ -12,6 +12,7 @@ with warnings.catch_warnings():
     from scapy.layers.l2 import Dot1Q, Ether
     from scapy.packet import Packet, Raw
 
+_ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # or scapy asks the network
 _BELOW = (
     IP(src="10.0.0.1", dst="10.0.0.2"),
     IPv6(src="fd00::1", dst="fd00::2"),
@@ -29,7 +30,7 @@ _SEGMENTS = (
 def seeds() -> Iterator[bytes]:
     for below in _BELOW:
         for segment in _SEGMENTS:
-            for ether in (Ether(), Ether() / Dot1Q(vlan=7)):
+            for ether in (_ETHER, _ETHER / Dot1Q(vlan=7)):
                 sound = bytes(_made(ether, below, segment))
                 yield sound
                 yield sound + bytes(6)
