@@ -7,6 +7,7 @@ memory), it sends notifications of pending transactions, noting when each left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import mmap
 import select
@@ -19,6 +20,7 @@ from typing import Any
 
 import uvloop
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosedError
 from websockets.server import ServerProtocol
 
 __all__ = ["LIMIT", "Control", "frame", "sleep_on_uvloop", "spin"]
@@ -160,8 +162,9 @@ def sleep_on_uvloop(address: str, ports: tuple[int, int], certificate: tuple[Pat
     """Echoes for ever by `websockets` on uvloop."""
 
     async def echo(connection: Any) -> None:
-        async for message in connection:
-            await connection.send(message)
+        with contextlib.suppress(ConnectionClosedError):  # a client that has measured just goes
+            async for message in connection:
+                await connection.send(message)
 
     async def run() -> None:
         how: dict[str, Any] = {"compression": None, "ping_interval": None}
