@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -11,7 +12,11 @@ from rich.console import Console
 
 __all__ = ["add_output_argument", "complain", "console", "print_json"]
 
-console = Console(highlight=False)
+_WIDE = 120  # columns in a pipe or a file: the usual 80 would cut tables
+
+console = Console(
+    highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
+)
 
 
 def add_output_argument(parser: argparse.ArgumentParser) -> None:

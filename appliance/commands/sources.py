@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -63,18 +64,18 @@ def show(name: str, content: dict[str, Any]) -> None:
     gone = "   (has not written for a while: is it gone?)" if content.get("stale") else ""
     if not content["compares"]:
         gone += "   (the core that compares them is gone)"
-    table = Table(title=f"{name}{gone}", title_justify="left")
-    for column in ("source", "state"):
-        table.add_column(column)
-    for column in ("tx/s", "first", "behind", "lead p50", "lag p50", "lag p99"):
-        table.add_column(column, justify="right")
-    for column in ("gaps", "refused"):
-        table.add_column(column, justify="right")
+    table = Table(title=f"{name}{gone}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("source", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for column in ("tx/s", "first", "behind"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("lead\np50 us", "lag\np50 us", "lag\np99 us", "gaps", "refused"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in content["sources"]:
         compared = "rate" in row
         table.add_row(
             row["source"],
-            _state(row),
+            str(row.get("state", "?")),
             f"{row['rate']:,.1f}" if compared else "-",
             f"{row['first']:,}" if compared else "-",
             f"{row['behind']:,}" if compared else "-",
@@ -86,17 +87,20 @@ def show(name: str, content: dict[str, Any]) -> None:
         )
     console.print(table)
     for row in content["sources"]:
+        if why := _why(row):
+            console.print(f"{escape(row['source'])}: {escape(why)}")
         for cause, words in ledger.MISSING.items():
             if count := row["missing"].get(cause, 0):
                 console.print(f"{escape(row['source'])}: {words}: {count:,}")
 
 
-def _state(row: dict[str, Any]) -> str:
+def _why(row: dict[str, Any]) -> str:
+    """What has to be said of the state."""
     if row.get("quiet_ms") is None and row.get("state") in ("live", "active"):
-        return f"{row['state']}, nothing yet"
-    return str(row.get("state", "?")) + (f": {row['why']}" if row.get("why") else "")
+        return "nothing yet"
+    return str(row.get("why") or "")
 
 
 def _time(row: dict[str, Any], which: str, quantile: str) -> str:
     values = row.get(which)
-    return f"{values[quantile]:,.1f} us" if values and values["n"] else "-"
+    return f"{values[quantile]:,.1f}" if values and values["n"] else "-"
