@@ -118,6 +118,9 @@ max_total = 100000000
 [strategy]
 load = "bench.wire_strategies:{strategy}"
 options = {{ reply = "{self._reply}" }}
+
+[metrics]
+folder = "{self._folder}"
 """
 
     @contextlib.contextmanager
@@ -173,7 +176,7 @@ def main() -> None:
         sys.exit("bench wire needs root: it makes network namespaces and opens AF_XDP sockets")
     sys.stderr.write("signing the packets\n")
     # Checksums are finished on this wire, as on a real one, so that every row sees the same frames.
-    with Pair(offloads=False) as pair, tempfile.TemporaryDirectory() as folder:
+    with Pair(offloads=False) as pair, tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         stage = Stage(pair, Path(folder), args.samples, args.rounds)
         rows: dict[str, Callable[[], np.ndarray]] = {
             "idiomatic": lambda: stage.peer("idiomatic"),

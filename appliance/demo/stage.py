@@ -65,7 +65,11 @@ def play(show: Show) -> int:
     """
     for number in (signal.SIGTERM, signal.SIGHUP):  # a lost terminal leaves nothing behind either
         signal.signal(number, lambda *_, number=number: sys.exit(128 + number))
-    with _place(show) as place, tempfile.TemporaryDirectory(prefix="barewire-demo-") as folder:
+    # In memory, since it holds the flight recorder's file too.
+    with (
+        _place(show) as place,
+        tempfile.TemporaryDirectory(prefix="barewire-demo-", dir="/dev/shm") as folder,
+    ):
         watched = _perform(show, place, Path(folder))
     if show.as_json:
         print_json(watched)
@@ -113,7 +117,7 @@ def _perform(show: Show, place: _Place, folder: Path) -> dict[str, Any]:
     far_cpu, near_cpu = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
     log, result_file, job_file = folder / "fired.json", folder / "result.json", folder / "job.json"
     config = folder / "appliance.toml"
-    config.write_text(_configuration(place, near_cpu, log))
+    config.write_text(_configuration(place, near_cpu, folder, log))
     job = Job(
         address=place.far_address,
         lines=place.lines,
@@ -144,7 +148,7 @@ def _perform(show: Show, place: _Place, folder: Path) -> dict[str, Any]:
     return _figures(result, caused, summary)
 
 
-def _configuration(place: _Place, cpu: int | None, log: Path) -> str:
+def _configuration(place: _Place, cpu: int | None, folder: Path, log: Path) -> str:
     """The appliance's configuration, as a user would write it."""
     lines = ", ".join(f'"{line}"' for line in place.lines)
     core = f"[core]\ncpu = {cpu}\n" if cpu is not None else ""
@@ -177,6 +181,9 @@ max_total = 100000
 [strategy]
 load = "appliance.demo.strategy:KeepArmed"
 options = {{ triggers = {list(WATCHED)}, shots = {_SHOTS}, log = "{log}" }}
+
+[metrics]
+folder = "{folder}"
 """
 
 

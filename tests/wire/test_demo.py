@@ -100,6 +100,7 @@ def _left_of(pid: int) -> list[Path]:
 @pytest.mark.parametrize("after_s", [0.4, 1.5, 3.0, 5.0])
 def test_ctrl_c_leaves_nothing_behind(after_s):
     requires_root()
+    memory = set(Path("/dev/shm").glob("barewire-demo-*"))
     demo = subprocess.Popen(
         [*DEMO, "--rate", "200"],
         stdout=subprocess.DEVNULL,
@@ -116,6 +117,7 @@ def test_ctrl_c_leaves_nothing_behind(after_s):
     assert demo.returncode in (130, -signal.SIGINT), said
     assert "Traceback" not in said
     assert _left_of(demo.pid) == []
+    assert set(Path("/dev/shm").glob("barewire-demo-*")) <= memory
     assert [pid for pid in before if Path(f"/proc/{pid}").exists()] == []
 
 
