@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json, normalize_keys
 from eth_keys.datatypes import PrivateKey
 
+from barewire.untrusted import DEEPEST, too_deep
+
 __all__ = ["decrypt", "encrypt", "main", "open_decrypted"]
 
 WRONG_PASSWORD, CORRUPT = 3, 4
@@ -23,10 +25,6 @@ SCRYPT_N = 262144
 
 # What opening a file may cost, whoever wrote it: 1 GiB is four times what is usual.
 _FILE_BYTES, _SCRYPT_BYTES, _PBKDF2_ROUNDS = 65536, 1 << 30, 10_000_000
-
-# The format nests four deep. The parser of Python before 3.12 recurses on the C stack, as deep as
-# sys.setrecursionlimit allows, which libraries raise beyond what the stack holds.
-_BRACKETS = 64
 
 
 def encrypt(secret: bytes, password: bytes, *, scrypt_n: int = SCRYPT_N) -> bytes:
@@ -71,8 +69,8 @@ def _said(error: Exception) -> bytes:
 def _opened(text: bytes, password: bytes) -> bytes:
     if len(text) > _FILE_BYTES:
         raise ValueError(f"more than {_FILE_BYTES} bytes")
-    if text.count(b"{") + text.count(b"[") > _BRACKETS:
-        raise ValueError(f"more than {_BRACKETS} brackets")
+    if too_deep(text):
+        raise ValueError(f"nested deeper than {DEEPEST:,} levels")
     keystore: Any = json.loads(text)
     if not isinstance(keystore, dict) or keystore.get("version") != 3:
         raise ValueError("not a keystore of version 3")
