@@ -37,6 +37,7 @@ from barewire.errors import ConfigError
 from barewire.mempool.abi import parse_function
 from barewire.mempool.quantities import address_of, amount_of
 from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
+from barewire.untrusted import too_deep
 
 __all__ = [
     "CHAIN",
@@ -159,7 +160,7 @@ def read_triggers(path: Path) -> list[Trigger]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        data = _from_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint="name a readable file") from error
     except RecursionError:
@@ -167,6 +168,12 @@ def read_triggers(path: Path) -> list[Trigger]:
     except ValueError as error:  # both readers' errors, and bad UTF-8
         raise ConfigError(f"{path}: {error}", hint="TOML, or JSON in a file named .json") from error
     return parse_triggers(data, where=str(path))
+
+
+def _from_json(text: str) -> Any:
+    if too_deep(text.encode()):
+        raise RecursionError  # before the reader overflows the stack
+    return json.loads(text)
 
 
 def compile_triggers(
