@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -206,10 +205,7 @@ def test_nobody_there_is_tried_again_until_there_is():
 
 def test_over_tls_with_a_client_certificate_and_not_without(tmp_path):
     authority = Authority(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue("localhost"))
-    context.load_verify_locations(authority.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = authority.server_that_asks("localhost")
     certificate, key = authority.issue("client")
     with fake_node(context) as port, ear() as site:
         words = [f"wss://localhost:{port}", "--ca-file", str(authority.ca)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import ssl
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -37,6 +38,14 @@ class Authority:
         )
         self.ca = folder / f"{name.replace(' ', '-')}.pem"
         self.ca.write_bytes(own.public_bytes(serialization.Encoding.PEM))
+
+    def server_that_asks(self, name: str) -> ssl.SSLContext:
+        """Of a server called `name`, which lets in whoever shows a certificate of ours."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.issue(name))
+        context.load_verify_locations(self.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
 
     def issue(self, *names: str, expired: bool = False) -> tuple[Path, Path]:
         """Certificate and private key (mode 0600) for DNS names and addresses."""

@@ -142,10 +142,7 @@ def node(context: ssl.SSLContext | None, lives_s: float = 3600):
 
 def test_a_client_certificate_is_shown_and_secrets_are_logged_where_that_is_asked_for(tmp_path):
     authority = Authority(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.issue("localhost"))
-    context.load_verify_locations(authority.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = authority.server_that_asks("localhost")
     certificate, key = authority.issue("client")
     with node(context) as port:
         common = f'url = "wss://localhost:{port}"\nca_file = "{authority.ca.name}"'
