@@ -40,6 +40,8 @@ class AfXdpPort(Port):
         mode: ``auto``, or one of ``zerocopy``, ``drv``, ``skb`` to insist.
         ring: entries of each receive and transmit ring, a power of two (1024). A larger one
             bears longer pauses of the reader, a smaller one stays in the caches and is quicker.
+            Memory: (2 x queues + 1) x ring chunks of 2 KiB, or of 4 KiB with zero-copy or an MTU
+            above 1,758 bytes.
         busy_poll: ``on`` asks the kernel to run the driver from poll(); needs CAP_NET_ADMIN.
         burst: the most frames that one poll() gives (64).
     """

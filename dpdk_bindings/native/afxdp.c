@@ -15,6 +15,7 @@
 #define LINEAR (1u << 31) /* in a handle: a linearising buffer, not a chunk */
 #define KICKS_PER_FLUSH 256
 #define MAX_QUEUES DPB_XDP_MAX_QUEUES
+#define WHOLE_BUFFER 1024 /* see struct dpb_afxdp_shape */
 
 struct dpb_afxdp {
     struct dpb_xsk queues[MAX_QUEUES];
@@ -23,7 +24,7 @@ struct dpb_afxdp {
     uint32_t next_queue;   /* polled first by the next poll() */
     uint32_t home_shift;   /* log2 of receive chunks a queue */
     uint32_t rx_chunks;    /* of all queues; transmit chunks follow */
-    uint32_t chunk_shift;
+    uint32_t chunk_shift;  /* that of `shape` */
     uint8_t *base;
     uint32_t *generation;  /* of each receive chunk: odd while with the application */
     bool closed;
@@ -49,6 +50,7 @@ struct dpb_afxdp {
 
     struct dpb_afxdp_stats stats;
 
+    struct dpb_afxdp_shape shape; /* what the memory was made for */
     struct dpb_umem umem;
     struct dpb_xdp xdp;
     struct dpb_nic nic;
@@ -363,11 +365,43 @@ const struct dpb_port_ops *dpb_afxdp_ops(void)
 
 /* ---- opening and closing ---- */
 
-static int allocate(struct dpb_afxdp *p, uint32_t ring, struct dpb_error *error)
+void dpb_afxdp_shape_of(enum dpb_afxdp_mode mode, uint32_t mtu, struct dpb_afxdp_shape *shape)
 {
-    uint32_t frame = p->nic.mtu + ETHERNET_AND_VLAN;
-    p->chunk_shift = frame <= 2048 - XDP_PACKET_HEADROOM - HEADROOM ? 11 : 12;
-    bool several = frame > 4096 - XDP_PACKET_HEADROOM - HEADROOM;
+    uint32_t frame = mtu + ETHERNET_AND_VLAN;
+    uint32_t small = 2048 - XDP_PACKET_HEADROOM - HEADROOM;
+    uint32_t large = 4096 - XDP_PACKET_HEADROOM - HEADROOM;
+    bool zero_copy = mode == DPB_AFXDP_ZEROCOPY;
+    if (zero_copy)
+        large -= large % WHOLE_BUFFER;
+    *shape = (struct dpb_afxdp_shape){
+        .frame_bytes = frame,
+        .chunk_shift = frame <= small && !zero_copy ? 11 : 12,
+        .several_buffers = frame > large,
+    };
+}
+
+static void free_memory(struct dpb_afxdp *p)
+{
+    dpb_umem_unmap(&p->umem);
+    if (p->linear)
+        munmap(p->linear, (size_t)p->linear_bytes * LINEAR_BUFFERS);
+    free(p->linear_free);
+    free(p->linear_generation);
+    free(p->generation);
+    free(p->free_slot);
+    free(p->slot_pending);
+    p->linear = NULL;
+    p->linear_free = p->linear_generation = p->generation = p->free_slot = NULL;
+    p->slot_pending = NULL;
+    p->free_slots = p->linear_free_count = 0;
+}
+
+static int allocate(struct dpb_afxdp *p, const struct dpb_afxdp_shape *shape, uint32_t ring,
+                    struct dpb_error *error)
+{
+    uint32_t frame = shape->frame_bytes;
+    p->shape = *shape;
+    p->chunk_shift = shape->chunk_shift;
     p->home_shift = __builtin_ctz(ring) + 1; /* one ring full, and as much with the application */
     p->rx_chunks = p->queue_count << p->home_shift;
     p->slot_chunks = (frame + (1u << p->chunk_shift) - 1) >> p->chunk_shift;
@@ -386,7 +420,7 @@ static int allocate(struct dpb_afxdp *p, uint32_t ring, struct dpb_error *error)
     p->reserved = -1;
     for (uint32_t slot = p->slot_count; slot-- > 0;)
         p->free_slot[p->free_slots++] = slot;
-    if (several) {
+    if (shape->several_buffers) {
         p->linear_bytes = (frame + 63) & ~63u;
         p->linear = mmap(NULL, (size_t)p->linear_bytes * LINEAR_BUFFERS, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -402,6 +436,19 @@ static int allocate(struct dpb_afxdp *p, uint32_t ring, struct dpb_error *error)
     return 0;
 }
 
+/* The memory that `mode` needs, in place of that of a mode that was not to be had. */
+static int provide_memory(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, uint32_t ring,
+                          struct dpb_error *error)
+{
+    struct dpb_afxdp_shape shape;
+    dpb_afxdp_shape_of(mode, p->nic.mtu, &shape);
+    if (p->umem.base && shape.chunk_shift == p->shape.chunk_shift &&
+        shape.several_buffers == p->shape.several_buffers)
+        return 0;
+    free_memory(p);
+    return allocate(p, &shape, ring, error);
+}
+
 static void take_down(struct dpb_afxdp *p)
 {
     dpb_xdp_close(&p->xdp); /* first: from here the kernel gets everything */
@@ -409,10 +456,13 @@ static void take_down(struct dpb_afxdp *p)
         dpb_xsk_close(&p->queues[i]);
 }
 
-/* Sockets, program, attachment in one mode; takes everything down again on failure. */
+/* Memory, sockets, program, attachment in one mode; takes all but the memory down again on failure. */
 static int bring_up(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, uint32_t ring,
                     struct dpb_error *error)
 {
+    int result = provide_memory(p, mode, ring, error);
+    if (result < 0)
+        return result;
     struct dpb_xsk_bind how = {
         .zero_copy = mode == DPB_AFXDP_ZEROCOPY,
         .several_buffers = p->linear != NULL,
@@ -425,7 +475,7 @@ static int bring_up(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, uint32_t ring
         .shared_with = -1,
     };
     enum dpb_xdp_mode attach = mode == DPB_AFXDP_SKB ? DPB_XDP_SKB : DPB_XDP_DRV;
-    int result = dpb_xdp_load(&p->xdp, &p->nic, attach, how.several_buffers, error);
+    result = dpb_xdp_load(&p->xdp, &p->nic, attach, how.several_buffers, error);
     for (uint32_t i = 0; i < p->queue_count && result == 0; i++) {
         result = dpb_xsk_open(&p->queues[i], &p->umem, &p->nic, p->queue_ids[i], &how, error);
         how.shared_with = p->queues[0].fd;
@@ -524,8 +574,7 @@ struct dpb_afxdp *dpb_afxdp_open(const struct dpb_afxdp_options *options, struct
             goto fail;
         }
     }
-    if (allocate(p, options->ring, error) < 0 ||
-        choose_mode(p, options->mode, options->ring, error) < 0)
+    if (choose_mode(p, options->mode, options->ring, error) < 0)
         goto fail;
     return p;
 fail:
@@ -548,14 +597,7 @@ void dpb_afxdp_free(struct dpb_afxdp *p)
         return;
     if (!p->closed)
         take_down(p);
-    dpb_umem_unmap(&p->umem);
-    if (p->linear)
-        munmap(p->linear, (size_t)p->linear_bytes * LINEAR_BUFFERS);
-    free(p->linear_free);
-    free(p->linear_generation);
-    free(p->generation);
-    free(p->free_slot);
-    free(p->slot_pending);
+    free_memory(p);
     free(p);
 }
 

@@ -39,6 +39,20 @@ struct dpb_afxdp_options {
     int busy_poll;          /* ask the kernel to run the driver from poll() */
 };
 
+/* How frames lie in memory. Chunks are of 2 KiB where that holds the longest frame of the MTU, and
+ * of 4 KiB else, but always of 4 KiB for zero-copy: there the NIC itself is told how much a chunk
+ * takes behind the headroom (XDP_PACKET_HEADROOM and ours: 1,776 bytes of 2 KiB), and Intel's igb,
+ * igc and the older ixgbe hold that number in whole KiB: igb_setup_srrctl() and
+ * igc_configure_rx_ring() shift it right by ten (E1000_SRRCTL_BSIZEPKT_SHIFT,
+ * IGC_SRRCTL_BSIZEPKT). From 1,776 they make 1,024, and the NIC cuts every longer frame without a
+ * word, the kernel's own traffic too. So of a zero-copy chunk whole KiB count, 3 of 4, and what is
+ * longer is asked for in several buffers, which a driver that cannot do so refuses. */
+struct dpb_afxdp_shape {
+    uint32_t frame_bytes;  /* of the longest frame: MTU, Ethernet header and a tag */
+    uint32_t chunk_shift;  /* log2 of bytes a chunk */
+    int several_buffers;   /* 1: the longest frame does not fit in one chunk */
+};
+
 /* What was chosen, and why. */
 struct dpb_afxdp_info {
     enum dpb_afxdp_mode mode;
@@ -84,6 +98,9 @@ struct dpb_afxdp_stats {
 };
 
 struct dpb_afxdp;
+
+/* How frames lie in memory for `mode` (not DPB_AFXDP_AUTO) and an interface's MTU. */
+void dpb_afxdp_shape_of(enum dpb_afxdp_mode mode, uint32_t mtu, struct dpb_afxdp_shape *shape);
 
 /* Opens; NULL and *error filled in on failure. */
 struct dpb_afxdp *dpb_afxdp_open(const struct dpb_afxdp_options *options, struct dpb_error *error);

@@ -16,7 +16,7 @@ from scapy.layers.inet import fragment
 
 from appliance.lab import Namespace, Pair
 from dpdk_bindings import BindingsError, Port, open_port
-from dpdk_bindings._native import lib
+from dpdk_bindings._native import ffi, lib
 from tests.requires import requires_root
 from tests.wire.frames import IP, TCP, UDP, Ether, IPv6, Raw, raw_socket, udp
 
@@ -501,6 +501,36 @@ def test_zero_copy_that_the_driver_has_not_is_an_error(pair: Pair) -> None:
     with opened(pair.b, "mode=auto") as port:
         assert (port.info()["mode"], port.info()["driver"]) == ("skb", "veth")
         assert port.info()["why"]
+
+
+@pytest.mark.parametrize("mtu", [68, 1500, 1758, 1759, 3054, 3055, 3806, 3807, 9000])
+def test_no_chunk_cuts_a_frame_that_is_taken_in_one_piece(mtu: int) -> None:
+    """Behind the headroom; of a zero-copy chunk igb, igc and others see whole KiB only."""
+    headroom = 256 + 16  # XDP_PACKET_HEADROOM and the program's stamp
+    shape: Any = ffi.new("struct dpb_afxdp_shape *")
+    for mode in (lib.DPB_AFXDP_SKB, lib.DPB_AFXDP_DRV, lib.DPB_AFXDP_ZEROCOPY):
+        lib.dpb_afxdp_shape_of(mode, mtu, shape)
+        room = (1 << shape.chunk_shift) - headroom
+        if mode == lib.DPB_AFXDP_ZEROCOPY:
+            room = room // 1024 * 1024
+        assert shape.frame_bytes == mtu + 18
+        assert bool(shape.several_buffers) == (shape.frame_bytes > room)
+        assert shape.chunk_shift == (
+            11 if mode != lib.DPB_AFXDP_ZEROCOPY and mtu + 18 <= 2048 - headroom else 12
+        )
+
+
+def test_a_mode_that_is_not_to_be_had_leaves_the_next_one_its_own_chunks(pair: Pair) -> None:
+    """A tap has no zero-copy, which was tried on 4 KiB chunks, and does have native mode."""
+    pair.b.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    try:
+        with pair.b, open_port("afxdp:tap0?mode=auto&ring=64") as port:
+            about = port.info()
+    finally:
+        pair.b.run("ip", "link", "del", "tap0")
+    assert (about["mode"], about["driver"]) == ("drv", "tun"), about
+    assert "zerocopy" in about["why"]
+    assert (about["chunk_bytes"], about["chunks"]) == (2048, 2 * 64 + 64)
 
 
 def test_busy_polling_works(pair: Pair) -> None:
