@@ -339,6 +339,44 @@ def test_what_lies_in_a_pool_is_counted_and_the_rest_still_filled():
     assert live.filling is False
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["0x1234"],
+        ["0x" + "zz" * 32],
+        ["0x" + "11" * 33],
+        [5],
+        [None],
+        [{}],
+        "0x11",
+        7,
+        ["0x" + "11" * 32, ""],
+    ],
+)
+def test_what_a_block_lists_instead_of_hashes_is_not_taken_for_them(said):
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    live.tick(0)
+    answered(node, {("eth_blockNumber", ""): {"result": "0x64"}})
+    live.end("reset")
+    live.connect(SECOND)
+    node = Node(live)
+    node.subscribe()
+    live.tick(SECOND)
+    _, came = answered(
+        node,
+        {
+            ("txpool_content", ""): {"result": {}},
+            ("eth_blockNumber", ""): {"result": "0x65"},
+            ("eth_getBlockByNumber", "0x65"): {"result": {"transactions": said}},
+        },
+    )
+    assert came == []
+    assert live.hole.take_mined() == []
+    assert live.stats()["hole"] == hole(holes=1, blocks_unseen=1)
+
+
 def test_questions_about_blocks_that_a_break_leaves_open_are_counted():
     live = session()
     node = Node(live)

@@ -20,7 +20,7 @@ from barewire.rpc.chains import CHAINS
 from barewire.rpc.client import RpcClient
 from barewire.rpc.confidential import Confidential
 from barewire.rpc.config import ProviderConfig, RpcConfig, load
-from barewire.rpc.faults import Fault, Trouble, from_error, from_status
+from barewire.rpc.faults import Fault, RpcAnswerError, Trouble, from_error, from_status
 from barewire.rpc.heads import Heads
 from barewire.rpc.jsonrpc import Splitter, decode, encode_batch, encode_params, encode_single
 from barewire.rpc.methods import lookup
@@ -169,6 +169,22 @@ def test_statuses_are_told_apart():
     for odd in ("", "-1", "1.5", "soon", "\xb2", "0x10", "Wed, 99 Oct 9999 99:99:99 GMT"):
         assert from_status(429, odd).retry_after_ms == 0
     assert from_error("broken").fault is Fault.PROVIDER
+
+
+def test_the_words_of_a_provider_are_harmless():
+    evil = "\x1b[2J\n12:00:00  EVENT  all providers live"
+    deep: object = "x"
+    for _ in range(2_000):
+        deep = [deep]
+    for said in (evil, deep, {"a": evil}, 10**5_000, "\udce9"):
+        for trouble in (
+            from_error({"code": said, "message": said}),
+            from_error(said),
+            Trouble(Fault.PROVIDER, f"closed: {evil}"),
+        ):
+            assert trouble.message.isprintable()
+            assert len(trouble.message) < 500
+        assert str(RpcAnswerError({"code": 3, "message": said}, "node")).isprintable()
 
 
 @pytest.mark.parametrize(

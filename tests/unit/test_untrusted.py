@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barewire.untrusted import DEEPEST, decode_json, too_deep
+from barewire.untrusted import (
+    DEEPEST,
+    LONGEST,
+    bytes_of,
+    decode_json,
+    printable,
+    quantity_of,
+    too_deep,
+)
 
 
 @pytest.mark.parametrize("pair", [b"[]", b"{}"])
@@ -57,3 +65,83 @@ for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
 def test_whatever_is_wrong_is_one_kind_of_error(text):
     with pytest.raises(msgspec.DecodeError):
         decode_json(msgspec.json.Decoder().decode, text)
+
+
+def test_a_decoder_that_cannot_turn_so_many_digits_into_a_number_is_no_worse():
+    with pytest.raises(msgspec.DecodeError):
+        decode_json(json.loads, b"1" * 1_000_000)
+
+
+FORGED = "\x1b]0;owned\x07\x1b[2J\n12:00:00  EVENT        all sources live"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("rate limit", "rate limit"),
+        ("  two\r\n  lines ", "two lines"),
+        ("Grüße, 東京", "Grüße, 東京"),
+        (FORGED, r"\x1b]0;owned\x07\x1b[2J 12:00:00 EVENT all sources live"),
+        ("caf\udce9", r"caf\udce9"),
+        (b"caf\xe9", r"caf\xe9"),
+        ("\u202egnp.exe\u2028\x85\x9b", r"\u202egnp.exe\u2028\x85\x9b"),
+        (ValueError("a\nb"), "a b"),
+        (None, "None"),
+        (-32000, "-32000"),
+        (10**6000, "a number of 19932 bits"),
+        ("x" * 400, "x" * (LONGEST - 1) + "…"),
+    ],
+    ids=range(12),
+)
+def test_words_of_others_are_one_harmless_line(said, line):
+    assert printable(said) == line
+
+
+def test_what_nests_without_end_has_words_too():
+    said: object = []
+    for _ in range(100_000):
+        said = [said]
+    assert len(printable(said)) <= LONGEST
+    while isinstance(said, list) and said:  # not by recursion either
+        said = said.pop()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.text(), st.binary(), st.text(st.characters())), st.integers(1, 50))
+def test_any_words_can_be_printed_and_stored(said, most):
+    line = printable(said, most)
+    assert len(line) <= most
+    assert line.isprintable()
+    assert json.loads(msgspec.json.encode(line)) == line
+
+
+@pytest.mark.parametrize(
+    ("said", "bits", "number"),
+    [("0x0", 64, 0), ("0xff", 8, 255), ("0X0010", 64, 16), ("0x" + "f" * 64, 256, 2**256 - 1)],
+)
+def test_quantities(said, bits, number):
+    assert quantity_of(said, bits) == number
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("", "0x", "12", "0x1_0", " 0x1", "0x1\n", "-0x1", "0x\u0661", "0x" + "f" * 17),
+        *("0x" + "0" * 65, "0x" + "f" * 1_000_000, 5, None, [], b"0x1", True),
+    ],
+)
+def test_what_is_no_quantity(said):
+    with pytest.raises(ValueError, match="quantity") as raised:
+        quantity_of(said)
+    assert len(str(raised.value)) < 200
+
+
+def test_bytes_in_digits():
+    assert bytes_of("0x") == b""
+    assert bytes_of("0xAb01") == b"\xab\x01"
+    assert bytes_of("0x" + "11" * 32, 32) == b"\x11" * 32
+    for said in ("0x1", "11", "0xzz", "0x 11", "0x11\n", "0x\u0661\u0661", 7, None, b"0x11"):
+        with pytest.raises(ValueError, match="not hexadecimal bytes"):
+            bytes_of(said)
+    with pytest.raises(ValueError, match="2 bytes, not 32"):
+        bytes_of("0x1234", 32)

@@ -31,7 +31,7 @@ from barewire.feeds.session import MessageSession
 from barewire.feeds.websocket import Opened, WebSocket
 from barewire.mempool.decoder import DecodedBurst, Decoder
 from barewire.mempool.record import Transaction
-from barewire.untrusted import decode_json
+from barewire.untrusted import bytes_of, decode_json
 
 __all__ = ["KINDS", "ArbitrumRelay", "L2Error", "Sequenced", "signed_transactions"]
 
@@ -330,6 +330,6 @@ class ArbitrumRelay(MessageSession[Sequenced]):
 
 def _hash(text: str) -> bytes | None:
     try:
-        return bytes.fromhex(text.removeprefix("0x"))
+        return bytes_of(text, 32)
     except ValueError:
         return None

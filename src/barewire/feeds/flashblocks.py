@@ -21,14 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from barewire.feeds.session import MessageSession
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import Transaction
-from barewire.untrusted import decode_json
+from barewire.untrusted import bytes_of, decode_json, quantity_of
 
 __all__ = ["Flashblock", "FlashblockCounts", "Flashblocks"]
 
@@ -156,12 +155,12 @@ class Flashblocks(MessageSession[Flashblock]):
                 return
         try:
             payload = decode_json(_decode, plain)
-            raws = [_bytes(text) for text in payload.diff.transactions]
-            gas_used = int(payload.diff.gas_used, 16)
-            block_hash = _bytes(payload.diff.block_hash)
+            raws = [bytes_of(text) for text in payload.diff.transactions]
+            gas_used = quantity_of(payload.diff.gas_used)
+            block_hash = bytes_of(payload.diff.block_hash)
             if payload.base is not None:
-                int(payload.base.block_number, 16)
-                int(payload.base.base_fee_per_gas, 16)
+                quantity_of(payload.base.block_number)
+                quantity_of(payload.base.base_fee_per_gas, 256)
         except (msgspec.MsgspecError, ValueError):
             self._misunderstood(plain)
             return
@@ -171,8 +170,8 @@ class Flashblocks(MessageSession[Flashblock]):
         yield Flashblock(
             payload.payload_id,
             payload.index,
-            int(base.block_number, 16) if base else None,
-            int(base.base_fee_per_gas, 16) if base else None,
+            quantity_of(base.block_number) if base else None,
+            quantity_of(base.base_fee_per_gas, 256) if base else None,
             gas_used,
             block_hash,
             self._transactions(raws, arrival_ns, clock),
@@ -193,7 +192,7 @@ class Flashblocks(MessageSession[Flashblock]):
             return False
         if payload.base is not None:
             self._base = payload.base
-            number = int(payload.base.block_number, 16)
+            number = quantity_of(payload.base.block_number)
             self._replaced = number <= self._latest
             self.counts.replaced += self._replaced
             self._latest = number
@@ -218,7 +217,3 @@ class Flashblocks(MessageSession[Flashblock]):
         self.counts.refused += len(signed) - len(accepted)
         self.counts.transactions += len(accepted)
         return accepted
-
-
-def _bytes(text: Any) -> bytes:
-    return bytes.fromhex(text.removeprefix("0x"))

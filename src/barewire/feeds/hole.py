@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from barewire.untrusted import decode_json
+from barewire.untrusted import bytes_of, decode_json
 
 __all__ = ["MAX_BLOCKS", "Hole"]
 
@@ -132,8 +132,9 @@ class Hole:
             if about == "pending":
                 self.waiting = False
                 return [bytes(body) for body in block.transactions]
-            for text in block.transactions:
-                self.mined.append(bytes.fromhex(msgspec.json.decode(text, type=str)[2:]))
+            self.mined += [
+                bytes_of(msgspec.json.decode(text, type=str), 32) for text in block.transactions
+            ]
         except (msgspec.MsgspecError, ValueError):
             self.refused("pending" if about == "pool" else about)
         return []

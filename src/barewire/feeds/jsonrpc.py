@@ -30,7 +30,7 @@ from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Other, TxFeed
 from barewire.feeds.websocket import Closed, Message, Opened, State, WebSocket
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import Transaction
-from barewire.untrusted import decode_json
+from barewire.untrusted import decode_json, printable, quantity_of
 
 __all__ = ["Counts", "PendingTransactions", "Phase", "Style", "Timing"]
 
@@ -382,7 +382,7 @@ class PendingTransactions:
         wanted = self._fetched_hash.pop(number, None)
         if answer.error is not None or not bytes(answer.result):
             self.counts.errors += 1
-            self.last_error = bytes(text[:500]).decode(errors="replace")
+            self.last_error = printable(text)
             if about == "subscribe":
                 self._fail(f"the subscription was refused: {self.last_error}")
             elif about.startswith("hole:"):
@@ -465,6 +465,6 @@ def _batch(bodies: list[bytes]) -> bytes:
 
 def _quantity(text: msgspec.Raw) -> int:
     try:
-        return int(msgspec.json.decode(text, type=str), 16)
+        return quantity_of(msgspec.json.decode(text, type=str))
     except (msgspec.MsgspecError, ValueError):
         return 0

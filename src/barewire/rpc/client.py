@@ -36,6 +36,7 @@ from barewire.rpc.provider import Provider
 from barewire.rpc.subscriptions import Subscription, subscribe
 from barewire.rpc.transports.base import Channel
 from barewire.rpc.transports.dial import Resolver, resolve
+from barewire.untrusted import printable
 
 __all__ = ["RpcClient"]
 
@@ -381,7 +382,7 @@ class RpcClient:
         if call.method.name == "eth_blockNumber":
             number = quantity(result)
             if number < 0:
-                return Trouble(Fault.PROVIDER, f"eth_blockNumber said {result!r:.40}")
+                return Trouble(Fault.PROVIDER, f"eth_blockNumber said {printable(result, 40)}")
             self.pool.heads.saw(attempt.provider, number, time.monotonic_ns())
             if number < call.at_least:
                 return Trouble(Fault.STALE, f"is at block {number}, not {call.at_least}")

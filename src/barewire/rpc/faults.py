@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from barewire.errors import BarewireError
+from barewire.untrusted import printable
 
 __all__ = [
     "AllProvidersFailed",
@@ -52,7 +53,7 @@ class Trouble(Exception):  # noqa: N818  (an attempt is in trouble; a call has e
 
     Attributes:
         fault: the cause.
-        message: one line for people, without credentials.
+        message: one line for people, without credentials, harmless whatever a server said.
         retry_after_ms: how long the provider asked to be left alone, or 0.
         error: the JSON-RPC error object, where there was one.
     """
@@ -60,9 +61,9 @@ class Trouble(Exception):  # noqa: N818  (an attempt is in trouble; a call has e
     def __init__(
         self, fault: Fault, message: str, *, retry_after_ms: int = 0, error: Any = None
     ) -> None:
-        super().__init__(message)
+        self.message = printable(message)
+        super().__init__(self.message)
         self.fault = fault
-        self.message = message
         self.retry_after_ms = retry_after_ms
         self.error = error
 
@@ -78,7 +79,7 @@ class RpcAnswerError(BarewireError):
     """
 
     def __init__(self, error: dict[str, Any], provider: str) -> None:
-        super().__init__(str(error.get("message", "no message")))
+        super().__init__(printable(error.get("message", "no message"), _LONGEST_MESSAGE))
         self.code = error.get("code", 0)
         self.data = error.get("data")
         self.error = error
@@ -161,6 +162,7 @@ _UNSERVED = (
     "not allowed",
 )
 _BATCH = ("batch",)
+_LONGEST_MESSAGE = 1_000  # characters of an error's message: a revert's reason is in it
 _LONGEST_REST_MS = 3_600_000
 """A provider that asks to be left alone for a month is asked again after an hour."""
 
@@ -169,18 +171,18 @@ def is_honest(error: Any) -> bool:
     """Whether the error object can only come from a node that did as it was asked."""
     if not isinstance(error, dict):
         return False
-    low = str(error.get("message", "")).lower()
+    low = printable(error.get("message", ""), _LONGEST_MESSAGE).lower()
     return error.get("code") == 3 or any(word in low for word in _HONEST)
 
 
 def from_error(error: Any) -> Trouble:
     """The trouble that a JSON-RPC error object means (JSON-RPC 2.0 section 5.1, EIP-1474)."""
     if not isinstance(error, dict):
-        return Trouble(Fault.PROVIDER, f"the error is no object: {error!r:.80}")
+        return Trouble(Fault.PROVIDER, f"the error is no object: {printable(error, 80)}")
     code = error.get("code")
-    text = str(error.get("message", ""))
+    text = printable(error.get("message", ""), _LONGEST_MESSAGE)
     low = text.lower()
-    said = f"{text[:200]} ({code})"
+    said = f"{text[:200]} ({printable(code, 40)})"
     if is_honest(error):
         fault = Fault.ANSWER
     elif any(word in low for word in _TOO_MUCH):

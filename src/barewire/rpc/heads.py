@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from barewire.rpc.provider import Provider
+from barewire.untrusted import quantity_of
 
 __all__ = ["Heads", "quantity"]
 
 
 def quantity(text: Any) -> int:
-    """A block number as JSON-RPC writes it, 0x and at most 16 digits; -1 for anything else."""
-    if not isinstance(text, str) or not text.startswith("0x") or not 3 <= len(text) <= 18:
-        return -1
+    """A block number as JSON-RPC writes it, of 64 bits at most; -1 for anything else."""
     try:
-        return max(int(text, 16), -1)
+        return quantity_of(text)
     except ValueError:
         return -1
 

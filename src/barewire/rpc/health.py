@@ -20,6 +20,7 @@ from barewire.rpc.heads import quantity
 from barewire.rpc.link import Link
 from barewire.rpc.methods import lookup
 from barewire.rpc.transports.base import Channel
+from barewire.untrusted import quantity_of
 
 if TYPE_CHECKING:
     from barewire.rpc.client import RpcClient
@@ -81,8 +82,8 @@ class Health:
         want = self.chain_id
         try:
             said = await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
-            chain_id = int(said, 16)
-        except (RpcAnswerError, AllProvidersFailed, ValueError, TypeError) as error:
+            chain_id = quantity_of(said, 256)
+        except (RpcAnswerError, AllProvidersFailed, ValueError) as error:
             log.info("%s: eth_chainId: %s", provider.name, error)
             if self._client.config.vet:
                 return  # the next check asks again

@@ -22,6 +22,7 @@ from barewire.rpc.transports.base import Channel, Exchange, StreamChannel
 from barewire.rpc.transports.http1 import Http1Channel
 from barewire.rpc.transports.http2 import Http2Channel
 from barewire.rpc.transports.websocket import WebSocketChannel
+from barewire.untrusted import printable
 
 __all__ = ["Judge", "Link"]
 
@@ -226,7 +227,8 @@ class Link:
     def _item(self, exchange: Exchange, attempt: Attempt, reply: Reply) -> None:
         # Only a refusal that never learnt the number may come without it.
         if reply.id != exchange.number and (reply.id is not None or reply.error is None):
-            trouble = Trouble(Fault.PROVIDER, f"answered id {reply.id!r}, not {exchange.number}")
+            said = printable(reply.id, 40)
+            trouble = Trouble(Fault.PROVIDER, f"answered id {said}, not {exchange.number}")
             self._judge.lost(attempt, trouble)
             return
         self._judge.took(attempt, reply)

@@ -26,6 +26,7 @@ from barewire.rpc.heads import quantity
 from barewire.rpc.link import Link
 from barewire.rpc.methods import Kind
 from barewire.rpc.stitch import HeadStitch, LogStitch, Loss, OnceStitch
+from barewire.untrusted import printable
 
 if TYPE_CHECKING:
     from barewire.rpc.client import RpcClient
@@ -391,7 +392,7 @@ class Subscription(AsyncIterator[Any]):
             pool.heads.saw(link.provider, quantity(item["number"]), time.monotonic_ns())
             fine = not link.provider.doubtful
         if not fine and link is not None:
-            trouble = Trouble(Fault.PROVIDER, f"pushed {item!r:.60} as one of {self.kind}")
+            trouble = Trouble(Fault.PROVIDER, f"pushed {printable(item, 60)} as one of {self.kind}")
             link.provider.erred(trouble.fault, trouble.message)
             link.provider.blame(trouble)
         return fine
