@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.conductor import Conductor
 from appliance.config import Config, Core
 from appliance.desk import Desk
-from appliance.firing import UNJOURNALLED, open_book, payload_of
+from appliance.firing import NOTHING_LEAVES, UNJOURNALLED, open_book, payload_of
 from appliance.intake import Intake
 from appliance.joints import Joints
 from appliance.ledger import Ledger
@@ -142,6 +142,7 @@ class Appliance:
             offers=reads_streams,
         )
         self._exit.callback(self.pump.close)
+        self._desk.note = self.metrics.note
         self._desk.note_sent = lambda cause, peer, payload, left: self.pump.note_sent(
             cause, peer, payload, left=left
         )
@@ -224,6 +225,8 @@ class Appliance:
         if wanted is None:
             return
         shots = self.shots
+        if shots is None and self._config.destination:
+            self.warnings.append(NOTHING_LEAVES)
         conductor = Conductor(
             make(wanted.load, str(self._where), self._desk, wanted.options),
             halt=shots.halt if shots else lambda: None,
@@ -231,7 +234,6 @@ class Appliance:
             limit_ms=wanted.limit_ms,
         )
         self._conductor = conductor
-        self._desk.halted = lambda: conductor.halted
         self._desk.cause = lambda: conductor.cause
 
     def _write_about(self, triggers: bytes | None = None) -> None:
@@ -344,6 +346,7 @@ class Appliance:
             if self.decoder
             else {},
             "shots": self.shots.counts() if self.shots else {},
+            "sends": self._sends(),
             "senders": self.senders.stats() if self.senders else {},
             "strategy": {
                 "errors": conductor.errors,
@@ -353,6 +356,11 @@ class Appliance:
             if conductor
             else {},
         }
+
+    def _sends(self) -> dict[str, int]:
+        """What the strategy sent without a shot, and what was refused of it, by cause."""
+        left = self.shots.send_counts()["fired"] if self.shots else 0
+        return {"left": left, **self._desk.refused}
 
     def _source_stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = {feed.name: {} for feed in self.pump.feeds}

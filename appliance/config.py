@@ -54,7 +54,8 @@
     cpus = [4, 5]                            # a core for each; by default the scheduler's choice
 
     [fire]
-    unjournalled = true                      # there is no journal yet: say that you know
+    unjournalled = true                      # there is no journal yet: say that you know; without
+                                             #   it nothing leaves, a strategy's sends neither
     max_per_second = 10
     max_total = 100
     max_total_value = "5 ether"
@@ -170,8 +171,8 @@ class Destination(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Bytes that leave when a trigger that names this shot matches, once.
 
-    `value` and `max_fee` are what they move and the most they pay for gas: the caps are checked
-    against these, not against the payload.
+    `value` and `max_fee` are what they move and the most they pay for gas, for the caps. Where the
+    payload is a signed transaction that says more, that counts.
     """
 
     name: Name
@@ -184,7 +185,7 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Fire(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Whether anything may fire, and what holds for all shots together.
+    """Whether anything may leave, and what holds for all of it: shots, and a strategy's sends.
 
     The caps are checked by native code before anything leaves. Their defaults let a mistake cost
     little; whoever needs more says so.

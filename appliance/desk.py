@@ -1,17 +1,32 @@
-"""What a strategy acts by: sends at once, and arms shots."""
+"""What a strategy acts by: sends at once, and arms shots; both through the gate of the shots."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from barewire._native import ffi
 from barewire.errors import BarewireError
 from barewire.execution.shots import PAYLOAD_BYTES, ShotBook
 from barewire.mempool.record import Transaction
 from barewire.mempool.senders import Senders
 
 __all__ = ["Desk", "Out"]
+
+_WHY = {
+    "unjournalled": "fire.unjournalled is false, and there is no journal",
+    "halted": "sending is halted",
+    "cap_rate": "fire.max_per_second is reached",
+    "cap_total": "fire.max_total is reached",
+    "cap_value": "fire.max_total_value would be exceeded",
+    "cap_fee": "it may pay more for gas than fire.max_fee",
+    "no_room": "no room, no next hop, or too long for the way there",
+    "journal": "the journal did not take it",
+    "send_failed": "the way out failed",
+}
+"""Why something was not sent, by the outcome of `ShotBook.send`."""
 
 
 class Out(Protocol):
@@ -21,12 +36,6 @@ class Out(Protocol):
     def ref(self) -> Any:
         """``struct dpb_datagram_ref *``."""
 
-    def send(self, peer: int, payload: bytes, /) -> bool:
-        """Queues `payload` for that peer."""
-
-    def flush(self) -> bool:
-        """Lets what is queued leave."""
-
 
 class Desk:
     """:class:`appliance.strategy.Actions` of one appliance.
@@ -34,7 +43,7 @@ class Desk:
     Args:
         out: by which datagrams leave.
         peers: number of each destination among `out`'s peers.
-        shots: what may fire, or None.
+        shots: the gate that all goes through; None: nothing may leave.
         senders: who signed what, or None.
         clock_mono_ns: the clock.
 
@@ -42,7 +51,8 @@ class Desk:
         max_payload: the longest payload that a peer can be sent.
         note_sent: told of everything that was sent from here: the transaction it was about, the
             peer, the bytes, and whether it left.
-        halted: whether sending has stopped.
+        refused: how often something was not sent, by cause.
+        note: told in words of what was not sent.
         cause: the transaction that the strategy is being called with.
     """
 
@@ -54,22 +64,48 @@ class Desk:
         senders: Senders | None = None,
         clock_mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._out = out
+        # The endpoint's module and ours share the header, not the type.
+        ref = ffi.NULL if shots is None else int(ffi.cast("uintptr_t", out.ref))
+        self._out: Any = ffi.cast("struct dpb_datagram_ref *", ref)
         self._peers = peers
         self._shots = shots
         self._senders = senders
         self._clock_mono_ns = clock_mono_ns
         self.max_payload: Callable[[int], int] = lambda _peer: PAYLOAD_BYTES
         self.note_sent: Callable[[Transaction | None, int, bytes, bool], None] | None = None
-        self.halted: Callable[[], bool] = lambda: False
+        self.note: Callable[[str], None] = lambda _said: None
+        self.refused: Counter[str] = Counter()
         self.cause: Callable[[], Transaction | None] = lambda: None
 
-    def send(self, destination: str, payload: bytes) -> bool:
-        """Sends `payload` to the destination of that name at once; False if it did not leave."""
-        peer = self._peer(destination)
-        left = not self.halted() and self._out.send(peer, payload) and bool(self._out.flush())
+    def send(
+        self, destination: str, payload: bytes, *, value_wei: int = 0, max_fee_wei: int = 0
+    ) -> bool:
+        """Sends `payload` to the destination of that name at once; False if it did not leave.
+
+        What is not sent is counted by cause and said in the distinct-error log.
+
+        Raises:
+            BarewireError: there is no such destination, or a value is out of range.
+        """
+        peer, cause = self._peer(destination), self.cause()
+        if self._shots is None:
+            outcome = "unjournalled"
+        else:
+            outcome = self._shots.send(
+                payload,
+                peer=peer,
+                out=self._out,
+                now_mono_ns=self.now_mono_ns(),
+                value_wei=value_wei,
+                max_fee_wei=max_fee_wei,
+                cause=None if cause is None else cause.record,
+            )
+        left = outcome == "fired"
+        if not left:
+            self.refused[outcome] += 1
+            self.note(f"strategy: not sent to {destination}: {_WHY[outcome]}")
         if self.note_sent is not None:
-            self.note_sent(self.cause(), peer, payload, left)
+            self.note_sent(cause, peer, payload, left)
         return left
 
     def arm(

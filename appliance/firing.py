@@ -8,11 +8,15 @@ from appliance.config import Config, Shot
 from barewire.errors import ConfigError
 from barewire.execution.shots import PAYLOAD_BYTES, Caps, ShotBook
 
-__all__ = ["UNJOURNALLED", "open_book", "payload_of"]
+__all__ = ["NOTHING_LEAVES", "UNJOURNALLED", "open_book", "payload_of"]
 
 UNJOURNALLED = (
     "firing is unjournalled: what is sent is recorded nowhere, and after a crash nobody can tell "
     "what left"
+)
+
+NOTHING_LEAVES = (
+    "fire.unjournalled is false: nothing that the strategy sends leaves, as there is no journal"
 )
 
 

@@ -51,8 +51,19 @@ class Strategy(Protocol):
 class Actions(Protocol):
     """What a strategy is handed to act with."""
 
-    def send(self, destination: str, payload: bytes) -> bool:
-        """Sends `payload` to the destination of that name at once; False if it did not leave."""
+    def send(
+        self, destination: str, payload: bytes, *, value_wei: int = 0, max_fee_wei: int = 0
+    ) -> bool:
+        """Sends `payload` to the destination of that name at once; False if it did not leave.
+
+        It goes through the same gate as shots: nothing leaves without ``fire.unjournalled``, while
+        sending is halted, or beyond the caps of ``[fire]``, which count shots and sends together.
+        Value and fee are read from a signed transaction, where `payload` is one; declare them for
+        anything else that moves money. What is refused is counted by cause.
+
+        Raises:
+            BarewireError: there is no destination of that name, or a value is out of range.
+        """
 
     def arm(
         self,

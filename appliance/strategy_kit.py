@@ -70,6 +70,7 @@ class Replayed:
         refused: how many it did not, by cause.
         matched: matches handed to the strategy.
         outcomes: what asking for shots gave, by outcome.
+        not_sent: what the strategy's own sends were refused for, by cause.
         errors: exceptions that the strategy raised; after the first nothing is sent.
         stalled: a call took longer than `limit_ms` of real time; nothing is sent after it.
         last_error: the last of either, with its place.
@@ -82,6 +83,7 @@ class Replayed:
     refused: dict[str, int] = field(default_factory=dict)
     matched: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
+    not_sent: dict[str, int] = field(default_factory=dict)
     errors: int = 0
     stalled: bool = False
     last_error: str = ""
@@ -112,7 +114,7 @@ def replay(
         fork: whose rules judge the transactions.
         chain_id: of the chain they are for.
         trusted: whether their source is.
-        caps: what native code may fire.
+        caps: what may leave, shots and sends together; by default as good as everything.
         limit_ms: of real time, for one call.
 
     Raises:
@@ -177,7 +179,6 @@ class _Stage:
         self._conductor = Conductor(
             self.replayed.strategy, halt=self._shots.halt, limit_ms=limit_ms
         )
-        self._desk.halted = lambda: self._conductor.halted
         self._desk.cause = lambda: self._conductor.cause
         self._pump = Pump(
             decoder=self._decoder,
@@ -217,6 +218,7 @@ class _Stage:
         done.transactions, done.matched = stats["transactions"], stats["matched"]
         done.refused = {name: one.count for name, one in self._decoder.refusals().items()}
         done.outcomes = {name: count for name, count in self._shots.counts().items() if count}
+        done.not_sent = dict(self._desk.refused)
         done.errors, done.stalled = self._conductor.errors, self._conductor.stalled
         done.last_error = self._conductor.last_error
         return done

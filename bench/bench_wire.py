@@ -114,6 +114,7 @@ to = ["{WATCHED}"]
 unjournalled = true
 max_per_second = 65536
 max_total = 100000000
+max_total_value = "1000000000 ether"
 
 [strategy]
 load = "bench.wire_strategies:{strategy}"

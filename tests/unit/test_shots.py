@@ -1,6 +1,8 @@
 """Shots: every outcome, what each changes, and that a group or a race never fires two."""
 
+import itertools
 import mmap
+import random
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from barewire import BarewireError
 from barewire._native import ffi, lib
 from barewire.execution.shots import EVENTS_KEPT, OUTCOMES, Caps, ShotBook
+from tests.transactions import envelope, make
 
 SECOND = 10**9
 ROOMY = Caps(per_second=1000, total=10**6, total_value_wei=2**256 - 1, max_fee_wei=2**256 - 1)
@@ -319,6 +322,90 @@ def test_a_journal_that_refuses_halts_everything():
         journal.result = 0
         book.resume()
         assert fire(book, "s", out) == "fired"
+
+
+def send(book, endpoint, payload=b"bytes", *, now=0, **more):
+    return book.send(payload, peer=3, out=endpoint.ref, now_mono_ns=now, **more)
+
+
+def test_sends_and_shots_are_under_the_same_caps():
+    caps = Caps(per_second=2, total=3, total_value_wei=9, max_fee_wei=5)
+    out = Endpoint()
+    with book_of(caps) as book:
+        arm(book)
+        arm(book, "later")
+        assert fire(book, "s", out, now=0) == "fired"
+        assert send(book, out, now=SECOND // 2, max_fee_wei=6) == "cap_fee"
+        assert send(book, out, now=SECOND // 2, value_wei=10) == "cap_value"
+        assert send(book, out, now=SECOND // 2, value_wei=9, max_fee_wei=5) == "fired"
+        assert fire(book, "later", out, now=SECOND // 2) == "cap_rate"
+        assert send(book, out, now=SECOND // 2) == "cap_rate"
+        assert send(book, out, now=2 * SECOND, value_wei=1) == "cap_value"
+        assert send(book, out, now=2 * SECOND) == "fired"
+        assert fire(book, "later", out, now=4 * SECOND) == "cap_total"
+        assert send(book, out, now=4 * SECOND) == "cap_total"
+        assert out.sent == [(3, b"signed"), (3, b"bytes"), (3, b"bytes")]
+        assert {name: n for name, n in book.send_counts().items() if n} == {
+            "fired": 2,
+            "cap_fee": 1,
+            "cap_value": 2,
+            "cap_rate": 1,
+            "cap_total": 1,
+        }
+
+
+def test_a_send_obeys_the_halt_word_the_endpoint_and_the_journal():
+    journal, out = Journal(), Endpoint()
+    with ShotBook(ROOMY, journal=journal.native) as book:
+        book.halt()
+        assert send(book, out) == "halted"
+        book.resume()
+        assert send(book, Endpoint(unknown_peers=[3])) == "no_room"
+        assert send(book, Endpoint(flush=-100), cause=cause()) == "send_failed"
+        assert not out.sent
+        assert send(book, out, cause=cause(source=9), now=4) == "fired"
+        assert journal.seen[-1] == (lib.BW_SENT_DIRECTLY, b"bytes", 9, 4)
+        journal.result = -28
+        assert send(book, out, cause=cause()) == "journal"
+        assert send(book, out, cause=cause()) == "halted"
+        assert (len(out.sent), out.given_back) == (1, 1)
+        for wrong in ({"payload": b""}, {"payload": bytes(65508)}, {"value_wei": -1}):
+            with pytest.raises(BarewireError, match="out of range"):
+                send(book, out, **wrong)
+
+
+def test_a_transaction_spends_what_its_bytes_say():
+    """Of every type, other chains' too: value, gas x fee cap, blob gas x blob fee cap."""
+    rng = random.Random(10)
+    for n, kind, chain_id in itertools.product(range(40), range(5), (1, 137)):
+        fields = make(rng, kind, chain_id)
+        raw = envelope(kind, fields)
+        fee = fields["gas"] * fields["cap"]
+        if kind == 3:
+            fee += len(fields["blobs"]) * 131072 * fields["blob_cap"]
+        value, paid = ffi.new("uint64_t[4]"), ffi.new("uint64_t[4]")
+        lib.bw_spends(raw, len(raw), value, paid)
+        read = [sum(word << 64 * i for i, word in enumerate(one)) for one in (value, paid)]
+        assert read == [fields["value"], min(fee, 2**256 - 1)], (n, kind)
+        most = ffi.new("uint64_t[4]", [2**64 - 1] * 4)
+        lib.bw_spends(raw, len(raw), most, most)  # a declaration that is more stands
+        assert list(most) == [2**64 - 1] * 4
+
+
+def test_what_the_bytes_spend_counts_against_the_caps_whatever_was_declared():
+    fields = make(random.Random(1), 2) | {"value": 7, "gas": 50_000, "cap": 3, "tip": 1}
+    raw = envelope(2, fields)
+    out = Endpoint()
+    with book_of(Caps(per_second=9, total=9, total_value_wei=20, max_fee_wei=150_000)) as book:
+        assert send(book, out, raw) == "fired"
+        arm(book, payload=raw)
+        assert fire(book, "s", out) == "fired"
+        assert send(book, out, raw) == "cap_value"  # 21 in all
+        assert len(out.sent) == 2
+    with book_of(Caps(per_second=9, total=9, total_value_wei=20, max_fee_wei=149_999)) as book:
+        assert send(book, out, raw) == "cap_fee"
+        with pytest.raises(BarewireError, match="may pay more for gas than 149999 wei"):
+            arm(book, payload=raw)
 
 
 def test_without_a_journal_only_by_permission():

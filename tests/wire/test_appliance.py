@@ -106,6 +106,34 @@ def test_two_cores(pair, tmp_path, traffic, via, cut):
     assert stopped.summary["pump"]["not_handed_on"] == 0
 
 
+@pytest.mark.parametrize("cores", ["one", "two"])
+@pytest.mark.parametrize(
+    ("fire", "left", "why"),
+    [
+        ("", 0, "unjournalled"),
+        ("unjournalled = true\nmax_per_second = 1000\nmax_total = 3\n", 3, "cap_total"),
+    ],
+    ids=["not-permitted", "capped"],
+)
+def test_what_a_strategy_sends_passes_the_same_gate_as_shots(
+    pair, tmp_path, traffic, cores, fire, left, why
+):
+    extra = f"[fire]\n{fire}"
+    if cores == "two":
+        extra += '[[core]]\nname = "front"\nstages = ["receive"]\n'
+        extra += '[[core]]\nname = "behind"\nstages = ["feed", "decode", "trigger"]\n'
+    strategy = "tests.wire.strategies:Answers"
+    with Rig(pair, tmp_path, via="kernel", strategy=strategy, extra=extra) as rig:
+        rig.publish(traffic[0][:50])
+        rig.settle()
+        stopped = rig.stop()
+    assert stopped.replies == [b"an answer"] * left
+    matched = stopped.summary["pump"]["matched"]
+    assert matched > 3
+    assert stopped.summary["sends"] == {"left": left, why: matched - left}
+    assert stopped.summary["pump"]["sends_refused"] == matched - left
+
+
 def test_both_lines_dead_for_a_while_is_recovered_by_retransmission(pair, tmp_path, traffic):
     messages = traffic[0]
     with Rig(pair, tmp_path) as rig:

@@ -210,6 +210,7 @@ def test_a_strategy_that_stalls_stops_sending_and_not_receiving(
         tmp_path,
         strategy=f"tests.wire.strategies:{strategy}",
         strategy_limits="limit_ms = 50\n",
+        extra="[fire]\nunjournalled = true\nmax_per_second = 1000\n",
     ) as rig:
         rig.publish(messages)
         rig.settle(0.5)

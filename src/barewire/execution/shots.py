@@ -3,6 +3,9 @@
 A `ShotBook` arms, disarms and reports; firing happens in native/shot.c, where expiry, exclusion
 group, halt word, caps, trust and journal are checked in one call. Every time a shot is asked for
 has an outcome (`OUTCOMES`), which is counted and, for the last `EVENTS_KEPT` of them, recorded.
+
+It is also the gate of what Python sends without a shot: `ShotBook.send` goes through the same halt
+word, journal and caps.
 """
 
 from __future__ import annotations
@@ -62,11 +65,11 @@ PAYLOAD_BYTES: int = lib.BW_SHOT_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What native code may spend without asking, whatever is armed.
+    """What may leave by one book, shots and sends together.
 
     Attributes:
-        per_second: shots in any second, 1 to 65536.
-        total: shots since the book was made.
+        per_second: in any second, 1 to 65536.
+        total: since the book was made.
         total_value_wei: ether moved by all of them together.
         max_fee_wei: the most that one may pay for gas.
     """
@@ -145,7 +148,7 @@ class _Armed:
 class ShotBook:
     """The shots of one native loop.
 
-    One thread fires; one other thread may arm, disarm and read at the same time.
+    One thread fires and sends; one other thread may arm, disarm and read at the same time.
 
     Attributes:
         native: the ``struct bw_shots *`` for native code.
@@ -213,6 +216,7 @@ class ShotBook:
         self.caps = caps
         self.capacity = capacity
         self._keep = (journal, journal_context)
+        self._one: Any = ffi.new("struct bw_shot_spec *")  # of send(), which allocates none
         self._numbers: dict[str, int] = {}
         self._groups: dict[str, int] = {}
         self._armed: dict[str, _Armed] = {}
@@ -249,7 +253,8 @@ class ShotBook:
             payload: the exact bytes that are sent to each peer.
             peers: numbers of the endpoint's peers, 1 to 4.
             expires_mono_ns: from this moment of CLOCK_MONOTONIC on it does not fire.
-            value_wei: ether that it moves; counted against the caps, not read from `payload`.
+            value_wei: ether that it moves, for the caps; where `payload` is a signed transaction
+                that moves more, what that says.
             max_fee_wei: the most it can pay for gas (gas limit x fee cap), likewise.
             group: exclusion group; once one of its shots has fired no other does.
             cookie: comes back in events.
@@ -314,6 +319,12 @@ class ShotBook:
                 f"shot {name!r}: group {armed.group!r} has fired",
                 hint="settle_group() once the outcome of what was sent is known",
             )
+        if result == -errno.E2BIG:
+            raise BarewireError(
+                f"shot {name!r}: its transaction may pay more for gas than {self.caps.max_fee_wei} "
+                "wei",
+                hint="the cap on the fee of one (fire.max_fee) would never let it leave",
+            )
         if result:
             raise OSError(-result, f"shot {name!r} could not be armed")
         self._armed[name] = armed
@@ -330,6 +341,45 @@ class ShotBook:
             result = lib.bw_shots_disarm(self.native, number)
             if result != -errno.EAGAIN:
                 return result == 0
+
+    def send(
+        self,
+        payload: bytes,
+        *,
+        peer: int,
+        out: Any,
+        now_mono_ns: int,
+        value_wei: int = 0,
+        max_fee_wei: int = 0,
+        cause: Any = None,
+    ) -> str:
+        """Sends `payload` at once, through the same gate as every shot.
+
+        Args:
+            payload: the exact bytes.
+            peer: number of the endpoint's peer.
+            out: ``struct dpb_datagram_ref *`` of the endpoint.
+            now_mono_ns: the clock of the caps.
+            value_wei: ether that it moves, for the caps, as in :meth:`arm`.
+            max_fee_wei: likewise.
+            cause: ``struct bw_tx *`` that it answers, for the journal, or None.
+
+        Returns:
+            "fired" where it left, or why not, one of `OUTCOMES`: "halted", "cap_rate",
+            "cap_total", "cap_value", "cap_fee", "no_room", "journal", "send_failed".
+
+        Raises:
+            BarewireError: a value is out of range.
+        """
+        _within("payload bytes", len(payload), 1, PAYLOAD_BYTES)
+        _within("peer", peer, 0, 2**31 - 1)
+        _within("value_wei", value_wei, 0, _U256)
+        _within("max_fee_wei", max_fee_wei, 0, _U256)
+        spec, held = self._one, ffi.from_buffer(payload)
+        spec.bytes, spec.len, spec.peers[0] = ffi.cast("uint8_t *", held), len(payload), peer
+        spec.value_wei, spec.max_fee_wei = _limbs(value_wei), _limbs(max_fee_wei)
+        about = ffi.NULL if cause is None else cause
+        return OUTCOMES[lib.bw_shots_send(self.native, spec, about, now_mono_ns, out)]
 
     def settle_group(self, group: str) -> None:
         """Opens a group that has fired for new shots: what it sent is settled.
@@ -384,9 +434,16 @@ class ShotBook:
         )
 
     def counts(self) -> dict[str, int]:
-        """How often each outcome occurred."""
+        """How often each outcome of asking for a shot occurred."""
+        return self._counted(lib.bw_shots_counts)
+
+    def send_counts(self) -> dict[str, int]:
+        """How often each outcome of :meth:`send` occurred; "fired" are those that left."""
+        return self._counted(lib.bw_shots_send_counts)
+
+    def _counted(self, read: Any) -> dict[str, int]:
         out: Any = ffi.new("uint64_t[]", len(OUTCOMES))
-        lib.bw_shots_counts(self.native, out)
+        read(self.native, out)
         return dict(zip(OUTCOMES, out, strict=True))
 
     def events(self, since: int = 0, *, limit: int = EVENTS_KEPT) -> list[ShotEvent]:

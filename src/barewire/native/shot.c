@@ -6,9 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "decode.h"
+
 #define CAPACITY_MAX (1u << 20)
 #define RATE_MAX 65536u
 #define SECOND_NS 1000000000ull
+#define BLOB_GAS 131072u /* of one blob (EIP-4844, GAS_PER_BLOB) */
+#define BLOB_ENTRY 33u   /* bytes of a versioned hash in its list */
 
 enum { OPEN = 0, CLOSED = 1 };
 
@@ -35,9 +39,10 @@ struct bw_shots {
     struct kept_event *events;
     _Atomic uint64_t next_event;
     _Atomic uint64_t counts[BW_SHOT_OUTCOMES];
-    uint64_t *fired_at;       /* a ring of the last per_second times of firing */
-    uint64_t fired;
-    uint64_t value_wei[4];    /* of all fired */
+    _Atomic uint64_t send_counts[BW_SHOT_OUTCOMES];
+    uint64_t *left_at;        /* a ring of the last per_second times at which something left */
+    uint64_t left;            /* shots and sends */
+    uint64_t value_wei[4];    /* of all that left */
 };
 
 static bool less(const uint64_t a[4], const uint64_t b[4])
@@ -60,6 +65,41 @@ static bool add(uint64_t out[4], const uint64_t a[4], const uint64_t b[4])
     return !carry;
 }
 
+/* a x b, or 2^256 - 1 where that is more. */
+static void multiply(uint64_t out[4], const uint64_t a[4], uint64_t b)
+{
+    unsigned __int128 carry = 0;
+    for (int i = 0; i < 4; i++) {
+        carry += (unsigned __int128)a[i] * b;
+        out[i] = (uint64_t)carry;
+        carry >>= 64;
+    }
+    if (carry)
+        memset(out, 0xff, 4 * sizeof *out);
+}
+
+static void raise_to(uint64_t *to, const uint64_t *least)
+{
+    if (less(to, least))
+        memcpy(to, least, 4 * sizeof *to);
+}
+
+void bw_spends(const uint8_t *bytes, uint32_t len, uint64_t *value_wei, uint64_t *max_fee_wei)
+{
+    /* Not those of a pool: what the shape says can be mined somewhere. */
+    static const struct bw_rules ANY = {.chain_id = 0, .fork = BW_FORK_OSAKA, .pool = 0};
+    struct bw_tx tx;
+    if (bw_decode_one(bytes, len, &ANY, &tx) != BW_OK)
+        return;
+    uint64_t fee[4], blob_fee[4];
+    multiply(fee, tx.fee_cap_wei, tx.gas);
+    multiply(blob_fee, tx.blob_fee_cap_wei, (uint64_t)(tx.blobs_len / BLOB_ENTRY) * BLOB_GAS);
+    if (!add(fee, fee, blob_fee))
+        memset(fee, 0xff, sizeof fee);
+    raise_to(value_wei, tx.value_wei);
+    raise_to(max_fee_wei, fee);
+}
+
 struct bw_shots *bw_shots_new(const struct bw_shot_config *config)
 {
     if (!config->capacity || config->capacity > CAPACITY_MAX || !config->halt ||
@@ -73,8 +113,8 @@ struct bw_shots *bw_shots_new(const struct bw_shot_config *config)
     book->shots = calloc(config->capacity, sizeof *book->shots);
     book->groups = calloc(config->capacity, sizeof *book->groups);
     book->events = calloc(BW_SHOT_EVENTS, sizeof *book->events);
-    book->fired_at = calloc(config->caps.per_second, sizeof *book->fired_at);
-    if (!book->shots || !book->groups || !book->events || !book->fired_at) {
+    book->left_at = calloc(config->caps.per_second, sizeof *book->left_at);
+    if (!book->shots || !book->groups || !book->events || !book->left_at) {
         bw_shots_free(book);
         return NULL;
     }
@@ -92,7 +132,7 @@ void bw_shots_free(struct bw_shots *book)
     free(book->shots);
     free(book->groups);
     free(book->events);
-    free(book->fired_at);
+    free(book->left_at);
     free(book);
 }
 
@@ -106,9 +146,12 @@ int bw_shots_arm(struct bw_shots *book, uint32_t number, const struct bw_shot_sp
     uint32_t capacity = book->config.capacity;
     if (number >= capacity || !spec->len || spec->len > BW_SHOT_BYTES || !spec->peer_count ||
         spec->peer_count > BW_SHOT_PEERS ||
-        (spec->group != BW_NO_GROUP && spec->group >= capacity) ||
-        less(book->config.caps.max_fee_wei, spec->max_fee_wei))
+        (spec->group != BW_NO_GROUP && spec->group >= capacity))
         return -EINVAL;
+    struct bw_shot_spec armed = *spec;
+    bw_spends(spec->bytes, spec->len, armed.value_wei, armed.max_fee_wei);
+    if (less(book->config.caps.max_fee_wei, armed.max_fee_wei))
+        return -E2BIG;
     for (uint32_t i = 0; i < spec->peer_count; i++)
         if (spec->peers[i] < 0)
             return -EINVAL;
@@ -132,7 +175,7 @@ int bw_shots_arm(struct bw_shots *book, uint32_t number, const struct bw_shot_sp
         shot->room = spec->len;
     }
     memcpy(shot->bytes, spec->bytes, spec->len);
-    shot->spec = *spec;
+    shot->spec = armed;
     shot->spec.bytes = shot->bytes;
     atomic_store(&shot->asked, 0);
     atomic_store(&shot->fired_mono_ns, 0);
@@ -166,25 +209,22 @@ int bw_shots_reopen_group(struct bw_shots *book, uint32_t group)
     return 0;
 }
 
-/* What forbids the shot, other than its own state; BW_SHOT_FIRED: nothing does. */
-static enum bw_shot_outcome forbidden(struct bw_shots *book, const struct bw_shot_spec *spec,
-                                      const struct bw_tx *cause, uint64_t now, uint64_t value[4])
+static bool halted(const struct bw_shots *book)
+{
+    return __atomic_load_n(book->config.halt, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* What the caps say of a shot or a send; BW_SHOT_FIRED: nothing. `value`: of all, with it. */
+static enum bw_shot_outcome capped(const struct bw_shots *book, const struct bw_shot_spec *spec,
+                                   uint64_t now, uint64_t value[4])
 {
     const struct bw_shot_caps *caps = &book->config.caps;
-    if (__atomic_load_n(book->config.halt, __ATOMIC_ACQUIRE))
-        return BW_SHOT_HALTED;
-    if (closed(book, spec->group))
-        return BW_SHOT_GROUP;
-    if (now >= spec->expires_mono_ns)
-        return BW_SHOT_EXPIRED;
-    if (!(cause->flags & (BW_TX_TRUSTED | BW_TX_SENDER)))
-        return BW_SHOT_UNTRUSTED;
-    if (book->fired >= caps->per_second) {
-        uint64_t oldest = book->fired_at[book->fired % caps->per_second];
+    if (book->left >= caps->per_second) {
+        uint64_t oldest = book->left_at[book->left % caps->per_second];
         if (now < oldest || now - oldest < SECOND_NS)
             return BW_SHOT_CAP_RATE;
     }
-    if (book->fired >= caps->total)
+    if (book->left >= caps->total)
         return BW_SHOT_CAP_TOTAL;
     if (!add(value, book->value_wei, spec->value_wei) || less(caps->total_value_wei, value))
         return BW_SHOT_CAP_VALUE;
@@ -193,25 +233,34 @@ static enum bw_shot_outcome forbidden(struct bw_shots *book, const struct bw_sho
     return BW_SHOT_FIRED;
 }
 
+/* What forbids the shot, other than its own state; BW_SHOT_FIRED: nothing does. */
+static enum bw_shot_outcome forbidden(struct bw_shots *book, const struct bw_shot_spec *spec,
+                                      const struct bw_tx *cause, uint64_t now, uint64_t value[4])
+{
+    if (halted(book))
+        return BW_SHOT_HALTED;
+    if (closed(book, spec->group))
+        return BW_SHOT_GROUP;
+    if (now >= spec->expires_mono_ns)
+        return BW_SHOT_EXPIRED;
+    if (!(cause->flags & (BW_TX_TRUSTED | BW_TX_SENDER)))
+        return BW_SHOT_UNTRUSTED;
+    return capped(book, spec, now, value);
+}
+
 static bool put(const struct bw_shot_spec *spec, uint8_t *room, const struct dpb_datagram_ref *out)
 {
     memcpy(room, spec->bytes, spec->len);
     return out->ops->commit(out->endpoint, spec->len) >= 0;
 }
 
-/* Fires a shot that is in state FIRING; says in *after which state it is in then. */
-static enum bw_shot_outcome fire(struct bw_shots *book, uint32_t number, struct shot *shot,
-                                 const struct bw_tx *cause, uint64_t now,
-                                 const struct dpb_datagram_ref *out, uint32_t *after,
-                                 uint8_t *sent)
+/* Lets bytes leave that nothing forbids: room, group, journal, endpoint. Says in *spent whether they
+ * count as sent, which they perhaps are after SEND_FAILED, and in *sent for how many peers. */
+static enum bw_shot_outcome leave(struct bw_shots *book, uint32_t number,
+                                  const struct bw_shot_spec *spec, const struct bw_tx *cause,
+                                  uint64_t now, const struct dpb_datagram_ref *out,
+                                  const uint64_t value[4], bool *spent, uint8_t *sent)
 {
-    const struct bw_shot_spec *spec = &shot->spec;
-    uint64_t value[4];
-    *after = BW_SHOT_STATE_ARMED;
-    enum bw_shot_outcome outcome = forbidden(book, spec, cause, now, value);
-    if (outcome != BW_SHOT_FIRED)
-        return outcome;
-
     /* Room comes first: afterwards only the journal can still say no. */
     uint32_t peer = 0;
     uint8_t *room = NULL;
@@ -235,16 +284,54 @@ static enum bw_shot_outcome fire(struct bw_shots *book, uint32_t number, struct 
         return BW_SHOT_JOURNAL;
     }
 
-    *after = BW_SHOT_STATE_FIRED;
+    *spent = true;
     *sent = put(spec, room, out);
     while (++peer < spec->peer_count)
         if ((room = out->ops->reserve(out->endpoint, spec->peers[peer], spec->len)))
             *sent += put(spec, room, out);
     int flushed = out->ops->flush(out->endpoint);
-    book->fired_at[book->fired++ % book->config.caps.per_second] = now;
-    memcpy(book->value_wei, value, sizeof value);
-    atomic_store(&shot->fired_mono_ns, now);
+    book->left_at[book->left++ % book->config.caps.per_second] = now;
+    memcpy(book->value_wei, value, sizeof book->value_wei);
     return *sent && flushed >= 0 ? BW_SHOT_FIRED : BW_SHOT_SEND_FAILED;
+}
+
+/* Fires a shot that is in state FIRING; says in *after which state it is in then. */
+static enum bw_shot_outcome fire(struct bw_shots *book, uint32_t number, struct shot *shot,
+                                 const struct bw_tx *cause, uint64_t now,
+                                 const struct dpb_datagram_ref *out, uint32_t *after,
+                                 uint8_t *sent)
+{
+    uint64_t value[4];
+    bool spent = false;
+    enum bw_shot_outcome outcome = forbidden(book, &shot->spec, cause, now, value);
+    if (outcome == BW_SHOT_FIRED)
+        outcome = leave(book, number, &shot->spec, cause, now, out, value, &spent, sent);
+    *after = spent ? BW_SHOT_STATE_FIRED : BW_SHOT_STATE_ARMED;
+    if (spent)
+        atomic_store(&shot->fired_mono_ns, now);
+    return outcome;
+}
+
+int bw_shots_send(struct bw_shots *book, const struct bw_shot_spec *spec,
+                  const struct bw_tx *cause, uint64_t now_mono_ns,
+                  const struct dpb_datagram_ref *out)
+{
+    struct bw_shot_spec one = *spec;
+    one.group = BW_NO_GROUP;
+    one.peer_count = 1;
+    uint64_t value[4];
+    bool spent = false;
+    uint8_t sent = 0;
+    enum bw_shot_outcome outcome = BW_SHOT_HALTED;
+    if (!halted(book)) {
+        bw_spends(one.bytes, one.len, one.value_wei, one.max_fee_wei);
+        outcome = capped(book, &one, now_mono_ns, value);
+    }
+    if (outcome == BW_SHOT_FIRED)
+        outcome = leave(book, BW_SENT_DIRECTLY, &one, cause, now_mono_ns, out, value, &spent,
+                        &sent);
+    atomic_fetch_add_explicit(&book->send_counts[outcome], 1, memory_order_relaxed);
+    return outcome;
 }
 
 static void record(struct bw_shots *book, const struct bw_shot_event *event)
@@ -359,6 +446,12 @@ void bw_shots_counts(const struct bw_shots *book, uint64_t *out)
 {
     for (int i = 0; i < BW_SHOT_OUTCOMES; i++)
         out[i] = atomic_load_explicit(&book->counts[i], memory_order_relaxed);
+}
+
+void bw_shots_send_counts(const struct bw_shots *book, uint64_t *out)
+{
+    for (int i = 0; i < BW_SHOT_OUTCOMES; i++)
+        out[i] = atomic_load_explicit(&book->send_counts[i], memory_order_relaxed);
 }
 
 int bw_shots_status(const struct bw_shots *book, uint32_t number, struct bw_shot_status *out)

@@ -1,4 +1,6 @@
-/* Shots: transactions that were decided and signed before the packet that sends them came.
+/* Shots: transactions that were decided and signed before the packet that sends them came; and the
+ * gate that they share with what Python sends itself (bw_shots_send): one halt word, one journal,
+ * one set of caps for everything that leaves.
  *
  * Firing is the one place where native code spends money without asking Python, so every reason
  * not to is checked here, in one call, in this order:
@@ -10,17 +12,19 @@
  *   untrusted                        anyone can put bait on a wire: the transaction that matched
  *                                    came from a source not marked trusted, and its signature was
  *                                    not checked. Recover the sender (BW_TX_SENDER), ask again
- *   capped                           shots a second, shots, value, fee
+ *   capped                           a second, in all, value, fee: shots and sends together
  *   no room                          the endpoint has no transmit buffer, or knows no next hop
  *   journal                          the journal did not take the bytes: the halt word is set
  *
  * Only then do the bytes leave. A refusal changes nothing: the shot stays armed. Firing closes the
  * group by one atomic write, which disarms all its other members at that instant.
  *
- * Threads: bw_shots_fire() and the endpoint belong to one thread. Arming, disarming and reading
- * may happen in one other thread at the same time; a shot changes state by compare-and-swap.
+ * Threads: bw_shots_fire(), bw_shots_send() and the endpoint belong to one thread. Arming,
+ * disarming and reading may happen in one other thread at the same time; a shot changes state by
+ * compare-and-swap.
  *
- * Value and fee are what whoever armed the shot declared: the bytes may be any message. */
+ * Value and fee are the larger of what was declared and what the bytes themselves say where they
+ * are a signed transaction (bw_spends); of any other message only the declaration is known. */
 #ifndef BAREWIRE_SHOT_H
 #define BAREWIRE_SHOT_H
 
@@ -32,6 +36,7 @@
 #define BW_SHOT_BYTES 65507      /* longest payload: what one UDP datagram carries */
 #define BW_SHOT_EVENTS 4096      /* outcomes kept, the last ones */
 #define BW_NO_GROUP 0xffffffff
+#define BW_SENT_DIRECTLY 0xffffffff /* to the journal, for a shot's number: bw_shots_send() */
 
 /* Values of the halt word that are set here; 0 is "go", and others are its owner's. */
 #define BW_HALT_JOURNAL 0x4a4f5552
@@ -70,19 +75,20 @@ struct bw_shot_spec {
     uint32_t len;
     uint32_t group;              /* number of its exclusion group, or BW_NO_GROUP */
     uint64_t expires_mono_ns;    /* CLOCK_MONOTONIC */
-    uint64_t value_wei[4];       /* what it moves, for the caps; least significant word first */
-    uint64_t max_fee_wei[4];     /* the most it can pay for gas, for the caps */
+    uint64_t value_wei[4];       /* what it moves as declared; least significant word first */
+    uint64_t max_fee_wei[4];     /* the most it can pay for gas, as declared */
     uint64_t cookie;             /* the owner's own; comes back in events and to the journal */
     int32_t peers[BW_SHOT_PEERS];/* of the endpoint that it leaves by */
     uint32_t peer_count;         /* 1 to BW_SHOT_PEERS */
 };
 
+/* What holds for shots and sends together. */
 struct bw_shot_caps {
     uint32_t per_second;         /* in any second; at most 65536 */
     uint32_t reserved;
     uint64_t total;              /* since the book was made */
-    uint64_t total_value_wei[4]; /* sum over all shots fired */
-    uint64_t max_fee_wei[4];     /* of one shot */
+    uint64_t total_value_wei[4]; /* sum over all that left */
+    uint64_t max_fee_wei[4];     /* of one */
 };
 
 /* One outcome of bw_shots_fire(). */
@@ -115,7 +121,8 @@ struct bw_shot_status {
 };
 
 /* Takes the exact bytes before they leave: returns 0 once they are safe, or a negative errno,
- * in which case nothing leaves. Called by bw_shots_fire(), in its thread; must not block. */
+ * in which case nothing leaves. Called by bw_shots_fire(), and by bw_shots_send() with the number
+ * BW_SENT_DIRECTLY and a cause that may be NULL, in their thread; must not block. */
 typedef int (*bw_shot_journal_fn)(void *context, uint32_t shot, const struct bw_shot_spec *spec,
                                   const struct bw_tx *cause, uint64_t now_mono_ns);
 
@@ -136,8 +143,8 @@ struct bw_shots *bw_shots_new(const struct bw_shot_config *config);
 void bw_shots_free(struct bw_shots *book);
 
 /* Arms shot number `shot`, which must not be armed at the moment (-EBUSY). -EINVAL: number, length,
- * group or peers out of range, or a fee above the cap (it could never fire); -EALREADY: its group
- * has fired; -ENOMEM. */
+ * group or peers out of range; -E2BIG: a fee above the cap, declared or in the bytes (it could never
+ * fire); -EALREADY: its group has fired; -ENOMEM. */
 int bw_shots_arm(struct bw_shots *book, uint32_t shot, const struct bw_shot_spec *spec);
 
 /* 0, or -ENOENT where it was not armed (then it has fired, or never will), -EAGAIN while it is
@@ -154,6 +161,20 @@ int bw_shots_fire(struct bw_shots *book, uint32_t shot, uint32_t trigger,
                   const struct bw_tx *cause, uint64_t now_mono_ns,
                   const struct dpb_datagram_ref *out);
 
+/* Sends spec->bytes to spec->peers[0] at once, through the same gate as a shot but for what only a
+ * shot has (state, group, expiry, trust; those fields of *spec are not read). `cause` may be NULL.
+ * Returns BW_SHOT_FIRED, or the outcome that says why nothing left: HALTED, CAP_*, NO_ROOM, JOURNAL
+ * or SEND_FAILED; NO_ROOM too where the length or the peer is none that an endpoint takes. Flushes
+ * the endpoint. Allocates nothing. */
+int bw_shots_send(struct bw_shots *book, const struct bw_shot_spec *spec,
+                  const struct bw_tx *cause, uint64_t now_mono_ns,
+                  const struct dpb_datagram_ref *out);
+
+/* Raises value_wei and max_fee_wei to what the bytes spend, where they are one signed transaction
+ * of whatever chain and fork: its value; gas x fee cap, and blob gas x blob fee cap (EIP-4844).
+ * Least significant word first; a fee of more than 256 bits becomes 2^256 - 1. */
+void bw_spends(const uint8_t *bytes, uint32_t len, uint64_t *value_wei, uint64_t *max_fee_wei);
+
 /* A shot can fire before its cause is hashed: the number of the next event before firing, and the
  * hash for events [seq, seq + n) afterwards (those no longer kept are passed over). */
 uint64_t bw_shots_next_event(const struct bw_shots *book);
@@ -163,6 +184,7 @@ void bw_shots_note_hash(struct bw_shots *book, uint64_t seq, uint32_t n, const u
  * oldest kept where `seq` is gone. One that is overwritten while it is copied is left out. */
 int bw_shots_events(const struct bw_shots *book, uint64_t seq, struct bw_shot_event *out, int max);
 void bw_shots_counts(const struct bw_shots *book, uint64_t *out); /* out[BW_SHOT_OUTCOMES] */
+void bw_shots_send_counts(const struct bw_shots *book, uint64_t *out); /* of bw_shots_send() */
 int bw_shots_status(const struct bw_shots *book, uint32_t shot, struct bw_shot_status *out);
 
 /* What was last armed under this number; NULL where it never was. In the firing thread, and until
