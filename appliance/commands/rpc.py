@@ -138,6 +138,7 @@ async def _status(pool: RpcConfig, args: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         with contextlib.suppress(BarewireError):  # then the table says of each why it is out
             await stack.enter_async_context(client)
+            await client.settle()
         await _measure(client, min(args.samples, 5))
         lines = snapshot(client)
         if args.output == "json":
@@ -167,6 +168,7 @@ async def _status(pool: RpcConfig, args: argparse.Namespace) -> int:
 
 async def _bench(pool: RpcConfig, args: argparse.Namespace) -> int:
     async with RpcClient(pool) as client:
+        await client.settle()
         taken = await _measure(client, args.samples)
         rows = [_figures(provider, by_method) for provider, by_method in taken.items()]
         _recommend(rows)

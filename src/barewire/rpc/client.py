@@ -71,14 +71,10 @@ class RpcClient:
     ) -> None:
         config.check()
         self.config = config
+        self._resolver = resolver
         self._rng = rng or random.Random()  # noqa: S311  (spreads load; protects nothing)
         providers = [Provider(p.terms()) for p in config.providers]
         self.pool = Pool(providers, config.policy(), self._rng)
-        self.links = [
-            p.link(provider, self, resolver)
-            for p, provider in zip(config.providers, providers, strict=True)
-        ]
-        self._link_of = {link.provider: link for link in self.links}
         self.cache: Cache | None = None
         if config.cache != "off":
             self.cache = Cache(
@@ -94,9 +90,22 @@ class RpcClient:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._subscriptions: set[Subscription] = set()
+        self._closing: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
         self._outages: list[Callable[[Link], None]] = []
+        self._build()
+
+    def _build(self) -> None:
+        """Makes what belongs to one event loop."""
+        self.links = [
+            p.link(provider, self, self._resolver)
+            for p, provider in zip(self.config.providers, self.pool.providers, strict=True)
+        ]
+        self._link_of = {link.provider: link for link in self.links}
+        self._opening: list[asyncio.Task[None]] = []
+        self._subscriptions: set[Subscription] = set()
+        self._listeners.clear()
+        self._outages.clear()
         self._health = Health(self)
 
     @classmethod
@@ -107,22 +116,69 @@ class RpcClient:
 
     # Up and down
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected, or about to be, on a loop that still runs."""
+        return self._loop is not None and not self._loop.is_closed()
+
     async def connect(self) -> None:
-        """Connects to all providers and makes sure that each serves the right chain.
+        """Connects, and makes sure that each provider serves the right chain.
+
+        It returns when a provider can be used and those that answer about as fast have had their
+        time; slower ones go on connecting, and are used from when they are there.
 
         Raises:
             BarewireError: every provider was refused (wrong chain), or none can be reached, or no
-                chain is configured and they serve several.
+                chain is configured and they serve several; or it is connected already, or was
+                closed meanwhile.
         """
-        self._loop = asyncio.get_running_loop()
+        await self._closed()
+        loop = asyncio.get_running_loop()
+        if self._loop is not None:
+            raise self._taken() or BarewireError(
+                "this client is connected already", hint="close() comes first"
+            )
+        self._loop = loop
+        self._opening = [asyncio.create_task(self._arrive(link)) for link in self.links]
         try:
-            await asyncio.gather(*(link.open() for link in self.links))
-            await self._health.first()
-            self._need_one()
+            await self._health.first(self._opening)
+            if self._loop is loop:
+                self._need_one()
         except BaseException:
             await self.close()
             raise
+        if self._loop is not loop:
+            raise BarewireError("this client was closed while it connected")
         self._health.start()
+
+    async def _arrive(self, link: Link) -> None:
+        await link.open()
+        await self._health.vetted(link)
+
+    async def settle(self) -> None:
+        """Waits until every provider has been tried, those too that `connect` did not wait for."""
+        await asyncio.gather(*self._opening)
+
+    def _taken(self) -> BarewireError | None:
+        """What whoever is on another loop than this client's is told."""
+        if self._loop is asyncio.get_running_loop():
+            return None
+        return BarewireError(
+            "this client is not connected"
+            if self._loop is None
+            else "this client is connected on another event loop",
+            hint="`async with RpcClient(...) as client:` on the loop that uses it",
+        )
+
+    def _bury(self) -> None:
+        """The loop ended without `close`: whatever waits on it waits for ever, so it is dropped."""
+        self.pool.stop()
+        self._shared.clear()
+        self._alarm = None
+        for provider in self.pool.providers:
+            provider.connected = False
+        self._loop = self._closing = None
+        self._build()
 
     def _need_one(self) -> None:
         if any(p.connected for p in self.pool.providers):
@@ -134,16 +190,51 @@ class RpcClient:
         )
 
     async def close(self) -> None:
-        """Closes all connections: calls in flight fail, subscriptions end. It may connect again."""
-        self._loop = None
+        """Closes all connections: calls in flight fail, subscriptions end. It may connect again.
+
+        Whoever closes it a second time waits for the first.
+
+        Raises:
+            BarewireError: it is connected on another event loop, which runs.
+        """
+        await self._closed()
+        if self._loop is not None:
+            taken = self._taken()
+            if taken is not None:
+                raise taken
+            self._loop = None
+            self._closing = asyncio.create_task(self._close())
+            await self._closed()
+
+    async def _closed(self) -> None:
+        """Waits for a `close` that goes on, and clears up after a loop that ended without one."""
+        home = self._closing.get_loop() if self._closing is not None else self._loop
+        if home is not None and home.is_closed():
+            self._bury()
+        elif self._closing is not None:
+            if home is not asyncio.get_running_loop():
+                raise BarewireError("this client is being closed on another event loop")
+            # Not cancelled with who waits: half closed is neither open nor closed.
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            await self._close_all()
+        finally:
+            self._closing = None
+
+    async def _close_all(self) -> None:
+        for call, error in self.pool.stop().failed:
+            self._fail(call, error)
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
         await self._health.stop()
         for subscription in list(self._subscriptions):
             await subscription.close()
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        for call, error in self.pool.stop().failed:
-            self._fail(call, error)
         self._shared.clear()
         for link in self.links:
             await link.close()
@@ -299,13 +390,9 @@ class RpcClient:
                 f"{call.method.name} carries what must not become public, and has no route",
                 hint='give route="NAME", and a provider with private = "NAME"',
             )
-        if asyncio.get_running_loop() is not self._loop:
-            raise BarewireError(
-                "this client is not connected"
-                if self._loop is None
-                else "this client is connected on another event loop",
-                hint="`async with RpcClient(...) as client:` on the loop that uses it",
-            )
+        taken = self._taken()
+        if taken is not None:
+            raise taken
         call.waiter = []
         waiter = self._waiter(call)  # now, for sending may fail before it returns
         now_ns = time.monotonic_ns()

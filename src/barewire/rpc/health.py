@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from barewire.errors import BarewireError
@@ -30,6 +30,8 @@ __all__ = ["Health"]
 log = logging.getLogger("barewire.rpc")
 
 _PROBE_MS = 2_000
+_GRACE_S = 0.25
+"""How long connecting waits for further providers once one can be used."""
 
 
 class Health:
@@ -45,6 +47,7 @@ class Health:
         self.chain_id = client.config.chain_facts().chain_id
         self._said: dict[str, int] = {}  # name of a provider to the chain it says it serves
         self._task: asyncio.Task[None] | None = None
+        self._usable = asyncio.Event()
         self._vetting: dict[Link, asyncio.Task[None]] = {}
         self._head_subs: dict[Link, str] = {}
         self.on_head: list[Callable[[int], None]] = []
@@ -60,13 +63,27 @@ class Health:
         elif channel.pushes:
             running.add_done_callback(lambda _: self._follow_soon(link))
 
-    async def first(self) -> None:
-        """Waits for the vetting of every link that came up.
+    async def vetted(self, link: Link) -> None:
+        """Waits until `link`, if it came up, has been asked who it is."""
+        vetting = self._vetting.get(link)
+        if vetting is not None:
+            await asyncio.wait([vetting])
+
+    async def first(self, opening: Sequence[asyncio.Task[None]]) -> None:
+        """Waits for a provider that can be used, and a little longer for the others.
 
         Raises:
             BarewireError: no chain is configured, and the providers serve several.
         """
-        await asyncio.gather(*self._vetting.values())
+        began = time.monotonic()
+        usable: asyncio.Future[Any] = asyncio.create_task(self._usable.wait())
+        every: asyncio.Future[Any] = asyncio.gather(*opening, return_exceptions=True)
+        try:
+            await asyncio.wait([usable, every], return_when=asyncio.FIRST_COMPLETED)
+            # On a slow machine the others get as much more time as the first needed.
+            await asyncio.wait([every], timeout=max(_GRACE_S, 2 * (time.monotonic() - began)))
+        finally:
+            usable.cancel()
         if self.chain_id or not self._said:
             return
         if len(set(self._said.values())) > 1:
@@ -79,7 +96,6 @@ class Health:
 
     async def _vet(self, link: Link) -> None:
         provider = link.provider
-        want = self.chain_id
         try:
             said = await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
             chain_id = quantity_of(said, 256)
@@ -89,6 +105,7 @@ class Health:
                 return  # the next check asks again
         else:
             self._said[provider.name] = chain_id
+            want = self.chain_id
             if want and chain_id != want:
                 provider.refused = f"serves chain {chain_id}, but the pool is for chain {want}"
                 provider.connected = False
@@ -96,6 +113,9 @@ class Health:
                 return
         provider.refused = ""
         provider.connected = link.is_up
+        providers = self._client.pool.providers
+        if not provider.terms.private or all(p.terms.private for p in providers):
+            self._usable.set()  # calls without a route have somebody to go to
         await self._check(link)
         await self._follow(link)
 
@@ -145,6 +165,7 @@ class Health:
         tasks = [*self._vetting.values(), *([self._task] if self._task else [])]
         self._vetting.clear()
         self._head_subs.clear()
+        self._usable.clear()
         self._task = None
         for task in tasks:
             task.cancel()

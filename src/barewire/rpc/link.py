@@ -88,9 +88,12 @@ class Link:
     async def open(self) -> None:
         """Tries every way once, and goes on keeping all of them up in the background."""
         self._down = {True: asyncio.Event(), False: asyncio.Event()}
-        channels = self._channels()
-        await asyncio.gather(*(self._try(channel) for channel in channels))
-        self._keepers = [asyncio.create_task(self._keep(channel)) for channel in channels]
+        tried = [asyncio.Event() for _ in self._channels()]
+        self._keepers = [
+            asyncio.create_task(self._keep(channel, event))
+            for channel, event in zip(self._channels(), tried, strict=True)
+        ]
+        await asyncio.gather(*(event.wait() for event in tried))
 
     async def _try(self, channel: Channel) -> None:
         try:
@@ -101,7 +104,9 @@ class Link:
                 channel.why_down = trouble.message
             log.info("%s: %s", self.provider.name, trouble.message)
 
-    async def _keep(self, channel: Channel) -> None:
+    async def _keep(self, channel: Channel, tried: asyncio.Event) -> None:
+        await self._try(channel)
+        tried.set()
         wait_s = 0.05
         down = self._down[channel is self.stream]
         while True:

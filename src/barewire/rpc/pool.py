@@ -449,9 +449,13 @@ class Pool:
         step = Step()
         for call in list(dict.fromkeys([a.call for a in self._open] + list(self._paused))):
             waited_for = not call.done
+            why = "closed before an answer came"
+            if call.attempts and not call.method.repeat:
+                why += "; it may have been carried out"
             step.cancel += self.abandon(call)
             if waited_for:
-                error = AllProvidersFailed(call.method.name, call.causes, hint="it was closed")
+                call.causes.append(("this client", Trouble(Fault.TRANSPORT, why)))
+                error = AllProvidersFailed(call.method.name, call.causes)
                 step.failed.append((call, error))
         return step
 

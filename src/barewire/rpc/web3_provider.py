@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -31,6 +32,7 @@ from barewire.errors import BarewireError
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import RpcConfig
 from barewire.rpc.faults import RpcAnswerError
+from barewire.rpc.loop_thread import LoopThread, closed
 from barewire.rpc.subscriptions import Subscription
 
 __all__ = ["BarewireProvider", "BarewireSyncProvider"]
@@ -80,11 +82,12 @@ class BarewireProvider(PersistentConnectionProvider):
         self.route = route
         self.client = _client(source)
         self.endpoint_uri = ", ".join(p.name for p in self.client.pool.providers)
-        self._connecting: asyncio.Lock | None = None
+        self._connecting = asyncio.Lock()
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._disconnected = False
         self._flying: dict[Any, asyncio.Task[Any]] = {}
         self._pushed: asyncio.Queue[RPCResponse] = asyncio.Queue(_PUSHED)
         self._streams: dict[str, tuple[Subscription, asyncio.Task[None]]] = {}
-        self._is_up = False
 
     def __str__(self) -> str:
         return f"Barewire: {self.endpoint_uri}"
@@ -92,27 +95,40 @@ class BarewireProvider(PersistentConnectionProvider):
     # Connecting
 
     async def _provider_specific_connect(self) -> None:
-        if not self._is_up:
-            await self.client.connect()
-            self._is_up = True
+        self._disconnected = False
+        await self._up()
+
+    async def _up(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._home is not loop and (self._home is None or self._home.is_closed()):
+            self._home = loop  # what waits on a loop that has ended waits for ever
+            self._forget()
+        async with self._connecting:
+            if self._disconnected:
+                raise closed("connect() opens it again")
+            if not self.client.is_open:
+                await self.client.connect()
+
+    def _forget(self) -> None:
+        self._connecting = asyncio.Lock()
+        self._flying.clear()
+        self._streams.clear()
+        self._pushed = asyncio.Queue(_PUSHED)
 
     async def _provider_specific_disconnect(self) -> None:
+        """Ends everything: calls on the way fail, and so do later ones until `connect`."""
+        self._disconnected = True
         for subscription, pump in list(self._streams.values()):
             pump.cancel()
             await subscription.close()
-        self._streams.clear()
-        for task in list(self._flying.values()):
-            task.cancel()
-        self._flying.clear()
-        self._pushed = asyncio.Queue(_PUSHED)
-        self._connecting = None
-        if self._is_up:
-            self._is_up = False
-            await self.client.close()
+        await self.client.close()
+        await asyncio.gather(*self._flying.values(), return_exceptions=True)  # all have failed
+        self._home = None
+        self._forget()
 
     async def is_connected(self, show_traceback: bool = False) -> bool:
         """Whether at least one provider can be asked."""
-        return self._is_up and any(p.connected for p in self.client.pool.providers)
+        return self.client.is_open and any(p.connected for p in self.client.pool.providers)
 
     async def _provider_specific_socket_reader(self) -> RPCResponse:
         return await self._pushed.get()
@@ -128,11 +144,8 @@ class BarewireProvider(PersistentConnectionProvider):
     # Requests
 
     async def _perform(self, request: RPCRequest) -> RPCResponse:
-        if not self._is_up:
-            if self._connecting is None:
-                self._connecting = asyncio.Lock()
-            async with self._connecting:
-                await self._provider_specific_connect()
+        if not self.client.is_open or self._disconnected:
+            await self._up()
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": request["id"]}
         method, params = request["method"], _plain(request["params"])
         try:
@@ -244,42 +257,51 @@ class BarewireSyncProvider(JSONBaseProvider):
         super().__init__(**kwargs)
         self.route = route
         self.client = _client(source)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._loop: LoopThread | None = None
+        self._collected: weakref.finalize[[], Any] | None = None
         self._starting = threading.Lock()
-        self._process = 0
+        self._closed = False
+        self._process = 0  # the first that used it
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._forked():  # before the lock: in a forked child nobody may be left to release it
+            raise BarewireError(
+                "this provider was connected before the process forked",
+                hint="make it in the process that uses it: its thread stayed in the parent",
+            )
         with self._starting:
-            if self._loop is None:
-                self._start()
-            elif self._process != os.getpid():
-                raise BarewireError(
-                    "this provider was connected before the process forked",
-                    hint="make it in the process that uses it: its thread stayed in the parent",
-                )
-            loop = self._loop
-            assert loop is not None
-        return asyncio.run_coroutine_threadsafe(work(), loop).result()
+            if self._closed:
+                raise closed()
+            life = self._loop
+            if life is None or life.over:
+                if self._collected is not None:
+                    self._collected.detach()
+                life = self._loop = LoopThread(self.client)
+                self._collected = weakref.finalize(self, life.end)
+                self._collected.atexit = False  # there the life waits for itself
+        life.opened()
+        return life.run(work)
 
-    def _start(self) -> None:
-        loop = _new_loop()
-        thread = threading.Thread(target=loop.run_forever, name="barewire-rpc", daemon=True)
-        thread.start()
-        try:
-            asyncio.run_coroutine_threadsafe(self.client.connect(), loop).result()
-        except BaseException:
-            _end(loop, thread)
-            raise
-        self._loop, self._thread, self._process = loop, thread, os.getpid()
+    def _forked(self) -> bool:
+        self._process = self._process or os.getpid()
+        return self._process != os.getpid()
 
     def close(self) -> None:
-        """Closes all connections and ends the thread."""
-        loop, self._loop = self._loop, None
-        if loop is None or self._thread is None or self._process != os.getpid():
+        """Closes all connections and ends the thread, for good.
+
+        Calls on the way fail, and so does every later one. Whoever else closes it waits as well;
+        to close it again does nothing. In a forked child it closes nothing of the parent's.
+        """
+        if self._forked():
+            self._closed = True
             return
-        asyncio.run_coroutine_threadsafe(self.client.close(), loop).result()
-        _end(loop, self._thread)
+        with self._starting:
+            self._closed = True
+            life = self._loop
+        if life is not None:
+            life.end()
+            life.join()
+            self._loop = None
 
     async def _answer(self, number: int, method: str, params: Any) -> RPCResponse:
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
@@ -312,17 +334,3 @@ class BarewireSyncProvider(JSONBaseProvider):
             self._run(lambda: self._answer(0, "web3_clientVersion", []))
             return True
         return False
-
-
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
