@@ -12,6 +12,8 @@ from msgspec import Meta
 
 from appliance.places import Place
 from barewire.errors import ConfigError
+from barewire.rpc.addresses import Address as UrlAddress
+from barewire.rpc.addresses import redact
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.port import PortAddress, check_port
 
@@ -52,7 +54,8 @@ class Url:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.scheme, _, self.rest = text.partition("://")
+        scheme, _, self.rest = text.partition("://")
+        self.scheme = scheme.lower()
         self.host = ""
         self.port = 0
         if self.scheme in ("ws", "wss"):
@@ -66,8 +69,17 @@ class Url:
         url = cls(text)
         if url.scheme not in ("ws", "wss", "ipc", "mold") or not url.rest:
             raise ValueError("not a source")
-        if url.scheme in ("ws", "wss") and not url.host:
-            raise ValueError("names no host")
+        if url.scheme in ("ws", "wss"):
+            if not url.host:
+                raise ValueError("names no host")
+            try:
+                UrlAddress(text)
+            except ConfigError as error:
+                raise ValueError(f"{error.message}; {error.hint}") from None
+            if "#" in text:
+                raise ValueError("a fragment means nothing here (RFC 6455, section 3)")
+        if url.scheme == "ipc" and not url.rest.startswith("/"):
+            raise ValueError("the path of a socket begins with /")
         if url.scheme == "mold":
             for line in url.rest.split(","):
                 Place.parse(line)
@@ -83,7 +95,8 @@ class Url:
         return False
 
     def __str__(self) -> str:
-        return self.text
+        """Without what nobody may read: user, password, and keys in the path."""
+        return redact(self.text) if self.scheme in ("ws", "wss") else self.text
 
 
 class Address:

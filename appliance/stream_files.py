@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
 from appliance.config import Source
-from barewire.errors import BarewireError, ConfigError
+from barewire.errors import ConfigError
 from barewire.feeds.tls import client_context, refuse_open_to_others
+from barewire.feeds.upgrade import OURS
 
 __all__ = ["headers_of", "tls_of"]
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 def tls_of(source: Source, where: Path, *, dry: bool = False) -> ssl.SSLContext | None:
@@ -46,7 +51,8 @@ def headers_of(source: Source, where: Path) -> dict[str, str]:
     """``Name: value`` lines of the source's file, which only its owner may read.
 
     Raises:
-        ConfigError: it cannot be read, others can read it, or a line is no header.
+        ConfigError: it cannot be read, others can read it, or a line is no header (RFC 9110,
+            section 5), belongs to the handshake itself, or stands there twice.
     """
     if source.headers_file is None:
         return {}
@@ -54,19 +60,30 @@ def headers_of(source: Source, where: Path) -> dict[str, str]:
     about = f"source {source.name!r}: headers_file"
     try:
         refuse_open_to_others(path)
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{about} {path}: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{about}: {error.message}", hint=error.hint) from error
-    headers = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    headers: dict[str, str] = {}
+    taken = set(OURS)
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        name, found, value = line.partition(":")
-        if not found or not name.strip():
-            raise BarewireError(
-                f"{about} {path}: line {number} is no header", hint="write NAME: VALUE"
+        name, found, value = line.removesuffix("\r").partition(":")
+        name, value = name.strip(" \t"), value.strip(" \t")
+        where_it_is = f"{about} {path}: line {number}"
+        if not found or not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ConfigError(
+                f"{where_it_is} is no header",
+                hint="write NAME: VALUE, in visible characters of ASCII",
             )
-        headers[name.strip()] = value.strip()
+        if name.lower() in taken:
+            raise ConfigError(
+                f"{where_it_is}: {name} is "
+                + ("of the handshake itself" if name.lower() in OURS else "there already"),
+                hint="leave it out",
+            )
+        taken.add(name.lower())
+        headers[name] = value
     return headers

@@ -251,4 +251,4 @@ class Line:
                 self._tls_session = self.pipe.session
             self.pipe.abort()
             self.pipe = self.stream = None
-        self.again.failed(now_mono_ns)
+        self.again.failed(now_mono_ns, self.session.rest_ns)

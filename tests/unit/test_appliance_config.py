@@ -193,6 +193,11 @@ url = "wss://node.example/ws"
         (NODE.replace("wss://node.example", "ipc://") + "deflate = true", ["deflate = True"]),
         (NODE.replace("node.example", ""), ["source[0].url", "names no host", "allowed: "]),
         (NODE.replace("example", "example:99999"), ["source[0].url", "99999"]),
+        (NODE.replace("example", "example:0"), ["source[0].url", "port 0"]),
+        (NODE.replace("node.example", "m\u00fcnchen.example"), ["source[0].url", "xn--"]),
+        (NODE.replace("node.example", "node.example/w s"), ["source[0].url", "characters"]),
+        (NODE.replace("node.example", "node.example/#top"), ["source[0].url", "fragment"]),
+        (NODE.replace("wss://node.example", "ipc://node.ipc"), ["begins with /"]),
         (GOOD.replace('name = "site"', 'name = "site"\nca_file = "x"'), ["source[0].ca_file"]),
         (GOOD.replace('name = "site"', 'name = "site"\nverify = false'), ["source[0].verify"]),
         (
@@ -212,6 +217,31 @@ def test_what_does_not_fit_in_a_source(check, text, words):
     assert status == 2, said
     for word in words:
         assert word in said, said
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("X Y: a", ["line 1 is no header"]),
+        ("X: a\rInjected: b", ["line 1 is no header"]),
+        ("A: b\n\nX: caf\u00e9", ["line 3 is no header", "ASCII"]),
+        ("X: \u2028", ["line 1 is no header"]),
+        (":authority: x", ["line 1 is no header"]),
+        ("just words", ["line 1 is no header"]),
+        ("X-A: 1\nx-a: 2", ["line 2: x-a is there already"]),
+        ("sec-websocket-key: x", ["line 1: sec-websocket-key is of the handshake itself"]),
+    ],
+)
+def test_what_is_no_header_for_the_handshake(check, tmp_path, lines, words):
+    path = tmp_path / "headers"
+    path.touch(mode=0o600)
+    path.write_text(lines, encoding="utf-8")
+    status, said = check(NODE + 'headers_file = "headers"')
+    assert status == 2
+    for word in words:
+        assert word in said, said
+    path.write_text("Host: node.internal\r\nAuthorization: Bearer a\n", encoding="utf-8")
+    assert check(NODE + 'headers_file = "headers"')[0] == 0
 
 
 def test_a_source_over_tls_with_everything(check, tmp_path):

@@ -173,6 +173,16 @@ def test_pauses_double_up_to_a_limit_and_are_never_in_step():
     assert len(set(pauses[5:])) > 1
 
 
+def test_who_asks_to_be_left_alone_is():
+    again = Reconnect(random.Random(3), BackOff(first_ns=100, longest_ns=2000))
+    again.began(0)
+    again.failed(0, 60_000)
+    assert again.due_mono_ns == 60_000
+    again.began(60_000)
+    again.failed(60_000, 1)  # less than the pause that is due anyhow
+    assert 60_100 <= again.due_mono_ns <= 60_200
+
+
 def test_what_worked_for_a_while_is_tried_again_at_once():
     again = Reconnect(random.Random(3), BackOff(first_ns=100, stable_ns=50))
     again.began(0)

@@ -225,7 +225,7 @@ def test_frames_behind_the_handshake_in_one_piece():
         (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\n\r\nno: ", "401"),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "Connection"),
         (b"220 mail.example ESMTP\r\n\r\n", "HTTP"),
-        (b"x" * (64 << 10) + b"yz", "more than 65536 bytes"),
+        (b"HTTP/1.1 101 OK\r\nA: " + b"x" * (64 << 10) + b"yz", "more than 65536 bytes"),
         (b"\xff\xfe\r\n\r\n", ""),
     ],
 )

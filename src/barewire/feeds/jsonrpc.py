@@ -118,6 +118,7 @@ class PendingTransactions:
     Attributes:
         phase: of the current connection.
         why: what ended it.
+        rest_ns: for how long the server asked to be left alone then, or 0.
         hole: what the pool said after a reconnect.
         filling: the records of the last :meth:`read_into` are from the pool, not from the stream,
             and their time says nothing about the source.
@@ -176,6 +177,7 @@ class PendingTransactions:
         self.counts.connections += 1
         self.phase = Phase.CONNECTING
         self.why = ""
+        self.rest_ns = 0
         self.more = self.filling = False
         self._out: list[bytes] = []
         self._asked: dict[int, str] = {}
@@ -231,6 +233,7 @@ class PendingTransactions:
         if self._websocket is not None and self._websocket.state is State.CONNECTING:
             answer = self._websocket.shake(bytes(data))
             if isinstance(answer, Closed):
+                self.rest_ns = answer.rest_ms * 1_000_000
                 self._fail(answer.reason)
             if not isinstance(answer, tuple):
                 data = b""

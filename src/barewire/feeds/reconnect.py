@@ -6,10 +6,11 @@
     ...
     again.live(now_mono_ns)                # it works
     again.failed(now_mono_ns)              # it does not, or no longer
+    again.failed(now_mono_ns, rest_ns)     # and the server asked to be left alone so long
 
 The first attempt after a connection that worked for a while follows at once. After that the pauses
 double, each drawn at random between half and all of its length, so that many clients of one server
-do not come back in step.
+do not come back in step. What a server asks for (Retry-After) comes before that.
 """
 
 from __future__ import annotations
@@ -72,14 +73,20 @@ class Reconnect:
         if self._live_ns is None:
             self._live_ns = now_mono_ns
 
-    def failed(self, now_mono_ns: int) -> None:
-        """The attempt failed, or the connection broke."""
+    def failed(self, now_mono_ns: int, rest_ns: int = 0) -> None:
+        """The attempt failed, or the connection broke.
+
+        Args:
+            now_mono_ns: a clock reading.
+            rest_ns: the next attempt is made no sooner than that from now.
+        """
         back_off = self._back_off
         if self._live_ns is not None and now_mono_ns - self._live_ns >= back_off.stable_ns:
             self.failures = 0
             self.due_mono_ns = now_mono_ns
         else:
             pause = min(back_off.first_ns << min(self.failures, 40), back_off.longest_ns)
-            self.due_mono_ns = now_mono_ns + pause // 2 + self._rng.randrange(pause // 2 + 1)
+            pause = pause // 2 + self._rng.randrange(pause // 2 + 1)
+            self.due_mono_ns = now_mono_ns + max(pause, rest_ns)
         self.failures += 1
         self._live_ns = None

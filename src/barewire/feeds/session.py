@@ -32,6 +32,7 @@ class MessageSession(Generic[T]):
     Attributes:
         phase: of the current connection.
         why: what ended it.
+        rest_ns: for how long the server asked to be left alone then, or 0.
         connections: begun. failures: and ended.
         unclear: messages that are not of this feed.
         last_unclear: the last of them, cut to 1,000 bytes.
@@ -76,6 +77,7 @@ class MessageSession(Generic[T]):
         self.connections += 1
         self.phase = Phase.CONNECTING
         self.why = ""
+        self.rest_ns = 0
         self._since_ns: int | None = None
         self._asked = False
         self._next_question_ns = 0
@@ -107,6 +109,7 @@ class MessageSession(Generic[T]):
             elif isinstance(event, Pong):
                 self._asked = False
             elif isinstance(event, Closed):
+                self.rest_ns = event.rest_ms * 1_000_000
                 by = "closed by the other side" if event.by_peer else "failed"
                 self.end(f"{by}: {event.code} {event.reason}".rstrip())
 

@@ -6,15 +6,14 @@
         ...
     transport.send(connection.data_to_send())              # pongs, and what was asked to be sent
 
-The opening handshake is that of the `websockets` library (its sans-I/O ``ClientProtocol``); frames
-are read by native/wsframe.h, which native loops use directly (:attr:`WebSocket.native`). Who calls
-this owns the transport: connecting, TLS and timeouts are not here.
+The opening handshake is barewire.feeds.upgrade's; frames are read by native/wsframe.h, which
+native loops use directly (:attr:`WebSocket.native`). Who calls this owns the transport: connecting,
+TLS and timeouts are not here.
 """
 
 from __future__ import annotations
 
 import enum
-import logging
 import os
 import struct
 import zlib
@@ -23,25 +22,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidURI
-from websockets.extensions.permessage_deflate import (
-    ClientPerMessageDeflateFactory,
-    PerMessageDeflate,
-)
-from websockets.http11 import Response
-from websockets.typing import ExtensionName
-from websockets.uri import parse_uri
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
+from barewire.feeds.upgrade import Deflate, Refused, Upgrade
 from barewire.rpc.addresses import redact
+from barewire.rpc.faults import rest_ms
+from barewire.untrusted import printable
 
 __all__ = ["Closed", "Message", "Opened", "Pong", "State", "WebSocket", "write_frame"]
 
-_HEAD_END = b"\r\n\r\n"
-_HEAD_BYTES = 64 << 10
 _DEFLATE_TAIL = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.1: cut off by the sender
+
+_MOST_STREAMS = 8
+"""DEFLATE streams that one message may end (7.2.3.4 allows any number; senders end one or none)."""
 
 _BYTES = ffi.typeof("uint8_t[]")
 _TEXT: int = lib.BW_WS_TEXT
@@ -56,10 +50,6 @@ _ELSEWHERE: int = lib.BW_WS_ELSEWHERE
 _MASK_BYTES = 4096
 _SHORT = 4096
 """Payloads of up to so many bytes are written in memory that a connection has ready."""
-
-# At DEBUG the library logs request lines and headers, and credentials are in them.
-_MUTE = logging.getLogger("barewire.feeds.websocket")
-_MUTE.disabled = True
 
 
 class State(enum.Enum):
@@ -76,7 +66,8 @@ class Opened:
     """The server agreed.
 
     Attributes:
-        headers: of its answer, names in lower case; of a name that came twice, the last.
+        headers: of its answer, names in lower case, each a harmless line; of a name that came
+            twice, the last.
         deflate: permessage-deflate was agreed on.
     """
 
@@ -108,13 +99,15 @@ class Closed:
     Attributes:
         code: the close code (RFC 6455, 7.4): the server's; ours where the server broke a rule;
             1006 where the stream just ended, or the handshake failed.
-        reason: what the server gave, or what was wrong.
+        reason: what the server gave, or what was wrong: a harmless line.
         by_peer: the server sent it; False where the connection was failed here.
+        rest_ms: for how long it asked to be left alone (Retry-After of a refused handshake); 0.
     """
 
     code: int
     reason: str
     by_peer: bool
+    rest_ms: int = 0
 
 
 def write_frame(opcode: int, payload: bytes) -> bytes:
@@ -152,18 +145,11 @@ class WebSocket:
         deflate_name: str = "permessage-deflate",
         dictionary: bytes = b"",
     ) -> None:
-        try:
-            uri = parse_uri(url)
-        except (InvalidURI, ValueError) as error:
-            raise BarewireError(
-                f"{redact(url)!r} is no WebSocket address", hint="ws://HOST[:PORT]/PATH, or wss://"
-            ) from error
         self.url = url
-        self._uri = uri
         self._headers = dict(headers or {})
         self._max_message = max_message
         self._dictionary = dictionary
-        self._deflate_name = ExtensionName(deflate_name) if deflate else None
+        self._deflate_name = deflate_name if deflate else None
         self.native: Any = ffi.gc(lib.bw_ws_new(max_message, deflate), lib.bw_ws_free)
         if not self.native:
             raise BarewireError(f"max_message = {max_message}", hint="1 to 2^30 bytes, and memory")
@@ -172,48 +158,23 @@ class WebSocket:
         self._room: Any = ffi.new(_BYTES, lib.BW_WS_HEAD_BYTES + _SHORT)
         self._written = ffi.buffer(self._room)
         self._masks, self._masks_used = b"", _MASK_BYTES
-        self._protocol: ClientProtocol | None = None
         self._begin()
 
     def _begin(self) -> None:
         self.state = State.CONNECTING
-        offered = None
-        if self._deflate_name is not None:
-            offered = [ClientPerMessageDeflateFactory(client_max_window_bits=True)]
-            offered[0].name = self._deflate_name
-        self._protocol = ClientProtocol(
-            self._uri, extensions=offered, max_size=self._max_message, logger=_MUTE
-        )
-        self._head = b""
         self._inflater: Any = None
-        self._deflate: PerMessageDeflate | None = None
-        request = self._protocol.connect()
-        for name, value in self._headers.items():
-            request.headers[name] = value
-        self._protocol.send_request(request)
-        self._out: list[bytes] = self._protocol.data_to_send()
-
-    def _shaken(self) -> None:
-        """Lets the library's part go.
-
-        It and its parser hold each other, and hot processes have no collector of cycles.
-        """
-        if self._protocol is not None:
-            self._protocol.parser.close()
-            self._protocol = None
+        self._deflate: Deflate | None = None
+        upgrade = Upgrade(self.url, headers=self._headers, deflate=self._deflate_name)
+        self._upgrade: Upgrade | None = upgrade
+        self._out: list[bytes] = [upgrade.request]
 
     def restart(self) -> None:
         """Begins anew, for a new connection to the same server; the counters go on.
 
         The memory for messages is kept: taking it anew would stall a hot loop.
         """
-        self._shaken()
         lib.bw_ws_restart(self.native)
         self._begin()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_protocol"):
-            self._shaken()
 
     # Out.
 
@@ -295,30 +256,17 @@ class WebSocket:
             None while it is not whole; then what was agreed, and the bytes behind it, which are
             frames; or how the handshake failed.
         """
-        self._head += data
-        head, found, rest = self._head.partition(_HEAD_END)
-        if not found:
-            if len(self._head) <= _HEAD_BYTES:
-                return None
-            return self._fail(1006, f"a handshake of more than {_HEAD_BYTES} bytes")
-        protocol = self._protocol
-        assert protocol is not None
-        # A refusal has a body, which the protocol reads too; frames are not its business.
-        accepted = head.split(b"\r\n", 1)[0].split(b" ")[1:2] == [b"101"]
-        protocol.receive_data(head + found if accepted else self._head)
-        self._head = b""
-        if not accepted:
-            protocol.receive_eof()
-        answers = [e for e in protocol.events_received() if isinstance(e, Response)]
-        self._shaken()
-        if (failed := protocol.handshake_exc) is not None or not answers:
-            return self._fail(1006, f"handshake: {failed or 'no answer'}")
+        assert self._upgrade is not None
+        answer = self._upgrade.receive(data)
+        if answer is None:
+            return None
+        self._upgrade = None
+        if isinstance(answer, Refused):
+            rest = rest_ms(answer.retry_after)
+            return self._fail(1006, f"handshake: {answer.why}", rest)
         self.state = State.OPEN
-        for extension in protocol.extensions:
-            assert isinstance(extension, PerMessageDeflate)
-            self._deflate = extension
-        headers = {name.lower(): value for name, value in answers[0].headers.raw_items()}
-        return Opened(headers, self._deflate is not None), rest
+        self._deflate = answer.deflate
+        return Opened(answer.headers, answer.deflate is not None), answer.rest
 
     def take(self, event: Any) -> Iterator[Message | Pong | Closed]:
         """Acts on a ``struct bw_ws_event`` that the native reader gave: answers pings and closes.
@@ -344,7 +292,7 @@ class WebSocket:
             if self.state is State.OPEN:
                 self._out.append(write_frame(lib.BW_WS_CLOSE, data))
             self.state = State.CLOSED
-            yield Closed(int(event.code), data[2:].decode(), by_peer=True)
+            yield Closed(int(event.code), printable(data[2:]), by_peer=True)
         else:
             why = ffi.string(lib.bw_ws_why(self.native))
             assert isinstance(why, bytes)
@@ -355,16 +303,26 @@ class WebSocket:
         deflate = self._deflate
         if deflate is None:  # offered, so that the bit was let through, but not agreed on
             return self._fail(1002, "reserved bits must be 0")
-        if self._inflater is None or deflate.remote_no_context_takeover:
-            bits = -deflate.remote_max_window_bits
-            self._inflater = zlib.decompressobj(bits, zdict=self._dictionary)
+        if self._inflater is None or deflate.forgetful:
+            self._inflater = self._fresh()
+        room, parts, left = self._max_message + 1, [], payload + _DEFLATE_TAIL
         try:
-            data: bytes = self._inflater.decompress(payload + _DEFLATE_TAIL, self._max_message + 1)
+            for _ in range(_MOST_STREAMS):
+                parts.append(self._inflater.decompress(left, room))
+                room -= len(parts[-1])
+                if not room:
+                    return self._fail(1009, "message too big")
+                if not self._inflater.eof:
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+                # The sender ended its DEFLATE stream (7.2.3.4); what follows begins another.
+                left = self._inflater.unused_data
+                self._inflater = self._fresh()
         except zlib.error:
             return self._fail(1002, "decompression failed")
-        if len(data) > self._max_message:
-            return self._fail(1009, "message too big")
-        return data
+        return self._fail(1002, f"a message of more than {_MOST_STREAMS} DEFLATE streams")
+
+    def _fresh(self) -> Any:
+        return zlib.decompressobj(-zlib.MAX_WBITS, zdict=self._dictionary)
 
     def receive_eof(self) -> list[Closed]:
         """The transport ended. Gives how, unless that was told before."""
@@ -379,11 +337,11 @@ class WebSocket:
         names = ("bytes", "messages", "fragmented", "copied", "controls")
         return {name: int(getattr(stats, name)) for name in names}
 
-    def _fail(self, code: int, reason: str) -> Closed:
+    def _fail(self, code: int, reason: str, rest: int = 0) -> Closed:
         if self.state is State.OPEN:
             self._out.append(write_frame(lib.BW_WS_CLOSE, code.to_bytes(2, "big")))
         self.state = State.CLOSED
-        return Closed(code, reason, by_peer=False)
+        return Closed(code, reason, by_peer=False, rest_ms=rest)
 
     def _insist_open(self) -> None:
         if self.state is not State.OPEN:

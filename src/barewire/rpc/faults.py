@@ -23,6 +23,7 @@ __all__ = [
     "from_error",
     "from_status",
     "is_honest",
+    "rest_ms",
 ]
 
 
@@ -211,7 +212,7 @@ def from_error(error: Any) -> Trouble:
 def from_status(status: int, retry_after: str = "") -> Trouble:
     """The trouble that an HTTP status other than 200 means."""
     if status == 429:
-        return Trouble(Fault.RATE_LIMIT, "HTTP 429", retry_after_ms=_rest_ms(retry_after))
+        return Trouble(Fault.RATE_LIMIT, "HTTP 429", retry_after_ms=rest_ms(retry_after))
     if status == 413:
         return Trouble(Fault.BATCH, "HTTP 413: the body is too large")
     if status in (401, 403):
@@ -221,7 +222,7 @@ def from_status(status: int, retry_after: str = "") -> Trouble:
     return Trouble(Fault.PROVIDER, f"HTTP {status}")
 
 
-def _rest_ms(retry_after: str) -> int:
+def rest_ms(retry_after: str) -> int:
     """What a Retry-After header asks for (RFC 9110 section 10.2.3), 0 where it says nothing."""
     if retry_after.isdecimal():
         return min(int(retry_after[:9]) * 1000, _LONGEST_REST_MS)

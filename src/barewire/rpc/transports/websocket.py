@@ -1,21 +1,18 @@
-"""WebSocket on an asyncio connection: the handshake by `websockets`, frames by native/wsframe.h.
+"""WebSocket on asyncio: the handshake by feeds/upgrade.py, frames by native/wsframe.h.
 
-The library's own asyncio shell wakes a task for every message; here a message goes straight from
-the bytes to whoever waits for it.
+The asyncio shell of the `websockets` library wakes a task for every message; here a message goes
+straight from the bytes to whoever waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus, InvalidURI
-from websockets.uri import parse_uri
-
 from barewire._native import ffi, lib
+from barewire.errors import BarewireError
+from barewire.feeds.upgrade import Agreed, Upgrade
 from barewire.feeds.websocket import write_frame
 from barewire.rpc.addresses import Address
 from barewire.rpc.faults import Fault, Trouble, from_status
@@ -23,11 +20,6 @@ from barewire.rpc.transports.base import LARGEST, Sink, StreamChannel
 from barewire.rpc.transports.dial import Dialer
 
 __all__ = ["WebSocketChannel"]
-
-_LONGEST_HEAD = 64 << 10
-# At DEBUG the library logs request lines and headers, and providers' keys are in them.
-_MUTE = logging.getLogger("barewire.rpc.websocket")
-_MUTE.disabled = True
 
 
 class WebSocketChannel(StreamChannel):
@@ -51,29 +43,23 @@ class WebSocketChannel(StreamChannel):
         self.ip = ""
         self._dialer = dialer
         self._headers = dict(headers or {})
-        self._protocol: ClientProtocol
+        self._upgrade: Upgrade
         self._ready: asyncio.Future[None] | None = None
-        self._head = b""
         self._reader: Any = None  # struct bw_ws *, from the handshake's end
         self._event: Any = ffi.new("struct bw_ws_event *")
 
     async def open(self) -> None:
         """See `Channel.open`: connects and shakes hands."""
         try:
-            uri = parse_uri(self.address.url)
-        except InvalidURI as error:
-            raise Trouble(Fault.TRANSPORT, f"not a WebSocket URL: {self.address}") from error
-        self._protocol = ClientProtocol(uri, logger=_MUTE)
-        self._head, self._reader = b"", None
+            self._upgrade = Upgrade(self.address.url, headers=self._headers)
+        except BarewireError as error:
+            raise Trouble(Fault.TRANSPORT, str(error)) from error
+        self._reader = None
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
         transport, _, self.ip = await self._dialer.tcp(lambda: self, self.address)
         self._transport = transport
-        request = self._protocol.connect()
-        for name, value in self._headers.items():
-            request.headers[name] = value
-        self._protocol.send_request(request)
-        transport.write(b"".join(self._protocol.data_to_send()))
+        transport.write(self._upgrade.request)
         try:
             async with asyncio.timeout(self._dialer.connect_timeout_s):
                 await self._ready
@@ -99,13 +85,7 @@ class WebSocketChannel(StreamChannel):
         """Bytes came (asyncio.Protocol)."""
         self.asked_ns = 0
         if self._reader is None:
-            self._head += data
-            head, found, data = self._head.partition(b"\r\n\r\n")
-            if not found:
-                if len(self._head) > _LONGEST_HEAD:
-                    self.drop("WebSocket handshake: no end of the headers")
-                return
-            self._shaken(head + found, data)
+            data = self._shake(data)
         if self._reader is None or not data:
             return
         held = ffi.from_buffer("uint8_t[]", data)
@@ -113,21 +93,23 @@ class WebSocketChannel(StreamChannel):
         while self._transport is not None and lib.bw_ws_next(self._reader, self._event):
             self._frame(self._event)
 
-    def _shaken(self, head: bytes, rest: bytes) -> None:
+    def _shake(self, data: bytes) -> bytes:
+        """Takes bytes of the handshake's answer; gives those behind it."""
         if self._ready is None or self._ready.done():
-            return
-        accepted = head.split(b" ", 2)[1:2] == [b"101"]
-        self._protocol.receive_data(head if accepted else head + rest)
-        if not accepted:
-            self._protocol.receive_eof()  # a refusal may have a body without an end
-        failed = self._protocol.handshake_exc
-        if failed is None:
+            return b""
+        answer = self._upgrade.receive(data)
+        if answer is None:
+            return b""
+        if isinstance(answer, Agreed):
             self._reader = ffi.gc(lib.bw_ws_new(LARGEST, 0), lib.bw_ws_free)
             self._ready.set_result(None)
-        elif isinstance(failed, InvalidStatus):
-            self._ready.set_exception(from_status(failed.response.status_code))
+            return answer.rest
+        if answer.status and answer.status != 101:
+            self._ready.set_exception(from_status(answer.status, answer.retry_after))
         else:
-            self._ready.set_exception(Trouble(Fault.TRANSPORT, f"WebSocket handshake: {failed}"))
+            why = f"WebSocket handshake: {answer.why}"
+            self._ready.set_exception(Trouble(Fault.TRANSPORT, why))
+        return b""
 
     def _frame(self, event: Any) -> None:
         kind = event.kind
