@@ -68,6 +68,29 @@ async def pool_of(*nodes: ScriptedNode, **config: Any) -> AsyncIterator[RpcClien
 
 # What comes back
 
+
+async def test_an_error_that_nobody_knows_is_believed_once_a_second_has_said_the_like():
+    unknown = error(-32000, "wibble")
+    nodes = [ScriptedNode(unknown) for _ in range(3)]
+    async with pool_of(*nodes, mirror_share=0.0) as client:
+        for provider in client.pool.providers:  # known, so that no copy is sent to learn
+            provider.took(lookup("eth_call").kind, 1_000, time.monotonic_ns())
+        with pytest.raises(RpcAnswerError, match="wibble"):
+            await client.request("eth_call", [{}])
+        assert sum(node.seen.count("eth_call") for node in nodes) == 2
+        nodes[1].say = nodes[2].say = lambda asked: result(asked, "0x5")
+        for _ in range(5):
+            assert await client.request("eth_call", [{}], fresh=True) == "0x5"
+        assert states(client) == ["up"] * 3
+        for node in nodes[1:]:
+            node.say = lambda asked: None
+        with pytest.raises(RpcAnswerError, match="wibble"):  # nobody else can say anything
+            await client.request("eth_call", [{}], fresh=True)
+    async with pool_of(ScriptedNode(unknown)) as client:
+        with pytest.raises(RpcAnswerError, match="wibble"):
+            await client.request("eth_call", [{}])
+
+
 DEEP = b'{"jsonrpc":"2.0","id":%d,"result":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 NONSENSE: dict[str, Callable[[dict[str, Any]], bytes]] = {

@@ -26,6 +26,7 @@ from barewire.rpc.jsonrpc import Splitter, decode, encode_batch, encode_params, 
 from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider, Terms
 from barewire.rpc.stitch import HeadStitch, LogStitch, OnceStitch
+from tests.unit.rpc_sayings import ANSWERS, TROUBLES, UNSURE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -141,7 +142,7 @@ SAID = [
     (-32000, "account limit exceeded", Fault.ANSWER),
     (-32000, "exceeds block gas limit", Fault.ANSWER),
     (-32000, "transaction type not supported", Fault.ANSWER),
-    (-32000, "pending block is not available", Fault.ANSWER),
+    (-32000, "pending block is not available", Fault.STALE),
     (-32000, "insufficient credits", Fault.RATE_LIMIT),
     (-32005, "query returned more than 10000 results", Fault.TOO_MUCH),
     (-32600, "Must be authenticated!", Fault.PROVIDER),
@@ -152,6 +153,17 @@ SAID = [
 @pytest.mark.parametrize(("code", "message", "fault"), SAID)
 def test_errors_are_told_apart(code, message, fault):
     assert from_error({"code": code, "message": message}).fault is fault
+
+
+def meant(code, message, data):
+    return from_error({"code": code, "message": message, "data": data}).fault
+
+
+def test_what_nodes_and_vendors_really_say_is_told_apart():
+    assert [said for said in ANSWERS if meant(*said) is not Fault.ANSWER] == []
+    assert [said for said in UNSURE if meant(*said) is not Fault.UNSURE] == []
+    honest = Fault.ANSWER, Fault.UNSURE
+    assert [said for said in TROUBLES if meant(*said) in honest] == []
 
 
 def test_statuses_are_told_apart():

@@ -529,8 +529,14 @@ class RpcClient:
 
     @staticmethod
     def _plain(error: Exception) -> Exception:
-        """Where every provider said the same in JSON-RPC, that is the answer."""
+        """Where every provider said the same in JSON-RPC, that is the answer.
+
+        So is an error that nobody knows, where no second provider could say anything better.
+        """
         if isinstance(error, AllProvidersFailed) and error.causes:
+            for name, trouble in error.causes:
+                if trouble.fault is Fault.UNSURE:
+                    return RpcAnswerError(trouble.error, name)
             name, first = error.causes[0]
             if all(t.error is not None and t.fault is first.fault for _, t in error.causes):
                 return RpcAnswerError(first.error, name)

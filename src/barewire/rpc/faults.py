@@ -8,11 +8,11 @@ the pool does next, so it is made in one place, from the HTTP status or the JSON
 from __future__ import annotations
 
 import datetime
-import enum
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from barewire.errors import BarewireError
+from barewire.rpc.error_table import Fault, meaning
 from barewire.untrusted import printable
 
 __all__ = [
@@ -25,28 +25,6 @@ __all__ = [
     "is_honest",
     "rest_ms",
 ]
-
-
-class Fault(enum.Enum):
-    """Causes of failure, by what to do about them."""
-
-    ANSWER = "answer"
-    """The node answered, honestly, with an error; asking elsewhere changes nothing."""
-    TRANSPORT = "transport"
-    TIMEOUT = "timeout"
-    RATE_LIMIT = "rate-limit"
-    PROVIDER = "provider"
-    """Internal errors, nonsense, refused credentials."""
-    STALE = "stale"
-    """The provider has not seen the block that was asked for."""
-    PRUNED = "pruned"
-    """The provider no longer has the state that was asked for; an archive may."""
-    UNSUPPORTED = "unsupported"
-    """The provider does not serve this method."""
-    TOO_MUCH = "too-much"
-    """The answer would be longer than the provider gives; another may give more."""
-    BATCH = "batch"
-    """The provider refuses the batch, not its items."""
 
 
 class Trouble(Exception):  # noqa: N818  (an attempt is in trouble; a call has errors)
@@ -103,66 +81,6 @@ class AllProvidersFailed(BarewireError):  # noqa: N818  (it reads as the sentenc
         self.causes = causes
 
 
-_RATE = (
-    "rate limit",
-    "ratelimit",
-    "too many requests",
-    "request limit",
-    "limit exceeded",
-    "compute units",
-    "capacity exceeded",
-    "credits",
-    "throttl",
-    "quota",
-)
-_STALE = (
-    "header not found",
-    "block not found",
-    "unknown block",
-    "could not find block",
-    "blockoutofrange",
-    "block is out of range",
-    "block range extends beyond",
-    "after last accepted block",
-)
-_PRUNED = (
-    "missing trie node",
-    "historical state",
-    "state not available",
-    "state is not available",
-    "state unavailable",
-    "pruned",
-)
-_HONEST = (
-    "revert",
-    "invalid opcode",
-    "out of gas",
-    "insufficient funds",
-    "nonce too low",
-    "gas limit",
-    "account limit",  # geth's pool: too many transactions of one account
-)
-_TOO_MUCH = (
-    "query returned more than",
-    "response size",
-    "maximum block range",
-    "max block range",
-    "block range is too",
-    "block range too",
-    "block range limit",
-    "getlogs is limited",
-)
-_REFUSED = ("authenticat", "unauthorized", "api key", "apikey", "project id", "forbidden")
-_UNSERVED = (
-    "not found",
-    "not supported",
-    "unsupported",
-    "does not exist",
-    "not available",
-    "not whitelisted",
-    "not allowed",
-)
-_BATCH = ("batch",)
 _LONGEST_MESSAGE = 1_000  # characters of an error's message: a revert's reason is in it
 _LONGEST_REST_MS = 3_600_000
 """A provider that asks to be left alone for a month is asked again after an hour."""
@@ -170,43 +88,27 @@ _LONGEST_REST_MS = 3_600_000
 
 def is_honest(error: Any) -> bool:
     """Whether the error object can only come from a node that did as it was asked."""
-    if not isinstance(error, dict):
-        return False
-    low = printable(error.get("message", ""), _LONGEST_MESSAGE).lower()
-    return error.get("code") == 3 or any(word in low for word in _HONEST)
+    return from_error(error).fault is Fault.ANSWER
 
 
 def from_error(error: Any) -> Trouble:
-    """The trouble that a JSON-RPC error object means (JSON-RPC 2.0 section 5.1, EIP-1474)."""
+    """The trouble that a JSON-RPC error object means; see `error_table`."""
     if not isinstance(error, dict):
         return Trouble(Fault.PROVIDER, f"the error is no object: {printable(error, 80)}")
     code = error.get("code")
     text = printable(error.get("message", ""), _LONGEST_MESSAGE)
-    low = text.lower()
+    words = f"{text} {_more(error.get('data'))}".lower()
     said = f"{text[:200]} ({printable(code, 40)})"
-    if is_honest(error):
-        fault = Fault.ANSWER
-    elif any(word in low for word in _TOO_MUCH):
-        fault = Fault.TOO_MUCH
-    elif code in (-32005, 429, -32029, -32097) or any(word in low for word in _RATE):
-        fault = Fault.RATE_LIMIT
-    elif any(word in low for word in _BATCH):
-        fault = Fault.BATCH
-    elif any(word in low for word in _PRUNED):
-        fault = Fault.PRUNED
-    elif any(word in low for word in _STALE) or code == -32001:
-        fault = Fault.STALE
-    elif code in (-32601, -32004) or ("method" in low and any(w in low for w in _UNSERVED)):
-        fault = Fault.UNSUPPORTED
-    elif (
-        any(word in low for word in _REFUSED)
-        or code in (-32603, -32700, -32002)
-        or (isinstance(code, int) and 500 <= code < 600)
-    ):
-        fault = Fault.PROVIDER
-    else:
-        fault = Fault.ANSWER
-    return Trouble(fault, said, error=error)
+    return Trouble(meaning(code, words), said, error=error)
+
+
+def _more(data: Any) -> str:
+    """What an error's data adds in words: Nethermind and others say there what is wrong."""
+    if isinstance(data, dict):
+        data = data.get("message") or data.get("details") or data.get("reason") or ""
+    if not isinstance(data, str) or data.startswith("0x"):
+        return ""
+    return printable(data, _LONGEST_MESSAGE)
 
 
 def from_status(status: int, retry_after: str = "") -> Trouble:

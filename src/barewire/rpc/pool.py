@@ -25,7 +25,7 @@ __all__ = ["Attempt", "Call", "Pool", "Step"]
 
 _MS = 1_000_000
 _NEVER = 1 << 62
-_HOPELESS = (Fault.UNSUPPORTED, Fault.PRUNED, Fault.TOO_MUCH)
+_HOPELESS = (Fault.UNSUPPORTED, Fault.PRUNED, Fault.TOO_MUCH, Fault.UNSURE)
 """What asking the same provider again does not change."""
 
 
@@ -399,8 +399,8 @@ class Pool:
             # Not a sickness: it only does not keep everything. Who does is asked instead.
             provider.archive = False
             call.archive = self.prunes = True
-        elif trouble.fault is Fault.TOO_MUCH:
-            pass  # the next may give more; nothing is wrong with this one
+        elif trouble.fault in (Fault.TOO_MUCH, Fault.UNSURE):
+            pass  # the next may give more, or say the like; nothing is wrong with this one
         elif call.only or not call.method.repeat:
             self._strike(provider, trouble, now_ns)
         else:
@@ -421,7 +421,10 @@ class Pool:
 
     def _go_on(self, call: Call, now_ns: int, step: Step) -> None:
         """`call` lost an attempt: the next provider, a pause, or the end."""
-        if call.method.repeat and not call.only and now_ns < call.deadline_ns:
+        agreed = sum(t.fault is Fault.UNSURE for _, t in call.causes) > 1
+        if agreed:
+            step.cancel += self.abandon(call)
+        elif call.method.repeat and not call.only and now_ns < call.deadline_ns:
             provider = self._pick(call, now_ns)
             if provider is not None:
                 self.failovers += 1
