@@ -11,9 +11,11 @@ import msgspec
 
 from appliance.captures import is_capture, read_capture
 from barewire.errors import BarewireError
+from barewire.untrusted import decode_json
 
 __all__ = ["FORMATS", "read_envelopes"]
 
+_JSON = msgspec.json.Decoder()
 _KEYS = ("raw", "rawTransaction", "raw_transaction", "rawTx")
 
 
@@ -67,7 +69,7 @@ def _json_lines(path: Path, content: bytes) -> list[bytes]:
             continue
         where = f"{path}:{number}"
         try:
-            value: Any = msgspec.json.decode(line)
+            value: Any = decode_json(_JSON.decode, line)
         except msgspec.DecodeError as error:
             raise BarewireError(f"{where}: not JSON: {error}") from None
         if isinstance(value, dict):

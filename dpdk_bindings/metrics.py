@@ -136,20 +136,35 @@ class MetricsWriter:
         return self.handle.links + place
 
     def count(self, counter: int, by: int = 1) -> None:
-        """Adds to a counter."""
-        lib.dpb_metrics_count(self.handle, counter, by)
+        """Adds to a counter.
+
+        Raises:
+            ValueError: there is no such counter.
+        """
+        if not lib.dpb_metrics_count(self.handle, counter, by):
+            raise ValueError(f"no counter {counter}; there are {self.handle.header.counters}")
 
     def observe(self, histogram: int, ns: int) -> None:
-        """Records a duration."""
-        lib.dpb_metrics_observe(self.handle, histogram, ns)
+        """Records a duration.
+
+        Raises:
+            ValueError: there is no such histogram.
+        """
+        if not lib.dpb_metrics_observe(self.handle, histogram, ns):
+            raise ValueError(f"no histogram {histogram}; there are {self.handle.header.histograms}")
 
     def note(self, error: str) -> None:
         """Counts an error under its text, which must not hold what varies each time."""
         lib.dpb_metrics_error(self.handle, error.encode(errors="replace"))
 
     def turn(self, kind: int, now_mono_ns: int) -> None:
-        """Ends a turn of the loop: the time since the last one was of `kind` (DUTY_KINDS)."""
-        lib.dpb_metrics_turn(self.handle, kind, now_mono_ns)
+        """Ends a turn of the loop: the time since the last one was of `kind` (DUTY_KINDS).
+
+        Raises:
+            ValueError: there is no such kind.
+        """
+        if not lib.dpb_metrics_turn(self.handle, kind, now_mono_ns):
+            raise ValueError(f"no kind {kind} of a turn; they are {', '.join(DUTY_KINDS)}")
 
     def housekeep(self) -> None:
         """Shows that the loop lives, and notes how much it has run; in the loop's thread."""
@@ -277,14 +292,19 @@ class MetricsReader:
 
     def values(self, histogram: int, quantiles: tuple[float, ...]) -> Values:
         """A histogram's values at `quantiles` (0 to 1, nearest rank)."""
-        return histogram_values(self._raw.histograms + histogram, quantiles)
+        return histogram_values(self._histogram(histogram), quantiles)
 
     def cumulative(self, histogram: int, bounds_ns: list[int]) -> tuple[list[int], int, int]:
         """How many values are at most each of `bounds_ns` (ascending), how many there are, sum."""
-        raw: Any = self._raw.histograms + histogram
+        raw = self._histogram(histogram)
         counts: Any = ffi.new("uint64_t[]", len(bounds_ns))
         total = lib.dpb_histogram_cumulative(raw, bounds_ns, counts, len(bounds_ns))
         return list(counts), total, raw.sum_ns
+
+    def _histogram(self, place: int) -> Any:
+        if not 0 <= place < self._raw.header.histograms:
+            raise ValueError(f"no histogram {place}; there are {self._raw.header.histograms}")
+        return self._raw.histograms + place
 
     def close(self) -> None:
         """Unmaps the file."""
@@ -299,7 +319,13 @@ def _text(chars: Any) -> str:
 
 
 def histogram_values(histogram: Any, quantiles: tuple[float, ...]) -> Values:
-    """The values of a ``struct dpb_histogram *`` (of any native module) at `quantiles`."""
+    """The values of a ``struct dpb_histogram *`` (of any native module) at `quantiles`.
+
+    Raises:
+        TypeError: `histogram` is no pointer.
+    """
+    if not isinstance(histogram, ffi.CData):
+        raise TypeError(f"a histogram is a pointer to one, not {type(histogram).__name__}")
     raw: Any = ffi.cast("struct dpb_histogram *", int(ffi.cast("uintptr_t", histogram)))
     values: Any = ffi.new("uint64_t[]", len(quantiles))
     count = lib.dpb_histogram_quantiles(raw, quantiles, values, len(quantiles))

@@ -102,11 +102,11 @@ class Connection(NativeStream):
     """
 
     def __init__(self, ref: int, stream: int, backend: Backend, peer: tuple[str, int]) -> None:
+        self.local = backend.local(stream)  # which knows its streams: no other is touched
         super().__init__(ref, stream, backend)
         self._backend = backend
         self._last_words = ""
         self.peer = peer
-        self.local = backend.local(stream)
 
     @property
     def state(self) -> StreamState:

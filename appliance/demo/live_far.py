@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from eth_account import Account
-from eth_utils.address import to_checksum_address
 
 from appliance.config_sources import Source, Url
 from appliance.core import die_with_parent
@@ -28,6 +26,11 @@ from appliance.node_supply import NodeSupply
 from appliance.places import Place
 from appliance.publisher import Publisher, PublisherConfig
 from barewire.errors import BarewireError
+from barewire.interpreter import recursion_limit_kept
+
+with recursion_limit_kept():
+    from eth_account import Account
+    from eth_utils.address import to_checksum_address
 
 __all__ = ["CHAIN", "NODE_PORT", "Job"]
 

@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from eth_account import Account
-from eth_utils.address import to_checksum_address
-
 from appliance.mainnet_block import load_block_transactions
 from barewire.feeds.envelope import to_messages
+from barewire.interpreter import recursion_limit_kept
+
+with recursion_limit_kept():
+    from eth_account import Account
+    from eth_utils.address import to_checksum_address
 
 __all__ = ["LEAST", "WATCHED", "build", "payloads"]
 

@@ -65,6 +65,9 @@ static struct dpb_metrics *map_metrics(int fd, int protection, uint32_t counters
 int dpb_metrics_create(int fd, const char *name, uint64_t schema, uint32_t counters,
                        uint32_t histograms, struct dpb_metrics **out, char *why)
 {
+    if (counters > DPB_METRICS_PLACES || histograms > DPB_METRICS_PLACES)
+        return fail(why, EINVAL, "%u counters and %u histograms: at most %u of each", counters,
+                    histograms, DPB_METRICS_PLACES);
     uint64_t bytes = dpb_metrics_bytes(counters, histograms);
     int error = posix_fallocate(fd, 0, (off_t)bytes);
     if (error)
@@ -173,14 +176,20 @@ uint64_t dpb_histogram_cumulative(const struct dpb_histogram *histogram, const u
     return seen;
 }
 
-void dpb_metrics_count(const struct dpb_metrics *metrics, unsigned counter, uint64_t by)
+bool dpb_metrics_count(const struct dpb_metrics *metrics, unsigned counter, uint64_t by)
 {
+    if (counter >= metrics->header->counters)
+        return false;
     dpb_count(metrics, counter, by);
+    return true;
 }
 
-void dpb_metrics_observe(const struct dpb_metrics *metrics, unsigned histogram, uint64_t ns)
+bool dpb_metrics_observe(const struct dpb_metrics *metrics, unsigned histogram, uint64_t ns)
 {
+    if (histogram >= metrics->header->histograms)
+        return false;
     dpb_observe(metrics, histogram, ns);
+    return true;
 }
 
 void dpb_metrics_error(const struct dpb_metrics *metrics, const char *text)
@@ -194,9 +203,12 @@ void dpb_metrics_beat(const struct dpb_metrics *metrics)
                      __ATOMIC_RELAXED);
 }
 
-void dpb_metrics_turn(const struct dpb_metrics *metrics, int kind, uint64_t now_mono_ns)
+bool dpb_metrics_turn(const struct dpb_metrics *metrics, unsigned kind, uint64_t now_mono_ns)
 {
+    if (kind >= DPB_DUTY_KINDS)
+        return false;
     dpb_duty_turn(metrics->duty, (enum dpb_duty_kind)kind, now_mono_ns);
+    return true;
 }
 
 void dpb_metrics_mark(const struct dpb_metrics *metrics, uint64_t now_mono_ns)

@@ -2,10 +2,13 @@
 #ifndef DPDK_BINDINGS_METRICS_FILE_H
 #define DPDK_BINDINGS_METRICS_FILE_H
 
+#include <stdbool.h>
+
 #include "metrics.h"
 
 /* <cdef> */
 #define DPB_METRICS_WHY 200
+#define DPB_METRICS_PLACES 65536 /* counters, and histograms, of one file */
 
 /* Bytes of a file with so many of each. */
 uint64_t dpb_metrics_bytes(uint32_t counters, uint32_t histograms);
@@ -30,12 +33,13 @@ uint64_t dpb_histogram_quantiles(const struct dpb_histogram *histogram, const do
 uint64_t dpb_histogram_cumulative(const struct dpb_histogram *histogram, const uint64_t *bounds_ns,
                                   uint64_t *counts, int n);
 
-/* The inline functions of metrics.h, for Python. */
-void dpb_metrics_count(const struct dpb_metrics *metrics, unsigned counter, uint64_t by);
-void dpb_metrics_observe(const struct dpb_metrics *metrics, unsigned histogram, uint64_t ns);
+/* The inline functions of metrics.h, for Python, which may ask for a place that there is not:
+ * false, and nothing was written. */
+bool dpb_metrics_count(const struct dpb_metrics *metrics, unsigned counter, uint64_t by);
+bool dpb_metrics_observe(const struct dpb_metrics *metrics, unsigned histogram, uint64_t ns);
+bool dpb_metrics_turn(const struct dpb_metrics *metrics, unsigned kind, uint64_t now_mono_ns);
 void dpb_metrics_error(const struct dpb_metrics *metrics, const char *text);
 void dpb_metrics_beat(const struct dpb_metrics *metrics);
-void dpb_metrics_turn(const struct dpb_metrics *metrics, int kind, uint64_t now_mono_ns);
 void dpb_metrics_mark(const struct dpb_metrics *metrics, uint64_t now_mono_ns);
 /* </cdef> */
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import msgspec
 from msgspec import inspect
 
-from barewire.errors import ConfigError
+from barewire.errors import ConfigError, shown
 
 __all__ = ["Written", "convert", "load"]
 
@@ -76,6 +76,8 @@ def convert(data: Any, kind: type[T], *, where: str) -> T:
         return msgspec.convert(data, kind, dec_hook=_parse_written)
     except msgspec.ValidationError as error:
         raise _explain(str(error), data, kind, where) from None
+    except RecursionError:
+        raise ConfigError(f"{where}: values inside values without end") from None
 
 
 def _parse_written(kind: Any, value: Any) -> Any:
@@ -103,7 +105,7 @@ def _explain(message: str, data: Any, kind: type, where: str) -> ConfigError:
         full = f"{path}.{key}" if path else key
         given = value.get(key) if isinstance(value, dict) else None
         return ConfigError(
-            f"{where}: {full} = {_short(given)}: no such key",
+            f"{where}: {full} = {shown(given)}: no such key",
             hint=(f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(known)}",
         )
     if missing := _MISSING.search(problem):
@@ -115,7 +117,7 @@ def _explain(message: str, data: Any, kind: type, where: str) -> ConfigError:
         problem = "not one of the allowed values"
     allowed = _allowed(info)
     return ConfigError(
-        f"{where}: {path or 'file'} = {_short(value)}: {problem[:1].lower()}{problem[1:]}",
+        f"{where}: {path or 'file'} = {shown(value)}: {problem[:1].lower()}{problem[1:]}",
         hint=f"allowed: {allowed}" if allowed else "",
     )
 
@@ -186,9 +188,3 @@ def _allowed(info: Any) -> str:
             return str(getattr(cls, "allowed", cls.__name__))
         case _:
             return ""
-
-
-def _short(value: Any) -> str:
-    """`value` as written, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["BarewireError", "ConfigError"]
+import reprlib
+
+__all__ = ["BarewireError", "ConfigError", "shown"]
+
+_bounded = reprlib.Repr()
+_bounded.maxstring = _bounded.maxother = _bounded.maxlong = 60
+
+
+def shown(value: object) -> str:
+    """`value` as a message shows it: in one line, cut where it is long, however deep it nests."""
+    return _bounded.repr(value)
 
 
 class BarewireError(Exception):

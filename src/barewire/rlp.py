@@ -8,21 +8,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-__all__ = ["Item", "encode"]
+from barewire.errors import shown
+
+__all__ = ["DEPTH", "Item", "encode"]
 
 Item: TypeAlias = "int | bytes | Sequence[Item]"
 """What can be encoded: an integer of any size from 0 on, a string of bytes, a list of items."""
 
+DEPTH = 64
+"""How deep lists may be nested; those of a transaction are at most 4 deep."""
+
 
 def encode(item: Item) -> bytes:
-    """Encodes `item`; integers are big-endian without leading zeros, 0 is the empty string."""
+    """Encodes `item`; integers are big-endian without leading zeros, 0 is the empty string.
+
+    Raises:
+        TypeError: text, or anything else that is no integer, string of bytes or sequence.
+        ValueError: an integer below 0, or lists nested more than `DEPTH` deep.
+    """
+    return _encode(item, DEPTH)
+
+
+def _encode(item: Item, levels: int) -> bytes:
     if isinstance(item, int):
+        if item < 0:
+            raise ValueError(f"RLP has no numbers below 0, and this is {item:#x}")
         item = item.to_bytes((item.bit_length() + 7) // 8, "big")
+    elif isinstance(item, bytearray | memoryview):
+        item = bytes(item)
     if isinstance(item, bytes):
         if len(item) == 1 and item[0] < 0x80:
             return item
         return _header(0x80, len(item)) + item
-    payload = b"".join(map(encode, item))
+    # A string is a sequence of strings: without end.
+    if isinstance(item, str) or not isinstance(item, Sequence):
+        raise TypeError(f"RLP carries integers, bytes and lists of them, not {shown(item)}")
+    if not levels:
+        raise ValueError(f"lists nested more than {DEPTH} deep")
+    payload = b"".join(_encode(part, levels - 1) for part in item)
     return _header(0xC0, len(payload)) + payload
 
 

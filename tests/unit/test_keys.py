@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -365,6 +366,18 @@ def test_names_of_keystores_are_no_markup(tmp_path, capsys, monkeypatch, keystor
     monkeypatch.chdir(tmp_path)
     status, out, _ = barewire(capsys, "list", ".")
     assert (status, "[red]a[" in out) == (0, True)
+
+
+@pytest.mark.parametrize("text", [b"[" * 65_000, b'{"crypto":' * 6_000, b'{"crypto":"\xff"}'])
+def test_a_file_that_is_no_keystore_is_none(tmp_path, capsys, text):
+    private(tmp_path / "a.json", text)
+    before = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(100_000)  # as where a library of web3's world is in the process
+        assert cli.main(["keys", "list", str(tmp_path), "-o", "json"]) == 0
+    finally:
+        sys.setrecursionlimit(before)
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_import(tmp_path, capsys, quick):

@@ -146,3 +146,21 @@ def test_a_capture_of_a_feed_and_of_raw_transactions(tmp_path):
     wrpcap(str(path), [])
     with pytest.raises(BarewireError, match="read as pcap"):
         read_envelopes(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"raw":"\xff\xfe"}', "not JSON: .*can't decode byte 0xff"),
+        (b"[" * 65_000, "not JSON: nested deeper than 2,500 levels"),
+        (b'{"a":' * 65_000, "not JSON: nested deeper than 2,500 levels"),
+        (b'{"raw":"0x02zz"}', "'0x02zz' is not hexadecimal"),
+        (b'{"raw":"\\ud800"}', "not JSON|not hexadecimal"),
+        (b'{"raw":' + b"9" * 5000 + b"}", "not JSON|no raw transaction"),
+    ],
+)
+def test_lines_that_are_meant_to_hurt_are_named(tmp_path, line, said):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b'"0x02c0"\n' + line + b"\n")
+    with pytest.raises(BarewireError, match=f"t.jsonl:2: ({said})"):
+        read_envelopes(path, "jsonl")

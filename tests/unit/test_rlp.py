@@ -65,7 +65,7 @@ def test_lists_are_nested_as_deep_as_is_said_and_cost_no_copies():
         item: rlp.Item = [b"x" * filling]
         for _ in range(levels - 1):
             item = [item]
-        return rlp.encode(item)
+        return oracle.encode(item)  # which goes deeper
 
     assert rlp.decode(nested(rlp.DEPTH, 3))
     deep, deeper = nested(rlp.DEPTH, 130000), nested(900, 130000)

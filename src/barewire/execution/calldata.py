@@ -11,7 +11,7 @@ from eth_abi.abi import encode
 from eth_abi.exceptions import EncodingError, ParseError
 from eth_abi.grammar import ABIType, TupleType, normalize, parse
 
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, shown
 from barewire.keccak import keccak256
 
 __all__ = ["Calldata", "Place", "Slot", "encode_call"]
@@ -75,7 +75,9 @@ class Place(NamedTuple):
                 return bytes(value)
         except ValueError:
             pass
-        raise BarewireError(f"slot {self.name}: {value!r} is not a value of type {self.abi_type}")
+        raise BarewireError(
+            f"slot {self.name}: {shown(value)} is not a value of type {self.abi_type}"
+        )
 
 
 def _packer(place: Place) -> Callable[[Any], bytes]:

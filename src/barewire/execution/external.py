@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barewire._native import ffi
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, shown
 from barewire.execution import rlp
 from barewire.execution.signer import Signature, Signer
 from barewire.keccak import keccak256
@@ -193,7 +193,7 @@ class Keeper:
                 raise BarewireError("the policy does not allow bare hashes")
             signed = self._signer.sign_hash(body)
         else:
-            raise BarewireError(f"not a question: {kind!r} and {len(body)} bytes")
+            raise BarewireError(f"not a question: {shown(kind)} and {len(body)} bytes")
         self.signed += 1
         return _YES + signed.r + signed.s + bytes([signed.y_parity])
 

@@ -13,10 +13,12 @@ import subprocess
 import sys
 from typing import Any, BinaryIO
 
-from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json, normalize_keys
-from eth_keys.datatypes import PrivateKey
-
+from barewire.interpreter import recursion_limit_kept
 from barewire.untrusted import DEEPEST, too_deep
+
+with recursion_limit_kept():
+    from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json, normalize_keys
+    from eth_keys.datatypes import PrivateKey
 
 __all__ = ["decrypt", "encrypt", "main", "open_decrypted"]
 

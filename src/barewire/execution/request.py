@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from barewire._native import ffi, lib
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, shown
 from barewire.execution.keys import Uncopied
 from barewire.execution.signer import LocalSigner, refusal
 from barewire.keccak import keccak256
@@ -27,11 +27,17 @@ _RAW, _BEFORE, _NUMBER = lib.BW_REQUEST_RAW, lib.BW_REQUEST_BEFORE, lib.BW_REQUE
 
 
 def checksummed(address: bytes) -> str:
-    """`address` (20 bytes) as text, with EIP-55's capital letters."""
+    """`address` as text, with EIP-55's capital letters.
+
+    Raises:
+        ValueError: it is not 20 bytes.
+    """
+    if len(address) != 20:
+        raise ValueError(f"an address is 20 bytes, not {len(address)}")
     digits = address.hex()
     mask = keccak256(digits.encode()).hex()
     return "0x" + "".join(
-        c.upper() if int(m, 16) > 7 else c for c, m in zip(digits, mask, strict=False)
+        c.upper() if int(m, 16) > 7 else c for c, m in zip(digits, mask[:40], strict=True)
     )
 
 
@@ -52,6 +58,12 @@ def _head(host: str, path: str, headers: Mapping[str, str], auth: LocalSigner | 
     text = f"POST {path} HTTP/1.1\r\n"
     text += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return (text + "content-length: ").encode()
+
+
+def _number(request_id: int) -> str:
+    if not isinstance(request_id, int):
+        raise TypeError(f"a JSON-RPC id here is a whole number, not {shown(request_id)}")
+    return str(int(request_id))
 
 
 class ReadyRequest(Uncopied):
@@ -126,7 +138,8 @@ class ReadyRequest(Uncopied):
             method: a node's or a sequencer's, whose only parameter is the transaction.
             raw_max: the longest transaction in bytes; pools take 131,072.
         """
-        start = f'{{"jsonrpc":"2.0","id":{request_id},"method":{json.dumps(method)},"params":["'
+        number, name = _number(request_id), json.dumps(method)
+        start = f'{{"jsonrpc":"2.0","id":{number},"method":{name},"params":["'
         parts: list[bytes | int] = [start.encode(), _RAW, b'"]}']
         return cls(_head(host, path, headers or {}, None), parts, None, raw_max)
 
@@ -162,7 +175,7 @@ class ReadyRequest(Uncopied):
             f",{json.dumps(name)}:{json.dumps(value, separators=(',', ':'))}"
             for name, value in (fields or {}).items()
         )
-        start = f'{{"jsonrpc":"2.0","id":{request_id},"method":"eth_sendBundle","params":'
+        start = f'{{"jsonrpc":"2.0","id":{_number(request_id)},"method":"eth_sendBundle","params":'
         first: list[bytes | int] = [_BEFORE, b'","'] if before else []
         parts: list[bytes | int] = [
             f'{start}[{{"txs":["'.encode(),

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
-__all__ = ["DEPTH", "Item", "decode", "encode", "header", "integer"]
+from barewire.rlp import DEPTH, Item, encode
 
-Item: TypeAlias = "int | bytes | Sequence[Item]"
+__all__ = ["DEPTH", "Item", "decode", "encode"]
+
 Decoded: TypeAlias = "bytes | list[Decoded]"
-
-DEPTH = 64
-"""How deep decoded lists may be nested; those of a transaction are at most 4 deep."""
-
-
-def integer(value: int) -> bytes:
-    """`value` without leading zeros, the form in which RLP carries numbers."""
-    return value.to_bytes((value.bit_length() + 7) // 8, "big")
-
-
-def header(base: int, length: int) -> bytes:
-    """What stands before a string (`base` 0x80) or list (0xc0) of `length` bytes."""
-    if length < 56:
-        return bytes([base + length])
-    size = integer(length)
-    return bytes([base + 55 + len(size)]) + size
-
-
-def encode(item: Item) -> bytes:
-    """Encodes numbers, strings of bytes and lists of such."""
-    if isinstance(item, int):
-        item = integer(item)
-    if isinstance(item, bytes):
-        return item if len(item) == 1 and item[0] < 0x80 else header(0x80, len(item)) + item
-    payload = b"".join(encode(part) for part in item)
-    return header(0xC0, len(payload)) + payload
 
 
 def _split(data: bytes, at: int, limit: int) -> tuple[bool, int, int]:
@@ -77,8 +51,11 @@ def decode(data: bytes) -> Decoded:
     """Decodes one item that is all of `data`; only the shortest forms are accepted.
 
     Raises:
+        TypeError: `data` is no string of bytes.
         ValueError: anything else, and lists nested more than `DEPTH` deep.
     """
+    if not isinstance(data, bytes):
+        raise TypeError(f"RLP is read from bytes, not {type(data).__name__}")
     item, end = _read(data, 0, len(data), DEPTH)
     if end != len(data):
         raise ValueError(f"{len(data) - end} bytes after the item")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from barewire._native import ffi, lib
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, shown
 from barewire.execution import rlp
 from barewire.execution.calldata import Calldata
 from barewire.execution.keys import Uncopied
@@ -64,7 +64,13 @@ def sign_authorization(signer: Signer, chain_id: int, address: bytes, nonce: int
     """Delegates the signer's account to the code at the 20-byte `address` (EIP-7702).
 
     `chain_id` 0 is valid on every chain; `nonce` is the account's when it is applied.
+
+    Raises:
+        BarewireError: a number out of range, or an address that is not 20 bytes.
     """
+    _within("chain_id", chain_id, _U64)
+    _within("nonce", nonce, _U64 - 1)
+    address = _sized("an authorization's address", address, 20)
     signed = signer.sign_payload(b"\x05" + rlp.encode([chain_id, address, nonce]))
     return Authorization(chain_id, address, nonce, signed.y_parity, signed.r, signed.s)
 
@@ -82,21 +88,24 @@ _BLOB_FEE_CAP = _Number(lib.BW_PIECE_BLOB_FEE_CAP)
 
 def _sized(what: str, raw: bytes, size: int) -> bytes:
     if not isinstance(raw, bytes | bytearray | memoryview):
-        raise BarewireError(f"{what} is {size} bytes, not the {type(raw).__name__} {raw!r}")
+        raise BarewireError(f"{what} is {size} bytes, not the {type(raw).__name__} {shown(raw)}")
     if len(raw) != size:
         raise BarewireError(f"{what} is {size} bytes, not {len(raw)}: 0x{raw.hex()}")
     return bytes(raw)
 
 
+def _within(name: str, value: int, limit: int) -> None:
+    if not isinstance(value, int) or not 0 <= value <= limit:
+        raise BarewireError(
+            f"{name} {shown(value)} of an authorization", hint=f"a number from 0 to {limit}"
+        )
+
+
 def _authorized(auth: Authorization) -> list[rlp.Item]:
     """The fields of `auth`, of which a node drops the whole transaction if one is too wide."""
-    for name, value, limit in (
-        ("chain_id", auth.chain_id, _U64),
-        ("nonce", auth.nonce, _U64 - 1),
-        ("y_parity", auth.y_parity, 1),
-    ):
-        if not 0 <= value <= limit:
-            raise BarewireError(f"{name} {value} of an authorization", hint=f"from 0 to {limit}")
+    _within("chain_id", auth.chain_id, _U64)
+    _within("nonce", auth.nonce, _U64 - 1)
+    _within("y_parity", auth.y_parity, 1)
     return [
         auth.chain_id,
         _sized("an authorization's address", auth.address, 20),

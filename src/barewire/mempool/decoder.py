@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barewire._native import ffi, lib
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, shown
 from barewire.mempool.record import Transaction
 
 __all__ = ["FORKS", "VERDICTS", "DecodedBurst", "Decoder", "Refusal", "RefusalCount", "Rules"]
@@ -64,14 +64,14 @@ class Rules:
     def __post_init__(self) -> None:
         if self.fork not in FORKS:
             raise BarewireError(
-                f"fork = {self.fork!r} is not a fork that the decoder knows",
+                f"fork = {shown(self.fork)} is not a fork that the decoder knows",
                 hint=f"one of {', '.join(FORKS)}",
             )
         for name, bits in _LIMITS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not 0 <= value < 1 << bits:
                 raise BarewireError(
-                    f"{name} = {value!r}: not allowed",
+                    f"{name} = {shown(value)}: not allowed",
                     hint=f"allowed: a whole number from 0 to 2^{bits} - 1",
                 )
 
@@ -90,7 +90,8 @@ class Rules:
         for name in limits:
             if name not in names:
                 raise BarewireError(
-                    f"{name} = {limits[name]!r}: no such limit", hint=f"one of {', '.join(names)}"
+                    f"{name} = {shown(limits[name])}: no such limit",
+                    hint=f"one of {', '.join(names)}",
                 )
         values = {name: int(getattr(native, name)) for name in names} | limits
         return cls(fork, chain_id, pool=pool, **values)

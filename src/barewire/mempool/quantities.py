@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from barewire.errors import ConfigError
+from barewire.errors import ConfigError, shown
 
 __all__ = ["address_of", "amount_of"]
 
@@ -25,7 +25,7 @@ def address_of(where: str, text: str) -> bytes:
     if re.fullmatch("0x[0-9a-fA-F]{40}", text):
         return bytes.fromhex(text[2:])
     raise ConfigError(
-        f"{where} = {text!r}: not an address", hint="allowed: 0x and 40 hexadecimal digits"
+        f"{where} = {shown(text)}: not an address", hint="allowed: 0x and 40 hexadecimal digits"
     )
 
 
@@ -54,7 +54,7 @@ def amount_of(where: str, value: int | str, most: int = _MAX) -> int:
     if number is None or not 0 <= number <= most:
         bound = "2^256 - 1" if most == _MAX else str(most)
         raise ConfigError(
-            f"{where} = {value!r}: not a whole number of wei or units in range",
+            f"{where} = {shown(value)}: not a whole number of wei or units in range",
             hint=f'allowed: 0 to {bound}, "0x...", or an amount like "1.5 ether" or "30 gwei"',
         )
     return number

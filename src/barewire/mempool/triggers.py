@@ -33,7 +33,7 @@ import msgspec
 
 from barewire._native import ffi, lib
 from barewire.config import convert
-from barewire.errors import ConfigError
+from barewire.errors import ConfigError, shown
 from barewire.mempool.abi import parse_function
 from barewire.mempool.quantities import address_of, amount_of
 from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
@@ -277,7 +277,7 @@ def _pack(trigger: Trigger, number: int, shots: Mapping[str, int]) -> bytes:
 
 
 def _refuse(where: str, value: object, allowed: str) -> None:
-    raise ConfigError(f"{where} = {value!r}: not allowed", hint=f"allowed: {allowed}")
+    raise ConfigError(f"{where} = {shown(value)}: not allowed", hint=f"allowed: {allowed}")
 
 
 def _shot(where: str, name: str | None, shots: Mapping[str, int]) -> int:
@@ -302,7 +302,7 @@ def _selector(where: str, text: str) -> bytes:
     try:
         return parse_function(text).selector
     except ValueError as error:
-        raise ConfigError(f"{where} = {text!r}: {error}", hint=f"allowed: {allowed}") from None
+        raise ConfigError(f"{where} = {shown(text)}: {error}", hint=f"allowed: {allowed}") from None
 
 
 def _bounds(

@@ -110,7 +110,13 @@ class RpcClient:
 
     @classmethod
     def from_urls(cls, urls: Iterable[str], *, chain_id: int = 0, **config: Any) -> Self:
-        """A client for `urls` (http, https, ws, wss, or the path of an IPC socket)."""
+        """A client for `urls` (http, https, ws, wss, or the path of an IPC socket).
+
+        Raises:
+            TypeError: one text instead of a list.
+        """
+        if isinstance(urls, str | bytes):
+            raise TypeError(f"urls is a list of URLs, not the {type(urls).__name__} {urls[:80]!r}")
         providers = [ProviderConfig.from_url(url, i) for i, url in enumerate(urls)]
         return cls(RpcConfig(providers=providers, chain_id=chain_id, **config))
 

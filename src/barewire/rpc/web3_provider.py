@@ -17,23 +17,25 @@ import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from web3._utils.caching.caching_utils import (
-    async_handle_recv_caching,
-    async_handle_request_caching,
-    async_handle_send_caching,
-    generate_cache_key,
-    handle_request_caching,
-)
-from web3.providers.base import JSONBaseProvider
-from web3.providers.persistent import PersistentConnectionProvider
-from web3.types import RPCEndpoint, RPCRequest, RPCResponse
-
 from barewire.errors import BarewireError
+from barewire.interpreter import recursion_limit_kept
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import RpcConfig
 from barewire.rpc.faults import RpcAnswerError
 from barewire.rpc.loop_thread import LoopThread, closed
 from barewire.rpc.subscriptions import Subscription
+
+with recursion_limit_kept():
+    from web3._utils.caching.caching_utils import (
+        async_handle_recv_caching,
+        async_handle_request_caching,
+        async_handle_send_caching,
+        generate_cache_key,
+        handle_request_caching,
+    )
+    from web3.providers.base import JSONBaseProvider
+    from web3.providers.persistent import PersistentConnectionProvider
+    from web3.types import RPCEndpoint, RPCRequest, RPCResponse
 
 __all__ = ["BarewireProvider", "BarewireSyncProvider"]
 
