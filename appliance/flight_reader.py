@@ -18,6 +18,7 @@ from appliance.flight import About, read_about
 from barewire._native import ffi, lib
 from barewire.execution.shots import OUTCOMES
 from barewire.mempool.decoder import VERDICTS
+from barewire.mempool.record import ORIGINS
 from dpdk_bindings.ring import RingConsumer
 
 __all__ = ["STEPS", "Datagram", "Met", "Trace", "read_records", "real_ns"]
@@ -96,6 +97,7 @@ class Trace(_Record):
         refused: the rule that it broke, or None.
         duplicate: its hash had been seen before.
         trusted: its source is trusted.
+        origin: how it came; see `barewire.mempool.record.Origin`.
         sender: where it was recovered.
         matches: the triggers that it met.
         steps_mono_ns: when it passed each of `STEPS`; those that it did not pass are left out.
@@ -107,6 +109,7 @@ class Trace(_Record):
     refused: str | None
     duplicate: bool
     trusted: bool
+    origin: str
     sender: bytes | None
     raw: bytes
     full_bytes: int
@@ -209,6 +212,7 @@ def _trace(payload: bytes, common: dict[str, Any], *, refused: bool) -> Trace:
         refused=_name(VERDICTS, trace.verdict) if refused else None,
         duplicate=bool(trace.duplicate),
         trusted=bool(trace.trusted),
+        origin=_name(ORIGINS, trace.origin),
         sender=bytes(trace.sender) if trace.sender_known else None,
         raw=payload[_TRACE_BYTES:],
         full_bytes=trace.raw_len,

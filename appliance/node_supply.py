@@ -2,7 +2,7 @@
 
 The subscription is the appliance's own (appliance.stream_line): hashes are checked, a connection
 that ends is made again with back-off, and the node's pool is read to fill the hole. What that
-brings again is left out.
+brings again is left out, and what it brings is marked as not announced.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from barewire.feeds.arbitration import Arbiter
 from barewire.feeds.session import Phase
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
+from barewire.mempool.record import ORIGINS, Origin
 from dpdk_bindings.stream import StreamEndpoint, open_stream
 
 __all__ = ["NodeSupply"]
@@ -54,6 +55,7 @@ class NodeSupply:
         self._quiet = True
         self.ended = False
         self.due_mono_ns: Sequence[int] = ()
+        self.origins: Sequence[Origin] = ()
         try:
             if source.url.scheme != "ipc":
                 self._endpoint = self._exit.enter_context(open_stream("kernel"))
@@ -84,7 +86,7 @@ class NodeSupply:
     def take(self, now_mono_ns: int) -> list[bytes]:
         """What the node has announced and nobody had yet."""
         line, session = self._line, self._line.session
-        self.due_mono_ns = ()
+        self.due_mono_ns = self.origins = ()
         if not self._reading:
             if self._endpoint is not None:
                 self._endpoint.poll()
@@ -96,6 +98,7 @@ class NodeSupply:
         new = [i for i in range(count) if self._is_new(self._records[i], now_mono_ns)]
         new = new[: self._left]
         taken = [bytes(ffi.buffer(self._messages[i].data, self._messages[i].len)) for i in new]
+        self.origins = [ORIGINS[self._records[i].origin] for i in new]
         # What comes from the pool was announced at a time that nobody knows.
         self.due_mono_ns = [
             now_mono_ns if session.filling else self._records[i].arrival_ns for i in new

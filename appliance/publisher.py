@@ -15,6 +15,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +28,7 @@ from appliance.supply import Supply
 from barewire.errors import BarewireError
 from barewire.feeds.envelope import to_messages
 from barewire.feeds.mold_publisher import MoldPublisher, PublisherStats, ServerLimits
+from barewire.mempool.record import Origin
 from dpdk_bindings.datagram import DatagramEndpoint, open_datagram
 
 __all__ = ["LineSummary", "Publisher", "PublisherConfig", "PublisherSummary", "new_session"]
@@ -257,8 +259,11 @@ class Publisher:
                 self.end()
             return 0
         messages: list[bytes] = []
-        for envelope in envelopes:
-            messages += to_messages(envelope, self.mold.max_message, self._fragment_id)
+        origins: Iterable[Origin] = self._supply.origins or repeat("announced")
+        for envelope, origin in zip(envelopes, origins, strict=False):
+            messages += to_messages(
+                envelope, self.mold.max_message, self._fragment_id, origin=origin
+            )
             self._fragment_id = (self._fragment_id + 1) & (2**64 - 1)
         count = len(envelopes)
         datagrams = self.mold.pack(messages)

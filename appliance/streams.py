@@ -18,7 +18,7 @@ from appliance.config import Source
 from appliance.names import Names
 from appliance.ports import Ports
 from appliance.stream_line import Line
-from barewire._native import ffi, lib
+from barewire._native import ffi
 from barewire.feeds.arbitration import Arbiter
 from barewire.feeds.inlet import Inlet, What
 from barewire.feeds.session import Phase
@@ -177,9 +177,6 @@ class Streams:
         session = line.session
         count = session.read_into(self._messages, self._records, BURST)
         if count:
-            if session.filling:
-                for i in range(count):
-                    self._messages[i].flags |= lib.BW_MESSAGE_FILLED
             self._pump.offer(self._messages, self._records, count)
             self._held = True
         if not session.more:

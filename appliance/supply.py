@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from barewire.errors import BarewireError
+from barewire.mempool.record import Origin
 
 __all__ = ["BATCH", "Paced", "Supply"]
 
@@ -21,11 +22,13 @@ class Supply(Protocol):
     Attributes:
         ended: there will be no more.
         due_mono_ns: of those taken last, when each was due; empty where that means nothing.
+        origins: of those taken last, how each came; empty where all were announced.
         counted_from: what their lateness is counted from, in words.
     """
 
     ended: bool
     due_mono_ns: Sequence[int]
+    origins: Sequence[Origin]
     counted_from: str
 
     def begin(self, now_mono_ns: int) -> None:
@@ -66,6 +69,7 @@ class Paced:
         self._taken = 0
         self.ended = False
         self.due_mono_ns: Sequence[int] = ()
+        self.origins: Sequence[Origin] = ()
 
     def intended_mono_ns(self, transaction: int) -> int:
         """When transaction number `transaction` (from 0) was due; at rate 0, the start."""

@@ -12,7 +12,7 @@ from appliance.flight_reader import STEPS, Datagram, Trace, read_records, real_n
 from barewire.keccak import keccak256
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.explain import why_not
-from barewire.mempool.record import Transaction
+from barewire.mempool.record import ORIGINS, Origin, Transaction
 
 __all__ = ["SHOT_WORDS", "lines", "story"]
 
@@ -26,6 +26,7 @@ SHOT_WORDS = {
     "halted": "not fired: sending was halted",
     "group": "not fired: another shot of its exclusion group had fired",
     "expired": "not fired: it had expired",
+    "not_announced": "not fired: it was not announced, and the trigger does not ask for its origin",
     "untrusted": "not fired: the source is not trusted, and the signature was not good",
     "cap_rate": "not fired: more shots a second than fire.max_per_second",
     "cap_total": "not fired: more shots than fire.max_total",
@@ -34,6 +35,14 @@ SHOT_WORDS = {
     "no_room": "not fired: the endpoint had no transmit buffer, or knew no next hop",
     "journal": "not fired: the journal did not take it",
     "send_failed": "perhaps sent: the endpoint failed behind the journal",
+}
+
+_ORIGIN_WORDS = {
+    "announced": "seen on",
+    "resent": "sent again, as it had been missed, by",
+    "pool": "read from the pool of",
+    "queued": "read from the pool, behind a gap in its sender's nonces, of",
+    "block": "read from a block of",
 }
 
 
@@ -69,6 +78,7 @@ def _sighting(trace: Trace) -> dict[str, Any]:
     seen: dict[str, Any] = {
         "source": trace.source_name,
         "trusted": trace.trusted,
+        "origin": trace.origin,
         "core": trace.about.loop,
         "seen_real_ns": real_ns(trace),
         "clock": trace.clock,
@@ -99,6 +109,7 @@ def _triggers(trace: Trace) -> tuple[list[dict[str, Any]], int]:
     met = {one.trigger: one for one in trace.matches}
     decoder = Decoder(Rules.preset(trace.about.fork, trace.about.chain_id))
     whole = len(trace.raw) == trace.full_bytes
+    origin: Origin = next((one for one in ORIGINS if one == trace.origin), "announced")
     asked = trace.about.triggers
     if len(asked) > _MANY:
         tx = decoder.decode(trace.raw)
@@ -114,7 +125,7 @@ def _triggers(trace: Trace) -> tuple[list[dict[str, Any]], int]:
         one: dict[str, Any] = {"trigger": trigger.name, "matched": trigger.name in met}
         if trigger.name not in met:
             one["why"] = (
-                why_not(trigger, trace.raw, decoder, trace.sender)
+                why_not(trigger, trace.raw, decoder, trace.sender, origin)
                 if whole
                 else "the envelope was too long to be kept whole"
             )
@@ -164,8 +175,9 @@ def lines(told: dict[str, Any]) -> Iterable[str]:
     yield told["hash"]
     for seen in told["sightings"]:
         trusted = "trusted" if seen["trusted"] else "not trusted"
+        came = _ORIGIN_WORDS.get(seen["origin"], "seen on")
         yield (
-            f"{_clock(seen['seen_real_ns'])}  seen on {seen['source']} ({trusted}), "
+            f"{_clock(seen['seen_real_ns'])}  {came} {seen['source']} ({trusted}), "
             f"{seen['bytes']:,} bytes, core {seen['core']}"
         )
         for step, after in seen["steps_after_arrival_ns"].items():

@@ -5,7 +5,7 @@ from enum import IntEnum
 __all__ = ["METRICS", "SCHEMA", "Counter", "Histogram"]
 
 # Hash of the names and their places.
-SCHEMA = 0x4DA8EFF44F941152
+SCHEMA = 0xD40C5016CF5AA628
 
 
 class Counter(IntEnum):
@@ -18,20 +18,24 @@ class Counter(IntEnum):
     RETRANSMISSIONS_UNSENT = 4
     TRANSACTIONS_DECODED = 5
     TRANSACTIONS_REFUSED = 6
-    TRANSACTIONS_DUPLICATE = 7
-    TRANSACTIONS_MATCHED = 8
-    SENDERS_RECOVERED = 9
-    SIGNATURES_BAD = 10
-    SENDERS_ASKED = 11
-    SENDERS_ANSWERED = 12
-    SENDERS_UNASKED = 13
-    SHOTS_ASKED = 14
-    SHOTS_FIRED = 15
-    DATAGRAMS_SENT = 16
-    SENDS_REFUSED = 17
-    STRATEGY_CALLS = 18
-    STRATEGY_ERRORS = 19
-    STRATEGY_STALLS = 20
+    TRANSACTIONS_RESENT = 7
+    TRANSACTIONS_FROM_POOLS = 8
+    TRANSACTIONS_QUEUED = 9
+    TRANSACTIONS_FROM_BLOCKS = 10
+    TRANSACTIONS_DUPLICATE = 11
+    TRANSACTIONS_MATCHED = 12
+    SENDERS_RECOVERED = 13
+    SIGNATURES_BAD = 14
+    SENDERS_ASKED = 15
+    SENDERS_ANSWERED = 16
+    SENDERS_UNASKED = 17
+    SHOTS_ASKED = 18
+    SHOTS_FIRED = 19
+    DATAGRAMS_SENT = 20
+    SENDS_REFUSED = 21
+    STRATEGY_CALLS = 22
+    STRATEGY_ERRORS = 23
+    STRATEGY_STALLS = 24
 
 
 class Histogram(IntEnum):
@@ -74,6 +78,22 @@ METRICS: dict[str, tuple[str, str]] = {
     "barewire_transactions_refused_total": (
         "counter",
         "Messages that are no transaction under the fork's rules",
+    ),
+    "barewire_transactions_resent_total": (
+        "counter",
+        "Transactions that had been missed and were sent again",
+    ),
+    "barewire_transactions_from_pools_total": (
+        "counter",
+        "Transactions read from the pools of nodes, executable there",
+    ),
+    "barewire_transactions_queued_total": (
+        "counter",
+        "Transactions read from the pools of nodes, behind a gap in their sender's nonces",
+    ),
+    "barewire_transactions_from_blocks_total": (
+        "counter",
+        "Transactions that stood in a block, mined, pending or being built",
     ),
     "barewire_transactions_duplicate_total": (
         "counter",

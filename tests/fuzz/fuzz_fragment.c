@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fragment.h"
+#include "txrecord.h"
 
 #define SLOTS 3
 #define MAX_BYTES 256
@@ -49,7 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             int done = bw_fragments_push(f, 8 + (b & 3), message, len, now, &out);
             insist(done < BW_FRAGMENT_CAUSES && done > -BW_FRAGMENT_CAUSES);
             if (done == 1 && out.slot < 0)
-                insist(out.data == message + 1 && out.len == len - 1);
+                insist(out.data == message + (*message == BW_FEED_ORIGIN ? 2 : 1) &&
+                       out.data + out.len == message + len && out.origin < BW_ORIGINS);
             else if (done == 1)
                 insist(out.len && out.len <= MAX_BYTES);
             free(message);
@@ -59,13 +61,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             uint32_t len = 1 + (uint32_t)id * 31, room = 20 + (b & 15);
             uint8_t envelope[1 + 7 * 31], message[64];
             for (uint32_t i = 0; i < len; i++) envelope[i] = byte_of(id, i);
-            uint32_t count = bw_fragments_needed(len, room);
+            uint8_t origin = (uint8_t)(id % BW_ORIGINS);
+            uint32_t count = bw_fragments_needed(len, origin, room);
             insist(count);
-            uint32_t used = bw_fragments_write(envelope, len, id, a % count, count, message);
+            uint32_t used = bw_fragments_write(envelope, len, origin, id, a % count, count,
+                                               message);
             insist(used <= room && used <= sizeof message);
             int done = bw_fragments_push(f, c >> 3 & 1, message, used, now, &out);
             if (done == 1) {
-                insist(out.len == len && honest(&out, id));
+                insist(out.len == len && out.origin == origin && honest(&out, id));
                 if (out.slot >= 0 && lent.slot < 0 && op & 2) {
                     lent = out;
                     lent_id = id;

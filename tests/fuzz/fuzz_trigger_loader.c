@@ -24,6 +24,7 @@ static struct bw_tx transaction(uint8_t flags, const uint8_t *data, uint32_t len
     }
     memset(tx.to, flags & 1 ? 0 : 1, 20);
     memset(tx.sender, 3, 20);
+    tx.origin = (flags >> 2 & 3) + (flags >> 7);
     tx.gas = tx.chain_id = tx.value_wei[0] = tx.tip_wei[0] = tx.fee_cap_wei[0] = 1;
     return tx;
 }

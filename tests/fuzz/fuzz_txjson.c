@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct bw_txfeed *f = bw_txfeed_new(&config);
     if (way < 2) {
         uint8_t *copy = exactly(text, len);
-        bw_txfeed_lend_text(f, copy, (uint32_t)len, way, 1, 1);
+        bw_txfeed_lend_text(f, copy, (uint32_t)len, way, BW_ORIGIN_POOL, 1, 1);
         drain(f, &config.rules, max);
         free(copy);
         insist(bw_txfeed_stats(f)->texts == 1);

@@ -21,6 +21,7 @@ def seeds() -> Iterator[bytes]:
         {"to": [ONE], "selector": ["probe(uint256)"], "words": [Word(index=0, equals=[6, 7])]},
         {"words": [Word(offset=1, mask=0xFF, min=0, max=9)], "inside": True},
         {"value_wei": Range(min=1), "tip_wei": Range(max=1), "fee_cap_wei": Range(), "type_": [0]},
+        {"origin": ["announced", "pool"], "type_": [0]},
         {"gas": Range(min=1), "chain_id": [1, 10], "sender": ["0x" + "03" * 20]},
     ):
         trigger = Trigger("t", **conditions)

@@ -94,6 +94,33 @@ def test_what_came_from_a_pool_has_no_time():
     assert (zero.lag.count, one.lag.count, one.lead.count) == (0, 0, 0)
 
 
+def test_what_lies_in_a_pool_for_long_is_not_new_again():
+    """Remembered for 600 s as an arrival, and longer for whom does not announce."""
+    race = arbiter()
+    assert race.take(0, hash_of(1), 1, 1, now_mono_ns=1)
+    assert not race.take(0, hash_of(1), 1, 1, now_mono_ns=601 * SECOND, filled=True)
+    assert race.take(0, hash_of(2), 1, 1, now_mono_ns=1)
+    assert race.take(0, hash_of(2), 1, 1, now_mono_ns=601 * SECOND)  # announced anew
+
+
+def test_what_is_gossiped_again_and_again_never_becomes_new():
+    race = arbiter()
+    assert race.take(0, hash_of(1), 1, 1, now_mono_ns=1)
+    for minute in range(1, 60):
+        assert not race.take(1, hash_of(1), 1, 1, now_mono_ns=minute * 60 * SECOND)
+
+
+def test_a_hash_that_is_known_counts_as_brought_and_one_that_is_not_is_not_remembered():
+    race = arbiter()
+    assert race.take(0, hash_of(1), 1000, 1, now_mono_ns=1000)
+    assert race.heard(1, hash_of(1), 1400, 1, now_mono_ns=1500)
+    assert not race.heard(1, hash_of(2), 1600, 1, now_mono_ns=1700)
+    assert race.take(1, hash_of(2), 1800, 1, now_mono_ns=1900)  # its transaction
+    zero, one, _ = race.report()
+    assert (zero.first, zero.lead.sum_ns) == (1, 400)
+    assert (one.first, one.behind, one.lag.sum_ns, one.last_mono_ns) == (1, 1, 400, 1900)
+
+
 def test_what_was_mined_in_a_hole():
     race = arbiter()
     race.take(0, hash_of(1), 1, 1, now_mono_ns=1)

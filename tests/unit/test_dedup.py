@@ -13,15 +13,15 @@ hashes = st.integers(0, 40).map(lambda n: n.to_bytes(32, "little"))
 @given(st.lists(st.tuples(hashes, st.integers(0, 3), st.integers(0, 50)), max_size=300))
 def test_equals_a_dictionary_while_nothing_has_to_be_forgotten(asked):
     dedup = Dedup(entries=4096, max_age_ns=100)
-    first: dict[bytes, int] = {}
+    last: dict[bytes, int] = {}
     brought: dict[bytes, set[int]] = {}
     now = 1
     for tx_hash, source, later in asked:
         now += later
-        expected = tx_hash in first and now - first[tx_hash] < 100
+        expected = tx_hash in last and now - last[tx_hash] < 100
         assert dedup.seen(tx_hash, source=source, now_mono_ns=now) is expected
+        last[tx_hash] = now
         if not expected:
-            first[tx_hash] = now
             brought[tx_hash] = set()
         brought[tx_hash].add(source)
         assert dedup.sources(tx_hash) == sorted(brought[tx_hash])

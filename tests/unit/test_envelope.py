@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from barewire import BarewireError
 from barewire.feeds.envelope import Reassembler, ReassemblerConfig, to_messages
+from barewire.mempool.record import ORIGINS
 
 S = 1_000_000_000
 
@@ -76,7 +77,9 @@ def test_sources_and_ids_do_not_mix():
         (b"T", "empty"),
         (b"X123", "type"),
         (b"F\0" + bytes(10), "header"),
-        (b"F\1" + fragment(0, 2, 10, 1, b"abcde")[2:], "header"),
+        (b"O\0", "empty"),
+        (b"O\5abc", "header"),
+        (b"F\5" + fragment(0, 2, 10, 1, b"abcde")[2:], "header"),
         (fragment(2, 2, 10, 1, b"abcde"), "header"),
         (fragment(0, 0, 10, 1, b"abcde"), "header"),
         (fragment(0, 0, 0, 1, b""), "header"),
@@ -183,3 +186,25 @@ def test_anything_may_come(messages):
     assert s["assembling"] <= 3
     assert s["lent"] == 0
     assert s["whole"] + s["pieces"] + s["duplicate"] + sum(s["refused"].values()) == len(messages)
+
+
+@pytest.mark.parametrize(("number", "origin"), list(enumerate(ORIGINS)))
+@pytest.mark.parametrize("size", [1, 1447, 1448, 1449, 5000])
+def test_how_a_transaction_came_travels_with_it(number, origin, size):
+    envelope = bytes(size)
+    messages = to_messages(envelope, 1450, 7, origin=origin)
+    assert all(len(message) <= 1450 for message in messages)
+    if size < 1449:
+        head = b"T" if origin == "announced" else bytes([ord("O"), number])
+        assert messages == [head + envelope]
+    r = Reassembler()
+    assert [r.push(message, 0) for message in messages][-1] == envelope
+    assert r.origin == origin
+
+
+def test_pieces_that_disagree_about_how_it_came():
+    one, _ = to_messages(bytes(2000), 1450, 7, origin="pool")
+    _, other = to_messages(bytes(2000), 1450, 7)
+    r = Reassembler()
+    assert [r.push(one, 0), r.push(other, 0)] == [None, None]
+    assert r.stats()["refused"]["conflict"] == 1

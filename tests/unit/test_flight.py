@@ -21,6 +21,7 @@ from appliance.why import lines, story
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.mempool.decoder import Decoder, Rules
+from barewire.mempool.record import ORIGINS
 from barewire.mempool.triggers import parse_triggers
 from dpdk_bindings.ring import RingConsumer
 
@@ -39,8 +40,9 @@ def about(*triggers):
     )
 
 
-def trace(ring, hash_, trigger):
+def trace(ring, hash_, trigger, *, origin=0):
     raw = ffi.new("struct bw_trace *")
+    raw.origin = origin
     raw.hash, raw.matches, raw.raw_len = hash_, 1, 0
     raw.match[0].trigger, raw.match[0].outcome = trigger, -1
     ring.publish(bytes(ffi.buffer(raw)), kind=lib.BW_RECORD_TRACE)
@@ -73,6 +75,21 @@ def test_each_record_is_told_by_the_numbers_of_its_time(folder):
         assert set(met(folder)) == {"z"}
     assert flight.create(folder, "hot", 0) is None
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", range(lib.BW_ORIGINS + 1))
+def test_how_it_came_is_told(folder, number):
+    """Also by a number that only a later version writes."""
+    with flight.create(folder, "hot", 4) as ring:
+        flight.write_about(folder, about("a"), ring)
+        trace(ring, b"1" * 32, 0, origin=number)
+        told = story(b"1" * 32, folder)
+    words = ("seen on site", "sent again", "the pool of site", "behind a gap", "a block of site")
+    origin, said = (
+        (ORIGINS[number], words[number]) if number < len(ORIGINS) else (f"#{number}", "seen on")
+    )
+    assert told["sightings"][0]["origin"] == origin
+    assert said in " ".join(lines(told))
 
 
 def test_of_very_many_triggers_those_are_told_that_have_to_do_with_it(folder):

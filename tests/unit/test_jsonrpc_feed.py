@@ -31,7 +31,7 @@ class Node:
         [request] = self.server.events_received()
         self.headers = request.headers
         self.server.send_response(self.server.accept(request))
-        self.got: list = []
+        self.origins: list[str] = []
         self.flush()
 
     def asked(self) -> list:
@@ -49,7 +49,9 @@ class Node:
         return self.flush()
 
     def flush(self) -> list[bytes]:
-        return [tx.raw for tx in self.session.receive(b"".join(self.server.data_to_send()))]
+        came = list(self.session.receive(b"".join(self.server.data_to_send())))
+        self.origins += [tx.origin for tx in came]
+        return [tx.raw for tx in came]
 
     def subscribe(self, name: str = "0x1") -> dict:
         [request] = self.asked()
@@ -273,6 +275,7 @@ def test_after_a_reconnect_the_pool_fills_the_hole():
     )
     assert len(asked) == 4
     assert came == [raw for _, raw in pending + queued]
+    assert node.origins == ["pool"] * len(pending) + ["queued"] * len(queued)
     assert live.filling is False
     assert live.hole.take_mined() == [bytes([1]) * 32]
     assert live.hole.take_mined() == []
@@ -423,6 +426,7 @@ def test_the_pending_block_where_the_pool_is_closed():
         },
     )
     assert came == [raw]
+    assert node.origins == ["block"]
 
 
 def test_what_is_unclear_is_counted():

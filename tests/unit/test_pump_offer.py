@@ -38,16 +38,17 @@ ALL = [Trigger("all")]
 class Offered:
     """Records of a stream, as a session reads them; kept as the pump asks for."""
 
-    def __init__(self, numbers, *, source: int = 0, trusted: bool = True, flags: int = 0) -> None:
+    def __init__(
+        self, numbers, *, source: int = 0, trusted: bool = True, origin="announced"
+    ) -> None:
         self._feed = TxFeed(Decoder(RULES), source=source, trusted=trusted)
-        text = b"".join(json.dumps(notification(spelled(2, FIELDS[n]))).encode() for n in numbers)
+        text = json.dumps([notification(spelled(2, FIELDS[n])) for n in numbers]).encode()
         self.messages = ffi.new("struct bw_message[]", 64)
         self.records = ffi.new("struct bw_tx[]", 64)
-        self._feed.lend(text, time.monotonic_ns(), lib.DPB_CLOCK_MONO)
+        now = time.monotonic_ns()
+        self._feed.lend_text(text, now, lib.DPB_CLOCK_MONO, origin=origin)
         self.count = self._feed.read_into(self.messages, self.records, 64)
         assert self.count == len(numbers)
-        for i in range(self.count):
-            self.messages[i].flags |= flags
 
 
 class Section:
@@ -143,7 +144,7 @@ def test_more_than_a_turn_has_room_for_is_cut():
 
 def test_what_came_from_a_pool_is_new_but_compared_with_nobody():
     with Section() as section:
-        filled = Offered([0, 1], flags=lib.BW_MESSAGE_FILLED)
+        filled = Offered([0, 1], origin="pool")
         section.offer(filled)
         assert section.turn() == RAW[:2]
         live = Offered([0], source=1)

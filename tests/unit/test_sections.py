@@ -18,6 +18,7 @@ from barewire.feeds.mold_publisher import MoldPublisher
 from barewire.feeds.moldudp64 import MoldConfig, MoldReceiver
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
+from barewire.mempool.record import ORIGINS
 from barewire.mempool.trigger_table import TriggerTable
 from barewire.mempool.triggers import Trigger
 from barewire.pump import STAGES, Feed, Pump, Rings
@@ -89,17 +90,20 @@ def test_each_stage_alone_between_rings(wires, envelopes, triggers):
         ),
     )
     publisher = MoldPublisher("FAKE")
-    seen = []
+    seen, origins = [], []
 
     def flow():
         for pump in (feed, decode):
             for _ in range(40):
                 pump.turn()
         for _ in range(40):
-            seen.extend(match.tx.hash.hex() for match in trigger.matches(trigger.turn()))
+            for match in trigger.matches(trigger.turn()):
+                seen.append(match.tx.hash.hex())
+                origins.append(match.tx.origin)
 
     for number, envelope in enumerate(envelopes):
-        for datagram in publisher.pack(to_messages(envelope, 1450, number)):
+        origin = ORIGINS[number % len(ORIGINS)]
+        for datagram in publisher.pack(to_messages(envelope, 1450, number, origin=origin)):
             for _copy in range(2):
                 wires[0].into.publish(bytes(STEPS) + datagram)
         if number % 20 == 0:
@@ -107,6 +111,7 @@ def test_each_stage_alone_between_rings(wires, envelopes, triggers):
     wires[0].into.publish(bytes(STEPS) + publisher.pack([b"Tgarbage"])[0])
     flow()
     assert seen == [sha3.keccak_256(envelope).hexdigest() for envelope in envelopes]
+    assert origins == [ORIGINS[number % len(ORIGINS)] for number in range(len(envelopes))]
     assert feed.stats()["handed_on"] == len(envelopes) + 1
     assert decode.stats()["transactions"] == decode.stats()["handed_on"] == len(envelopes)
     assert decode.stats()["refused"] == 1

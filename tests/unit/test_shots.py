@@ -66,10 +66,11 @@ def cause(*, trusted=True, sender=False, **fields):
     return ffi.new("struct bw_tx *", {"flags": flags, **fields})
 
 
-def fire(book, name, endpoint, *, now=0, tx=None, trigger=0):
+def fire(book, name, endpoint, *, now=0, tx=None, trigger=0, any_origin=0):
     number = book.numbers[name] if isinstance(name, str) else name
     tx = tx or cause()
-    return OUTCOMES[lib.bw_shots_fire(book.native, number, trigger, tx, now, endpoint.ref)]
+    fired = lib.bw_shots_fire(book.native, number, trigger, tx, any_origin, now, endpoint.ref)
+    return OUTCOMES[fired]
 
 
 def book_of(caps=ROOMY, **settings):
@@ -435,7 +436,7 @@ def test_old_events_are_overwritten_and_left_out():
         number = book.declare("s")
         out, tx = Endpoint(), cause()
         for now in range(EVENTS_KEPT + 10):
-            lib.bw_shots_fire(book.native, number, 0, tx, now, out.ref)
+            lib.bw_shots_fire(book.native, number, 0, tx, 0, now, out.ref)
         events = book.events()
         assert [e.seq for e in events] == list(range(10, EVENTS_KEPT + 10))
         assert all(e.at_mono_ns == e.seq for e in events)
@@ -544,7 +545,7 @@ def test_arming_and_disarming_beside_a_firing_thread():
         def shoot() -> None:
             tx = cause()
             while not stop.is_set():
-                lib.bw_shots_fire(book.native, number, 0, tx, 0, out.ref)
+                lib.bw_shots_fire(book.native, number, 0, tx, 0, 0, out.ref)
 
         thread = threading.Thread(target=shoot)
         thread.start()

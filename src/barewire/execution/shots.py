@@ -1,8 +1,9 @@
 """Shots: signed bytes that wait for a trigger, fired by native code without asking Python.
 
 A `ShotBook` arms, disarms and reports; firing happens in native/shot.c, where expiry, exclusion
-group, halt word, caps, trust and journal are checked in one call. Every time a shot is asked for
-has an outcome (`OUTCOMES`), which is counted and, for the last `EVENTS_KEPT` of them, recorded.
+group, halt word, caps, trust, how its cause came, and journal are checked in one call. Every time a
+shot is asked for has an outcome (`OUTCOMES`), which is counted and, for the last `EVENTS_KEPT` of
+them, recorded.
 
 It is also the gate of what Python sends without a shot: `ShotBook.send` goes through the same halt
 word, journal and caps.
@@ -46,6 +47,7 @@ OUTCOMES: tuple[str, ...] = (
     "no_room",
     "journal",
     "send_failed",
+    "not_announced",
 )
 """Outcomes of asking for a shot, by number (``enum bw_shot_outcome``)."""
 

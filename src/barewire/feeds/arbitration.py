@@ -144,12 +144,31 @@ class Arbiter:
             arrival_ns: when it arrived, by the clock `clock` (``enum dpb_clock``).
             clock: see above.
             now_mono_ns: a clock reading.
-            filled: it was read from the source's pool and has no arrival of its own.
+            filled: it was read from a pool or a block and has no arrival of its own: it is new only
+                where nothing is remembered of it, however old.
         """
         return bool(
             lib.bw_arbiter_take(
                 self.native, source, tx_hash, arrival_ns, clock, filled, now_mono_ns
             )
+        )
+
+    def heard(
+        self, source: int, tx_hash: bytes, arrival_ns: int, clock: int, *, now_mono_ns: int
+    ) -> bool:
+        """Whether a hash that `source` announced is known, so that it need not be fetched.
+
+        Then it counts as brought. One that is not known counts when its transaction is taken.
+
+        Args:
+            source: who announced it.
+            tx_hash: 32 bytes.
+            arrival_ns: when the announcement arrived, by the clock `clock` (``enum dpb_clock``).
+            clock: see above.
+            now_mono_ns: a clock reading.
+        """
+        return bool(
+            lib.bw_arbiter_heard(self.native, source, tx_hash, arrival_ns, clock, now_mono_ns)
         )
 
     def known(self, tx_hash: bytes) -> bool:

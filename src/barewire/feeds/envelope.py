@@ -10,6 +10,7 @@ from typing import Any
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
+from barewire.mempool.record import ORIGINS, Origin
 
 __all__ = ["CAUSES", "Reassembler", "ReassemblerConfig", "to_messages"]
 
@@ -27,7 +28,9 @@ CAUSES = {
 _WHOLE = bytes([lib.BW_FEED_WHOLE])
 
 
-def to_messages(envelope: bytes, max_message: int, fragment_id: int) -> list[bytes]:
+def to_messages(
+    envelope: bytes, max_message: int, fragment_id: int, *, origin: Origin = "announced"
+) -> list[bytes]:
     """The messages that carry `envelope`, each of at most `max_message` bytes.
 
     Args:
@@ -35,13 +38,15 @@ def to_messages(envelope: bytes, max_message: int, fragment_id: int) -> list[byt
         max_message: what fits a datagram (:attr:`MoldPublisher.max_message`).
         fragment_id: 64 bits that tell its pieces from those of other envelopes of the same
             publisher; unused where one message suffices.
+        origin: how the publisher came by it; receivers are told.
 
     Raises:
         BarewireError: the envelope is empty or would take more than 4096 pieces.
     """
-    if 0 < len(envelope) < max_message:
+    if 0 < len(envelope) < max_message and origin == "announced":
         return [_WHOLE + envelope]
-    count = lib.bw_fragments_needed(len(envelope), max_message)
+    number = ORIGINS.index(origin)
+    count = lib.bw_fragments_needed(len(envelope), number, max_message)
     if not count:
         raise BarewireError(
             f"an envelope of {len(envelope)} bytes cannot be sent in messages of {max_message}",
@@ -52,7 +57,8 @@ def to_messages(envelope: bytes, max_message: int, fragment_id: int) -> list[byt
     return [
         bytes(
             ffi.buffer(
-                room, lib.bw_fragments_write(held, len(envelope), fragment_id, i, count, room)
+                room,
+                lib.bw_fragments_write(held, len(envelope), number, fragment_id, i, count, room),
             )
         )
         for i in range(count)
@@ -86,6 +92,7 @@ class Reassembler:
 
     Attributes:
         native: ``struct bw_fragments *``, for native loops; valid as long as this object.
+        origin: how the publisher came by what :meth:`push` gave last.
     """
 
     def __init__(self, config: ReassemblerConfig | None = None) -> None:
@@ -97,6 +104,7 @@ class Reassembler:
                 hint="1 to 4096 slots, 1 byte to 16 MiB, and memory for both",
             )
         self._envelope: Any = ffi.new("struct bw_envelope *")
+        self.origin: Origin = "announced"
         self._stats = lib.bw_fragments_stats(self.native)
 
     def push(self, message: bytes, now_mono_ns: int, source: int = 0) -> bytes | None:
@@ -111,6 +119,7 @@ class Reassembler:
         if done != 1:
             return None
         envelope = bytes(ffi.buffer(self._envelope.data, self._envelope.len))
+        self.origin = ORIGINS[self._envelope.origin]
         lib.bw_fragments_release(self.native, self._envelope)
         return envelope
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from barewire.mempool.record import Origin
 from barewire.untrusted import bytes_of, decode_json
 
 __all__ = ["MAX_BLOCKS", "Hole"]
@@ -22,11 +23,14 @@ Question = tuple[str, list[Any], str]
 """Method, parameters, and what it is about."""
 
 
-class _Pool(msgspec.Struct):
-    """geth's `txpool_content`: by sender, by nonce."""
+_Part = dict[str, dict[str, msgspec.Raw]]  # by sender, by nonce
 
-    pending: dict[str, dict[str, msgspec.Raw]] = {}
-    queued: dict[str, dict[str, msgspec.Raw]] = {}
+
+class _Pool(msgspec.Struct):
+    """geth's `txpool_content`; what is `queued` lies behind a gap in its sender's nonces."""
+
+    pending: _Part = {}
+    queued: _Part = {}
 
 
 class _Block(msgspec.Struct):
@@ -116,22 +120,21 @@ class Hole:
             ("eth_getBlockByNumber", [hex(n), False], "block") for n in range(first, number + 1)
         ]
 
-    def answered(self, about: str, result: bytes) -> list[bytes]:
-        """Takes an answer; gives the transaction objects in it, as JSON."""
+    def answered(self, about: str, result: bytes) -> list[tuple[Origin, list[bytes]]]:
+        """Takes an answer; gives the transaction objects in it, as JSON, by how they came."""
         try:
             if about == "pool":
                 pool = decode_json(_pool.decode, result)
                 self.waiting = False
+                parts: dict[Origin, _Part] = {"pool": pool.pending, "queued": pool.queued}
                 return [
-                    bytes(body)
-                    for part in (pool.pending, pool.queued)
-                    for of_sender in part.values()
-                    for body in of_sender.values()
+                    (origin, [bytes(body) for of in part.values() for body in of.values()])
+                    for origin, part in parts.items()
                 ]
             block = decode_json(_block.decode, result)
             if about == "pending":
                 self.waiting = False
-                return [bytes(body) for body in block.transactions]
+                return [("block", [bytes(body) for body in block.transactions])]
             self.mined += [
                 bytes_of(msgspec.json.decode(text, type=str), 32) for text in block.transactions
             ]

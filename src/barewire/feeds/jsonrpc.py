@@ -29,7 +29,7 @@ from barewire.feeds.session import Phase
 from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Other, TxFeed
 from barewire.feeds.websocket import Closed, Message, Opened, State, WebSocket
 from barewire.mempool.decoder import Decoder
-from barewire.mempool.record import Transaction
+from barewire.mempool.record import Origin, Transaction
 from barewire.untrusted import decode_json, printable, quantity_of
 
 __all__ = ["Counts", "PendingTransactions", "Phase", "Style", "Timing"]
@@ -120,8 +120,7 @@ class PendingTransactions:
         why: what ended it.
         rest_ns: for how long the server asked to be left alone then, or 0.
         hole: what the pool said after a reconnect.
-        filling: the records of the last :meth:`read_into` are from the pool, not from the stream,
-            and their time says nothing about the source.
+        filling: the records of the last :meth:`read_into` are from the pool, not from the stream.
         more: that call left something to be read.
         counts: see `Counts`.
         last_error: the last error answer.
@@ -184,7 +183,8 @@ class PendingTransactions:
         self._fetching: dict[bytes, tuple[int, int]] = {}  # hash -> number, and when asked
         self._fetched_hash: dict[int, bytes] = {}
         self._wanted: dict[bytes, None] = {}
-        self._texts: list[tuple[bytes, int]] = []  # from the pool, and how many in each
+        # From the pool, how many in each, and how they came.
+        self._texts: list[tuple[bytes, int, Origin]] = []
         self._to_fill: int | None = None  # of the one that is being read, not seen yet
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
@@ -268,8 +268,8 @@ class PendingTransactions:
             if not self._texts:
                 break
             # From the pool: lent when the stream is read to its end, so that they do not mix.
-            text, self._to_fill = self._texts.pop(0)
-            self.feed.lend_text(text, *self._arrival)
+            text, self._to_fill, origin = self._texts.pop(0)
+            self.feed.lend_text(text, *self._arrival, origin=origin)
         self.more = self.filling = False
         return 0
 
@@ -399,10 +399,10 @@ class PendingTransactions:
         elif about == "head":
             self._ask_hole(self.hole.head(_quantity(answer.result)))
         elif about.startswith("hole:"):
-            bodies = self.hole.answered(about[5:], bytes(answer.result))
-            for at in range(0, len(bodies), 64):
-                some = bodies[at : at + 64]
-                self._texts.append((_batch(some), len(some)))
+            for origin, bodies in self.hole.answered(about[5:], bytes(answer.result)):
+                for at in range(0, len(bodies), 64):
+                    some = bodies[at : at + 64]
+                    self._texts.append((_batch(some), len(some), origin))
         elif wanted is not None:
             self.counts.vanished += 1
             self._fetching.pop(wanted, None)

@@ -20,7 +20,7 @@ from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.feeds.websocket import WebSocket
 from barewire.mempool.decoder import Decoder
-from barewire.mempool.record import Transaction
+from barewire.mempool.record import ORIGINS, Origin, Transaction
 
 __all__ = ["BURST", "CAUSES", "Announced", "ControlFrame", "Other", "TxFeed"]
 
@@ -129,14 +129,23 @@ class TxFeed:
         lib.bw_txfeed_lend(self.native, self._lent, len(data), arrival_ns, clock)
 
     def lend_text(
-        self, text: bytes, arrival_ns: int = 0, clock: int = 0, *, bare: bool = False
+        self,
+        text: bytes,
+        arrival_ns: int = 0,
+        clock: int = 0,
+        *,
+        bare: bool = False,
+        origin: Origin = "announced",
     ) -> None:
         """Lends one whole message that came another way; it is read before the stream goes on.
 
-        With `bare` it is a transaction object alone.
+        With `bare` it is a transaction object alone; its transactions came as `origin` says.
         """
         self._lent_text = ffi.from_buffer("uint8_t[]", text)
-        lib.bw_txfeed_lend_text(self.native, self._lent_text, len(text), bare, arrival_ns, clock)
+        number = ORIGINS.index(origin)
+        lib.bw_txfeed_lend_text(
+            self.native, self._lent_text, len(text), bare, number, arrival_ns, clock
+        )
 
     def read_into(self, messages: Any, records: Any, room: int) -> int:
         """One native call: writes at most `room` transactions; returns how many.

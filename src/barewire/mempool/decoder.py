@@ -12,7 +12,7 @@ from typing import Any
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError, shown
-from barewire.mempool.record import Transaction
+from barewire.mempool.record import ORIGINS, Origin, Transaction
 
 __all__ = ["FORKS", "VERDICTS", "DecodedBurst", "Decoder", "Refusal", "RefusalCount", "Rules"]
 
@@ -189,6 +189,7 @@ class Decoder:
         arrival_ns: int = 0,
         arrival_clock: int = 0,
         trusted: bool = False,
+        origin: Origin = "announced",
     ) -> DecodedBurst:
         """Decodes `messages` in one native call.
 
@@ -200,9 +201,12 @@ class Decoder:
             arrival_ns: when they arrived, by the clock `arrival_clock` (``enum dpb_clock``).
             arrival_clock: see above.
             trusted: the source is marked trusted.
+            origin: how they came.
         """
         kept = [raw if type(raw) is bytes else bytes(memoryview(raw)) for raw in messages]
         count = len(kept)
+        flags = ORIGINS.index(origin) << lib.BW_MESSAGE_ORIGIN
+        flags |= lib.BW_MESSAGE_TRUSTED if trusted else 0
         native = ffi.new("struct bw_message[]", count)
         for message, raw in zip(native, kept, strict=True):
             message.data = ffi.from_buffer(raw)
@@ -210,7 +214,7 @@ class Decoder:
             message.arrival_ns = arrival_ns
             message.source = source
             message.clock = arrival_clock
-            message.flags = lib.BW_MESSAGE_TRUSTED if trusted else 0
+            message.flags = flags
         records = ffi.new("struct bw_tx[]", count)
         verdicts = ffi.new("uint8_t[]", count)
         accepted = lib.bw_decode_burst(

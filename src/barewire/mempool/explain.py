@@ -6,21 +6,37 @@ at a time, so that it cannot differ from what decided.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from barewire.mempool.decoder import Decoder
-from barewire.mempool.record import Transaction
+from barewire.mempool.record import Origin, Transaction
 from barewire.mempool.trigger_table import TriggerTable
 from barewire.mempool.triggers import Range, Trigger
 
 __all__ = ["why_not"]
 
-_PLAIN = ("chain_id", "type_", "to", "selector", "value_wei", "tip_wei", "fee_cap_wei", "gas")
+_PLAIN = (
+    "origin",
+    "chain_id",
+    "type_",
+    "to",
+    "selector",
+    "value_wei",
+    "tip_wei",
+    "fee_cap_wei",
+    "gas",
+)
 
 
-def why_not(trigger: Trigger, raw: bytes, decoder: Decoder, sender: bytes | None = None) -> str:
+def why_not(
+    trigger: Trigger,
+    raw: bytes,
+    decoder: Decoder,
+    sender: bytes | None = None,
+    origin: Origin = "announced",
+) -> str:
     """Says in words which condition of `trigger` the transaction in `raw` does not meet.
 
     Args:
@@ -28,8 +44,9 @@ def why_not(trigger: Trigger, raw: bytes, decoder: Decoder, sender: bytes | None
         raw: the whole envelope.
         decoder: with the rules that it was judged by.
         sender: the transaction's signer, where it was recovered.
+        origin: how it came.
     """
-    burst = decoder.decode_burst([raw])
+    burst = decoder.decode_burst([raw], origin=origin)
     tx = burst[0]
     if not isinstance(tx, Transaction):
         return f"it is no valid transaction: {tx.verdict}"
@@ -75,6 +92,8 @@ def _says(name: str, trigger: Trigger, tx: Transaction) -> str:
         case "selector":
             is_ = f"0x{tx.selector.hex()}" if tx.selector else "none"
             return f"selector: its is {is_}, not {_one_of(trigger.selector)}{inside}"
+        case "origin":
+            return f"origin: it is {tx.origin}, not {_one_of(trigger.origin)}"
         case "type_":
             return f"type: it is {tx.type}, not {_one_of(trigger.type_)}"
         case "chain_id":
@@ -92,7 +111,7 @@ def _says(name: str, trigger: Trigger, tx: Transaction) -> str:
     return f"{name}: the word at byte {place} is {is_}, not {wanted}{inside}"
 
 
-def _one_of(values: list[str] | list[int]) -> str:
+def _one_of(values: Sequence[str] | Sequence[int]) -> str:
     if len(values) == 1:
         return str(values[0])
     return f"one of {len(values)}: {', '.join(map(str, values[:4]))}" + (

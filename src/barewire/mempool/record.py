@@ -7,7 +7,7 @@ significant first; here they are integers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from barewire._native import ffi, lib
 from dpdk_bindings.errors import Released
@@ -15,10 +15,23 @@ from dpdk_bindings.errors import Released
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["RECORD_BYTES", "Authorization", "Transaction", "record_dtype"]
+__all__ = ["ORIGINS", "RECORD_BYTES", "Authorization", "Origin", "Transaction", "record_dtype"]
 
 RECORD_BYTES: int = ffi.sizeof("struct bw_tx")
 """Size of one record: six cache lines."""
+
+Origin = Literal["announced", "resent", "pool", "queued", "block"]
+"""How a transaction came.
+
+`announced`: told by its source when that had it. `resent`: it had been missed, and was sent again.
+`pool`: read from a node's pool after a break; `queued`: the same, behind a gap in its sender's
+nonces. `block`: it stood in a block, mined, pending or being built.
+"""
+
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+"""Origins by number (``enum bw_origin``)."""
+
+assert len(ORIGINS) == lib.BW_ORIGINS
 
 
 class Authorization(NamedTuple):
@@ -192,6 +205,25 @@ class Transaction:
     def arrival_clock(self) -> int:
         """Number of the clock of `arrival_ns` (``enum dpb_clock``)."""
         return int(self.record.arrival_clock)
+
+    @property
+    def origin(self) -> Origin:
+        """How it came: only what was `announced` was news at its arrival."""
+        return ORIGINS[int(self.record.origin)]
+
+    @property
+    def known_ns(self) -> int:
+        """When somebody had it at the latest, by the clock of `known_clock`.
+
+        Its arrival; of what was sent again the time when it was found missing; of what stood in a
+        relay's sequence or in a block the time that is written there. It may be older.
+        """
+        return int(self.record.known_ns)
+
+    @property
+    def known_clock(self) -> int:
+        """Number of the clock of `known_ns` (``enum dpb_clock``)."""
+        return int(self.record.known_clock)
 
     def signing_hash(self) -> bytes:
         """The 32 bytes that the sender signed (unprotected, EIP-155 or typed)."""

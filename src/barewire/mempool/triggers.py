@@ -36,6 +36,7 @@ from barewire.config import convert
 from barewire.errors import ConfigError, shown
 from barewire.mempool.abi import parse_function
 from barewire.mempool.quantities import address_of, amount_of
+from barewire.mempool.record import ORIGINS, Origin
 from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
 from barewire.untrusted import too_deep
 
@@ -115,6 +116,9 @@ class Trigger(
         chain_id: chains; 0 stands for a legacy transaction that names none.
         type_: EIP-2718 types ("type" in a file).
         words: conditions on calldata, all of which must hold.
+        origin: how it came ("announced", "resent", "pool", "queued", "block"; see
+            `barewire.mempool.record.Origin`). Where this is left out, anything matches, but `shot`
+            fires on what was announced only.
         sender: signers; the signature has to be recovered before such a trigger can match.
         inside: look at the calls inside wrappers too (barewire.mempool.wrappers). There the target,
             selector, value and words are those of the inner call.
@@ -132,6 +136,7 @@ class Trigger(
     chain_id: _Some[int] = []
     type_: _Some[int] = []
     words: _Some[Word] = []
+    origin: _Some[Origin] = []
     sender: _Some[str] = []
     inside: bool = False
     shot: str | None = None
@@ -242,6 +247,8 @@ def _pack(trigger: Trigger, number: int, shots: Mapping[str, int]) -> bytes:
             _refuse(f"{where}: type[{index}]", kind, "an EIP-2718 type from 0 to 7")
         types |= 1 << kind
     flags |= lib.BW_TRIGGER_TYPES if types else 0
+    origins = sum(1 << ORIGINS.index(name) for name in set(trigger.origin))
+    flags |= lib.BW_TRIGGER_ORIGINS if origins else 0
     for index, chain in enumerate(trigger.chain_id):
         if not 0 <= chain <= _U64:
             _refuse(f"{where}: chain_id[{index}]", chain, "a whole number from 0 to 2^64 - 1")
@@ -266,6 +273,7 @@ def _pack(trigger: Trigger, number: int, shots: Mapping[str, int]) -> bytes:
             "shot": _shot(where, trigger.shot, shots),
             "flags": flags,
             "types": types,
+            "origins": origins,
             "chain_ids": len(chains),
             "targets": len(targets),
             "selectors": len(selectors),

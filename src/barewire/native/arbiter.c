@@ -52,28 +52,46 @@ static void compare(struct bw_arbiter *a, uint32_t source, uint64_t arrival_ns, 
     if (second) dpb_histogram_record(&early->lead, by);
 }
 
+/* `source` has what `first` says somebody brought before. */
+static void note_again(struct bw_arbiter *a, uint32_t source, uint64_t arrival_ns, uint8_t clock,
+                       int filled, const struct bw_dedup_first *first) {
+    struct bw_arbiter_source *counts = &a->place[source].counts;
+    if (first->sources >> source & 1) {
+        counts->repeated++;
+        return;
+    }
+    counts->behind++;
+    if (!filled && first->arrival_ns && first->source < a->sources)
+        compare(a, source, arrival_ns, clock, first);
+}
+
 int bw_arbiter_take(struct bw_arbiter *a, uint32_t source, const uint8_t *hash,
                     uint64_t arrival_ns, uint8_t clock, int filled, uint64_t now_mono_ns) {
     struct bw_dedup_first first;
     if (source >= a->sources) source = a->sources - 1;
     struct bw_arbiter_source *counts = &a->place[source].counts;
     if (!filled) counts->last_mono_ns = now_mono_ns;
-    /* Arrival 0 marks what came from a pool: nobody is compared with it. */
-    if (!bw_dedup_arrived(a->dedup, hash, source, filled ? 0 : arrival_ns, clock, now_mono_ns,
-                          &first)) {
-        counts->first += !filled;
-        counts->filled += filled != 0;
-        if (!filled) counts->last_first_mono_ns = now_mono_ns;
-        return 1;
+    int known = filled ? bw_dedup_read(a->dedup, hash, source, now_mono_ns, &first)
+                       : bw_dedup_arrived(a->dedup, hash, source, arrival_ns, clock, now_mono_ns,
+                                          &first);
+    if (known) {
+        note_again(a, source, arrival_ns, clock, filled, &first);
+        return 0;
     }
-    if (first.sources >> source & 1) {
-        counts->repeated++;
-    } else {
-        counts->behind++;
-        if (!filled && first.arrival_ns && first.source < a->sources)
-            compare(a, source, arrival_ns, clock, &first);
-    }
-    return 0;
+    counts->first += !filled;
+    counts->filled += filled != 0;
+    if (!filled) counts->last_first_mono_ns = now_mono_ns;
+    return 1;
+}
+
+int bw_arbiter_heard(struct bw_arbiter *a, uint32_t source, const uint8_t *hash,
+                     uint64_t arrival_ns, uint8_t clock, uint64_t now_mono_ns) {
+    struct bw_dedup_first first;
+    if (source >= a->sources) source = a->sources - 1;
+    a->place[source].counts.last_mono_ns = now_mono_ns;
+    if (!bw_dedup_heard(a->dedup, hash, source, now_mono_ns, &first)) return 0;
+    note_again(a, source, arrival_ns, clock, 0, &first);
+    return 1;
 }
 
 const struct bw_arbiter_source *bw_arbiter_source(const struct bw_arbiter *a, uint32_t source) {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "frame.h"
 #include "keccak.h"
 #include "rlp.h"
 #include "sha256.h"
@@ -386,6 +387,9 @@ uint32_t bw_decode_burst(const struct bw_message *messages, uint32_t n,
         out[i].arrival_ns = m->arrival_ns;
         out[i].source = m->source;
         out[i].arrival_clock = m->clock;
+        out[i].origin = m->flags >> BW_MESSAGE_ORIGIN;
+        out[i].known_ns = m->missed_mono_ns ? m->missed_mono_ns : m->arrival_ns;
+        out[i].known_clock = m->missed_mono_ns ? DPB_CLOCK_MONO : m->clock;
         if (m->flags & BW_MESSAGE_TRUSTED) out[i].flags |= BW_TX_TRUSTED;
         accepted++;
     }

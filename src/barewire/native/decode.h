@@ -84,13 +84,14 @@ enum bw_verdict {
 
 /* message.flags */
 #define BW_MESSAGE_TRUSTED 0x01 /* its source is marked trusted: sets BW_TX_TRUSTED */
-#define BW_MESSAGE_FILLED 0x02  /* read from a node's pool: its arrival says nothing */
 #define BW_MESSAGE_NEW 0x04     /* already known to be no duplicate */
+#define BW_MESSAGE_ORIGIN 4     /* from this bit on: how it came, enum bw_origin */
 
 /* One message as a feed delivers it; borrowed by whoever gave it. */
 struct bw_message {
     const uint8_t *data;
     uint64_t arrival_ns;    /* of the clock named in `clock` */
+    uint64_t missed_mono_ns;/* of BW_ORIGIN_RESENT: when it was found missing; 0: not known */
     uint32_t len;
     uint16_t source;        /* number of the source that delivered it */
     uint8_t clock;          /* enum dpb_clock */

@@ -7,7 +7,7 @@
 
 struct entry {
     uint8_t hash[32];
-    uint64_t first_mono_ns; /* 0: free */
+    uint64_t last_mono_ns; /* 0: free */
     uint64_t sources;
     uint64_t arrival_ns;
     uint16_t source;
@@ -50,9 +50,50 @@ void bw_dedup_free(struct bw_dedup *d) {
     free(d);
 }
 
-/* A time before the first is no reason to forget: whoever asks may have read his clock earlier. */
+/* A time before the last is no reason to forget: whoever asks may have read his clock earlier. */
 static int within_age(const struct bw_dedup *d, const struct entry *e, uint64_t now_mono_ns) {
-    return now_mono_ns < e->first_mono_ns || now_mono_ns - e->first_mono_ns < d->max_age_ns;
+    return now_mono_ns < e->last_mono_ns || now_mono_ns - e->last_mono_ns < d->max_age_ns;
+}
+
+static uint64_t time_of(uint64_t now_mono_ns) { return now_mono_ns ? now_mono_ns : 1; }
+
+/* The entry of `hash`, or NULL; *oldest is then the one to be forgotten for it. */
+static struct entry *find(struct bw_dedup *d, const uint8_t *hash, struct entry **oldest) {
+    struct entry *bucket = d->entry + bucket_of(d, hash) * BW_DEDUP_WAYS;
+    *oldest = bucket;
+    for (struct entry *e = bucket; e < bucket + BW_DEDUP_WAYS; e++) {
+        if (e->last_mono_ns && memcmp(e->hash, hash, 32) == 0) return e;
+        if (e->last_mono_ns < (*oldest)->last_mono_ns) *oldest = e; /* free ones are the oldest */
+    }
+    return NULL;
+}
+
+/* `source` has it too. */
+static int again(struct bw_dedup *d, struct entry *e, uint32_t source, uint64_t now_mono_ns,
+                 struct bw_dedup_first *first) {
+    *first = (struct bw_dedup_first){e->arrival_ns, e->sources, e->source, e->clock, {0}};
+    e->sources |= (uint64_t)1 << source;
+    if (now_mono_ns > e->last_mono_ns) e->last_mono_ns = now_mono_ns;
+    d->stats.seen++;
+    d->stats.seen_of[source]++;
+    return 1;
+}
+
+static int remember(struct bw_dedup *d, struct entry *e, const uint8_t *hash, uint32_t source,
+                    uint64_t arrival_ns, uint8_t clock, uint64_t now_mono_ns) {
+    memcpy(e->hash, hash, 32);
+    e->last_mono_ns = time_of(now_mono_ns);
+    e->sources = (uint64_t)1 << source;
+    e->arrival_ns = arrival_ns;
+    e->source = (uint16_t)source;
+    e->clock = clock;
+    d->stats.first++;
+    d->stats.first_of[source]++;
+    return 0;
+}
+
+static uint32_t told_apart(uint32_t source) {
+    return source < BW_DEDUP_SOURCES ? source : BW_DEDUP_SOURCES - 1;
 }
 
 int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns) {
@@ -62,41 +103,36 @@ int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint
 
 int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t arrival_ns,
                      uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first) {
-    if (source >= BW_DEDUP_SOURCES) source = BW_DEDUP_SOURCES - 1;
-    struct entry *bucket = d->entry + bucket_of(d, hash) * BW_DEDUP_WAYS;
-    struct entry *take = bucket;
-    for (struct entry *e = bucket; e < bucket + BW_DEDUP_WAYS; e++) {
-        if (e->first_mono_ns && memcmp(e->hash, hash, 32) == 0) {
-            if (within_age(d, e, now_mono_ns)) {
-                *first = (struct bw_dedup_first){e->arrival_ns, e->sources, e->source, e->clock, {0}};
-                e->sources |= (uint64_t)1 << source;
-                d->stats.seen++;
-                d->stats.seen_of[source]++;
-                return 1;
-            }
-            d->stats.expired++;
-            take = e;
-            break;
-        }
-        if (e->first_mono_ns < take->first_mono_ns) take = e; /* free ones are the oldest */
-    }
-    if (take->first_mono_ns && within_age(d, take, now_mono_ns))
+    struct entry *oldest, *e = find(d, hash, &oldest);
+    source = told_apart(source);
+    if (e && within_age(d, e, now_mono_ns)) return again(d, e, source, now_mono_ns, first);
+    if (e)
+        d->stats.expired++;
+    else if (oldest->last_mono_ns && within_age(d, oldest, now_mono_ns))
         d->stats.evicted++;
-    memcpy(take->hash, hash, 32);
-    take->first_mono_ns = now_mono_ns ? now_mono_ns : 1;
-    take->sources = (uint64_t)1 << source;
-    take->arrival_ns = arrival_ns;
-    take->source = (uint16_t)source;
-    take->clock = clock;
-    d->stats.first++;
-    d->stats.first_of[source]++;
-    return 0;
+    return remember(d, e ? e : oldest, hash, source, arrival_ns, clock, now_mono_ns);
+}
+
+int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
+                  struct bw_dedup_first *first) {
+    struct entry *oldest, *e = find(d, hash, &oldest);
+    source = told_apart(source);
+    if (e) return again(d, e, source, now_mono_ns, first);
+    if (oldest->last_mono_ns && within_age(d, oldest, now_mono_ns)) d->stats.evicted++;
+    return remember(d, oldest, hash, source, 0, 0, now_mono_ns);
+}
+
+int bw_dedup_heard(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
+                   struct bw_dedup_first *first) {
+    struct entry *oldest, *e = find(d, hash, &oldest);
+    if (!e || !within_age(d, e, now_mono_ns)) return 0;
+    return again(d, e, told_apart(source), now_mono_ns, first);
 }
 
 uint64_t bw_dedup_sources(const struct bw_dedup *d, const uint8_t *hash) {
     const struct entry *bucket = d->entry + bucket_of(d, hash) * BW_DEDUP_WAYS;
     for (const struct entry *e = bucket; e < bucket + BW_DEDUP_WAYS; e++)
-        if (e->first_mono_ns && memcmp(e->hash, hash, 32) == 0) return e->sources;
+        if (e->last_mono_ns && memcmp(e->hash, hash, 32) == 0) return e->sources;
     return 0;
 }
 

@@ -2,8 +2,9 @@
  *
  * The same transaction comes over several sources, and again when a node gossips it anew. What is
  * remembered is bounded in number and in age, and asking costs the same whether the table is empty
- * or full: one bucket of eight entries is looked at, nothing else. A full bucket forgets its oldest
- * entry; forgetting early costs a repeated match, never a wrong "seen".
+ * or full: one bucket of eight entries is looked at, nothing else. A full bucket forgets the entry
+ * that was not seen for longest; forgetting early costs a repeated match, never a wrong "seen". The
+ * age counts from the last time, so that what is gossiped again and again never becomes new.
  *
  * Anyone can grind hashes that share their first bits, so the bucket is chosen by SipHash-2-4
  * (Aumasson and Bernstein, 2012) under a random key: who does not know the key cannot aim at a
@@ -23,7 +24,7 @@
 struct bw_dedup_stats {
     uint64_t first;            /* hashes not seen before */
     uint64_t seen;             /* seen within the age limit */
-    uint64_t expired;          /* of `first`: seen once, longer ago than that */
+    uint64_t expired;          /* of `first`: seen last longer ago than that */
     uint64_t evicted;          /* entries forgotten before their time: the table is too small */
     uint64_t first_of[64];     /* by source: it was the first to bring it */
     uint64_t seen_of[64];      /* by source: another was first, or it brought it twice */
@@ -46,13 +47,23 @@ struct bw_dedup *bw_dedup_new(uint32_t entries, uint64_t max_age_ns, const uint8
 void bw_dedup_free(struct bw_dedup *d);
 
 /* 1 if `hash` (32 bytes) was asked about less than max_age_ns before `now_mono_ns`; otherwise 0,
- * and it is remembered from now on. The age counts from the first time. */
+ * and it is remembered from now on. */
 int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns);
 
 /* The same, for one that arrived at `arrival_ns` of `clock`; where it was seen before, *first says
  * when and from whom. */
 int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t arrival_ns,
                      uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first);
+
+/* The same, for one that has no arrival of its own, as it was read from a pool or a block: what is
+ * still remembered of it counts, however old that is. */
+int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
+                  struct bw_dedup_first *first);
+
+/* The same as bw_dedup_arrived(), for a hash whose transaction is yet to come: it is not remembered
+ * where it was not seen. */
+int bw_dedup_heard(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
+                   struct bw_dedup_first *first);
 
 /* The sources that have brought `hash`, a bit each (bit 0: source 0); 0 if it is not known. */
 uint64_t bw_dedup_sources(const struct bw_dedup *d, const uint8_t *hash);

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "fragment.h"
 
+#include "txrecord.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,6 +21,7 @@ struct slot {
     uint32_t size; /* of every piece but the last */
     uint16_t count;
     uint16_t have;
+    uint8_t origin;
     enum use use;
     uint64_t seen[BW_FRAGMENT_COUNT_MAX / 64];
 };
@@ -42,6 +45,7 @@ struct bw_fragments {
 struct piece {
     uint64_t id;
     uint32_t index, count, total, size, len;
+    uint8_t origin;
     const uint8_t *data;
 };
 
@@ -66,7 +70,8 @@ static int refuse(struct bw_fragments *f, enum bw_fragment_cause cause, uint32_t
 
 static enum bw_fragment_cause parse(const struct bw_fragments *f, const uint8_t *message,
                                     uint32_t len, struct piece *p) {
-    if (len < BW_FRAGMENT_HEADER_BYTES || message[1]) return BW_FRAGMENT_HEADER;
+    if (len < BW_FRAGMENT_HEADER_BYTES || message[1] >= BW_ORIGINS) return BW_FRAGMENT_HEADER;
+    p->origin = message[1];
     p->index = be16(message + 2);
     p->count = be16(message + 4);
     p->total = be32(message + 6);
@@ -137,6 +142,7 @@ static struct slot *start(struct bw_fragments *f, uint32_t source, const struct 
     slot->total = p->total;
     slot->size = p->size;
     slot->count = (uint16_t)p->count;
+    slot->origin = p->origin;
     slot->have = 0;
     slot->use = ASSEMBLING;
     memset(slot->seen, 0, (p->count + 63) / 64 * sizeof slot->seen[0]);
@@ -154,6 +160,7 @@ static void complete(struct bw_fragments *f, struct slot *slot, struct bw_envelo
     out->data = memory_of(f, slot);
     out->len = slot->total;
     out->slot = (int32_t)(slot - f->slot);
+    out->origin = slot->origin;
 }
 
 int bw_fragments_push(struct bw_fragments *f, uint32_t source, const uint8_t *message,
@@ -165,6 +172,17 @@ int bw_fragments_push(struct bw_fragments *f, uint32_t source, const uint8_t *me
         out->data = message + 1;
         out->len = len - 1;
         out->slot = -1;
+        out->origin = BW_ORIGIN_ANNOUNCED;
+        return 1;
+    }
+    if (message[0] == BW_FEED_ORIGIN) {
+        if (len < 3) return refuse(f, BW_FRAGMENT_EMPTY, source, message, len);
+        if (message[1] >= BW_ORIGINS) return refuse(f, BW_FRAGMENT_HEADER, source, message, len);
+        f->s.whole++;
+        out->data = message + 2;
+        out->len = len - 2;
+        out->slot = -1;
+        out->origin = message[1];
         return 1;
     }
     if (message[0] != BW_FEED_FRAGMENT) return refuse(f, BW_FRAGMENT_TYPE, source, message, len);
@@ -186,7 +204,7 @@ int bw_fragments_push(struct bw_fragments *f, uint32_t source, const uint8_t *me
         slot = start(f, source, &p);
         if (!slot) return refuse(f, BW_FRAGMENT_BUSY, source, message, len);
     }
-    if (slot->total != p.total || slot->count != p.count)
+    if (slot->total != p.total || slot->count != p.count || slot->origin != p.origin)
         return refuse(f, BW_FRAGMENT_CONFLICT, source, message, len);
     uint8_t *place = memory_of(f, slot) + (size_t)p.index * p.size;
     uint64_t bit = 1ull << (p.index % 64);
@@ -226,16 +244,23 @@ int bw_fragments_expire(struct bw_fragments *f, uint64_t now_mono_ns) {
 
 const struct bw_fragment_stats *bw_fragments_stats(const struct bw_fragments *f) { return &f->s; }
 
-uint32_t bw_fragments_needed(uint32_t len, uint32_t max_message) {
-    if (len && max_message && len <= max_message - 1) return 1;
+uint32_t bw_fragments_needed(uint32_t len, uint8_t origin, uint32_t max_message) {
+    const uint32_t head = origin == BW_ORIGIN_ANNOUNCED ? 1 : 2;
+    if (len && max_message > head && len <= max_message - head) return 1;
     if (!len || max_message <= BW_FRAGMENT_HEADER_BYTES) return 0;
     uint32_t room = max_message - BW_FRAGMENT_HEADER_BYTES;
     uint64_t count = ((uint64_t)len + room - 1) / room;
     return count <= BW_FRAGMENT_COUNT_MAX ? (uint32_t)count : 0;
 }
 
-uint32_t bw_fragments_write(const uint8_t *envelope, uint32_t len, uint64_t id, uint32_t index,
-                            uint32_t count, uint8_t *out) {
+uint32_t bw_fragments_write(const uint8_t *envelope, uint32_t len, uint8_t origin, uint64_t id,
+                            uint32_t index, uint32_t count, uint8_t *out) {
+    if (count == 1 && origin != BW_ORIGIN_ANNOUNCED) {
+        out[0] = BW_FEED_ORIGIN;
+        out[1] = origin;
+        memcpy(out + 2, envelope, len);
+        return len + 2;
+    }
     if (count == 1) {
         out[0] = BW_FEED_WHOLE;
         memcpy(out + 1, envelope, len);
@@ -248,7 +273,7 @@ uint32_t bw_fragments_write(const uint8_t *envelope, uint32_t len, uint64_t id, 
     uint32_t total_be = __builtin_bswap32(len);
     uint64_t id_be = __builtin_bswap64(id);
     out[0] = BW_FEED_FRAGMENT;
-    out[1] = 0;
+    out[1] = origin;
     memcpy(out + 2, &index_be, 2);
     memcpy(out + 4, &count_be, 2);
     memcpy(out + 6, &total_be, 4);

@@ -7,7 +7,8 @@
  * recovered on its own. Format: docs/feed-format.md.
  *
  *      'T' envelope                                                 a whole EIP-2718 envelope
- *      'F' 0 index[2] count[2] total[4] id[8] piece                 one of `count` pieces
+ *      'O' origin envelope                                          one that was not announced
+ *      'F' origin index[2] count[2] total[4] id[8] piece            one of `count` pieces
  *
  * Big-endian. All pieces but the last are ceil(total / count) bytes, so that a piece's place
  * follows from its index: pieces cannot overlap, nor leave holes between them.
@@ -24,6 +25,7 @@
 
 /* <cdef> */
 #define BW_FEED_WHOLE 0x54     /* 'T' */
+#define BW_FEED_ORIGIN 0x4f    /* 'O' */
 #define BW_FEED_FRAGMENT 0x46  /* 'F' */
 #define BW_FRAGMENT_HEADER_BYTES 18
 #define BW_FRAGMENT_COUNT_MAX 4096
@@ -34,7 +36,7 @@ enum bw_fragment_cause {
     BW_FRAGMENT_OK = 0,
     BW_FRAGMENT_EMPTY = 1,     /* a message without bytes, or a type byte alone */
     BW_FRAGMENT_TYPE = 2,      /* a type byte that is not known */
-    BW_FRAGMENT_HEADER = 3,    /* a fragment's header is cut off or does not add up */
+    BW_FRAGMENT_HEADER = 3,    /* a header is cut off or does not add up, or an origin is none */
     BW_FRAGMENT_LENGTH = 4,    /* a piece is not as long as its header says */
     BW_FRAGMENT_TOO_LONG = 5,  /* an envelope longer than max_bytes, or of too many pieces */
     BW_FRAGMENT_CONFLICT = 6,  /* contradicts an earlier piece: other total, count or bytes */
@@ -73,6 +75,8 @@ struct bw_envelope {
     const uint8_t *data;
     uint32_t len;
     int32_t slot;            /* >= 0: lent by the reassembler; -1: lies in the message itself */
+    uint8_t origin;          /* enum bw_origin, as the publisher has it */
+    uint8_t reserved[7];
 };
 
 struct bw_fragments;
@@ -99,15 +103,15 @@ int bw_fragments_expire(struct bw_fragments *f, uint64_t now_mono_ns);
 /* The counters, updated in place; valid as long as `f`. */
 const struct bw_fragment_stats *bw_fragments_stats(const struct bw_fragments *f);
 
-/* How many messages an envelope of `len` bytes takes where a message may have `max_message` bytes:
- * 1 when it fits whole; 0 when it cannot be sent. */
-uint32_t bw_fragments_needed(uint32_t len, uint32_t max_message);
+/* How many messages an envelope of `len` bytes and that origin (enum bw_origin) takes where a message
+ * may have `max_message` bytes: 1 when it fits whole; 0 when it cannot be sent. */
+uint32_t bw_fragments_needed(uint32_t len, uint8_t origin, uint32_t max_message);
 
 /* Writes message `index` of `count` (as bw_fragments_needed() gave it) to `out`, which has room for
  * it; returns its length. `id` tells one envelope's pieces from another's: unique among those of one
  * source that may be under way together. */
-uint32_t bw_fragments_write(const uint8_t *envelope, uint32_t len, uint64_t id, uint32_t index,
-                            uint32_t count, uint8_t *out);
+uint32_t bw_fragments_write(const uint8_t *envelope, uint32_t len, uint8_t origin, uint64_t id,
+                            uint32_t index, uint32_t count, uint8_t *out);
 /* </cdef> */
 
 #endif

@@ -2,7 +2,7 @@
 #ifndef BAREWIRE_METRIC_PLACES_H
 #define BAREWIRE_METRIC_PLACES_H
 
-#define BW_METRICS_SCHEMA 0x4da8eff44f941152u
+#define BW_METRICS_SCHEMA 0xd40c5016cf5aa628u
 
 enum bw_counter {
     BW_COUNTER_DATAGRAMS_RECEIVED = 0, /* Datagrams taken from the endpoints */
@@ -12,21 +12,25 @@ enum bw_counter {
     BW_COUNTER_RETRANSMISSIONS_UNSENT = 4, /* Requests for retransmission that found no room or no next hop */
     BW_COUNTER_TRANSACTIONS_DECODED = 5, /* Transactions decoded and accepted */
     BW_COUNTER_TRANSACTIONS_REFUSED = 6, /* Messages that are no transaction under the fork's rules */
-    BW_COUNTER_TRANSACTIONS_DUPLICATE = 7, /* Transactions whose hash was seen before */
-    BW_COUNTER_TRANSACTIONS_MATCHED = 8, /* Matches of triggers on transactions not seen before */
-    BW_COUNTER_SENDERS_RECOVERED = 9, /* Senders recovered from a signature before something could fire */
-    BW_COUNTER_SIGNATURES_BAD = 10, /* Signatures of which no sender could be recovered */
-    BW_COUNTER_SENDERS_ASKED = 11, /* Senders that worker processes were asked for; less those answered: their queue */
-    BW_COUNTER_SENDERS_ANSWERED = 12, /* Answers of worker processes, those that nobody can have signed included */
-    BW_COUNTER_SENDERS_UNASKED = 13, /* Senders that no worker could be asked for: its ring is full */
-    BW_COUNTER_SHOTS_ASKED = 14, /* Times a trigger asked for its shot */
-    BW_COUNTER_SHOTS_FIRED = 15, /* Shots handed to an endpoint */
-    BW_COUNTER_DATAGRAMS_SENT = 16, /* Datagrams handed to the endpoints */
-    BW_COUNTER_SENDS_REFUSED = 17, /* Sends that were refused: halted, no room, or a full journal */
-    BW_COUNTER_STRATEGY_CALLS = 18, /* Matches handed to the strategy */
-    BW_COUNTER_STRATEGY_ERRORS = 19, /* Exceptions raised by the strategy; sending stops, receiving goes on */
-    BW_COUNTER_STRATEGY_STALLS = 20, /* Calls of the strategy that took longer than they may */
-    BW_COUNTERS = 21,
+    BW_COUNTER_TRANSACTIONS_RESENT = 7, /* Transactions that had been missed and were sent again */
+    BW_COUNTER_TRANSACTIONS_FROM_POOLS = 8, /* Transactions read from the pools of nodes, executable there */
+    BW_COUNTER_TRANSACTIONS_QUEUED = 9, /* Transactions read from the pools of nodes, behind a gap in their sender's nonces */
+    BW_COUNTER_TRANSACTIONS_FROM_BLOCKS = 10, /* Transactions that stood in a block, mined, pending or being built */
+    BW_COUNTER_TRANSACTIONS_DUPLICATE = 11, /* Transactions whose hash was seen before */
+    BW_COUNTER_TRANSACTIONS_MATCHED = 12, /* Matches of triggers on transactions not seen before */
+    BW_COUNTER_SENDERS_RECOVERED = 13, /* Senders recovered from a signature before something could fire */
+    BW_COUNTER_SIGNATURES_BAD = 14, /* Signatures of which no sender could be recovered */
+    BW_COUNTER_SENDERS_ASKED = 15, /* Senders that worker processes were asked for; less those answered: their queue */
+    BW_COUNTER_SENDERS_ANSWERED = 16, /* Answers of worker processes, those that nobody can have signed included */
+    BW_COUNTER_SENDERS_UNASKED = 17, /* Senders that no worker could be asked for: its ring is full */
+    BW_COUNTER_SHOTS_ASKED = 18, /* Times a trigger asked for its shot */
+    BW_COUNTER_SHOTS_FIRED = 19, /* Shots handed to an endpoint */
+    BW_COUNTER_DATAGRAMS_SENT = 20, /* Datagrams handed to the endpoints */
+    BW_COUNTER_SENDS_REFUSED = 21, /* Sends that were refused: halted, no room, or a full journal */
+    BW_COUNTER_STRATEGY_CALLS = 22, /* Matches handed to the strategy */
+    BW_COUNTER_STRATEGY_ERRORS = 23, /* Exceptions raised by the strategy; sending stops, receiving goes on */
+    BW_COUNTER_STRATEGY_STALLS = 24, /* Calls of the strategy that took longer than they may */
+    BW_COUNTERS = 25,
 };
 
 enum bw_histogram {

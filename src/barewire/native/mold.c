@@ -226,8 +226,8 @@ APART static void open_gap(struct bw_mold *m, uint64_t next, uint32_t line) {
                                  m->now + m->config.give_up_ns));
 }
 
-/* `n`, which was missing, has come. */
-APART static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
+/* `n`, which was missing, has come; gives the time when its gap opened. */
+APART static uint64_t fill(struct bw_mold *m, uint64_t n, uint32_t line) {
     uint32_t low = 0, high = m->s.gaps_open; /* the last gap that starts at or before n */
     while (high - low > 1) {
         uint32_t middle = (low + high) / 2;
@@ -237,6 +237,7 @@ APART static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
             high = middle;
     }
     struct gap *gap = &m->gap[low];
+    const uint64_t missed = gap->g.opened_mono_ns;
     see(m, n);
     m->s.missing--;
     gap->progress_mono_ns = m->now;
@@ -255,6 +256,7 @@ APART static void fill(struct bw_mold *m, uint64_t n, uint32_t line) {
     }
     if (!remaining(&gap->g)) close_gap(m, low);
     if (n == m->s.watermark) settle(m);
+    return missed;
 }
 
 /* ---- datagrams ---- */
@@ -474,8 +476,10 @@ int bw_mold_receive(struct bw_mold *m, uint32_t line, const uint8_t *datagram, s
     return bw_mold_more(m, out, max);
 }
 
-/* `n` is next_sequence, and here: 1. Otherwise whether it was missing, and is here now. */
-static inline int arrive(struct bw_mold *m, uint64_t n, uint32_t line) {
+/* `n` is next_sequence, and here: 1. Otherwise whether it was missing, and is here now; *missed is
+ * then since when. */
+static inline int arrive(struct bw_mold *m, uint64_t n, uint32_t line, uint64_t *missed) {
+    *missed = 0;
     if (n == m->s.next_sequence) {
         if (n == m->s.watermark) { /* nothing is missing */
             m->s.watermark = m->s.next_sequence = n + 1;
@@ -483,7 +487,7 @@ static inline int arrive(struct bw_mold *m, uint64_t n, uint32_t line) {
         }
         if (n - m->s.watermark >= m->span) {
             count_overflowed(m, give_up_below(m, n + 1 - m->span));
-            return arrive(m, n, line);
+            return arrive(m, n, line, missed);
         }
         see(m, n);
         m->s.next_sequence = n + 1;
@@ -491,7 +495,7 @@ static inline int arrive(struct bw_mold *m, uint64_t n, uint32_t line) {
         return 1;
     }
     if (n < m->s.watermark || seen(m, n)) return 0;
-    fill(m, n, line);
+    *missed = fill(m, n, line);
     return 1;
 }
 
@@ -500,7 +504,7 @@ int bw_mold_more(struct bw_mold *m, struct bw_mold_message *out, int max) {
     uint32_t taken = 0;
     while (taken < m->left && n < max) {
         uint32_t len = be16(m->at);
-        if (arrive(m, m->sequence, m->line)) {
+        if (arrive(m, m->sequence, m->line, &out[n].missed_mono_ns)) {
             out[n].data = m->at + 2;
             out[n].sequence = m->sequence;
             out[n].len = len;

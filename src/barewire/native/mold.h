@@ -99,6 +99,7 @@ struct bw_mold_message {
     uint64_t sequence;
     uint32_t len;
     uint32_t line;           /* which line was first, or BW_MOLD_RETRANSMISSION */
+    uint64_t missed_mono_ns; /* when it was found missing; 0: it came in its place */
 };
 
 /* One request packet, ready to be sent to the retransmission server. */

@@ -124,6 +124,10 @@ struct bw_pump_stats {
     uint64_t messages;                  /* delivered by the feeds, each sequence number once */
     uint64_t transactions;              /* decoded and accepted, offered ones included */
     uint64_t refused;                   /* see the decoder's refusals for the causes */
+    uint64_t resent;                    /* of `transactions`: missed, and sent again, */
+    uint64_t from_pools;                /*   read from a node's pool, */
+    uint64_t queued;                    /*   read from one and not executable there, */
+    uint64_t from_blocks;               /*   or in a block; all others were announced */
     uint64_t duplicates;                /* the same hash, seen before */
     uint64_t matched;                   /* matches on transactions not seen before */
     uint64_t asked_to_fire;

@@ -80,6 +80,7 @@ void bw_cross_messages(struct bw_pump *p, uint32_t first) {
         struct dpb_record about = {.kind = m->flags,
                                    .source = m->source,
                                    .origin_ns = m->arrival_ns,
+                                   .user = m->missed_mono_ns,
                                    .clock = m->clock};
         hand_on(p, &p->steps[i], sizeof p->steps[i], NULL, 0, m->data, m->len, &about);
     }
@@ -93,6 +94,7 @@ static void message_of(struct bw_pump *p, const struct dpb_record *r, uint32_t h
         .data = r->data + head,
         .len = r->len - head,
         .arrival_ns = r->origin_ns,
+        .missed_mono_ns = r->user,
         .clock = r->clock,
         .source = r->source,
         .flags = (uint8_t)r->kind,

@@ -59,6 +59,10 @@ static void take(struct bw_pump *p, struct intake *in, const struct bw_mold_mess
     if (bw_fragments_push(in->with.fragments, in->with.number, message->data, message->len, now,
                           &envelope) != 1)
         return;
+    /* What comes late by a line is late by as much as the line; what was asked for by much more. */
+    uint8_t origin = envelope.origin;
+    if (origin == BW_ORIGIN_ANNOUNCED && message->line == BW_MOLD_RETRANSMISSION)
+        origin = BW_ORIGIN_RESENT;
     if (envelope.slot >= 0)
         p->lent[p->lents++] = (struct lent){.by = in->with.fragments, .envelope = envelope};
     p->steps[p->taken] =
@@ -67,9 +71,11 @@ static void take(struct bw_pump *p, struct intake *in, const struct bw_mold_mess
         .data = envelope.data,
         .len = envelope.len,
         .arrival_ns = datagram->arrival_ns,
+        .missed_mono_ns = message->line == BW_MOLD_RETRANSMISSION ? message->missed_mono_ns : 0,
         .clock = datagram->clock,
         .source = in->with.number,
-        .flags = in->with.trusted ? BW_MESSAGE_TRUSTED : 0,
+        .flags = (uint8_t)((in->with.trusted ? BW_MESSAGE_TRUSTED : 0) |
+                           origin << BW_MESSAGE_ORIGIN),
     };
 }
 

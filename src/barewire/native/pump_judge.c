@@ -30,15 +30,28 @@ static int recover(struct bw_pump *p, uint32_t i) {
     return known == 1;
 }
 
+/* What was not announced is counted by how it came. */
+static void count_origin(struct bw_pump_stats *stats, const struct bw_tx *tx) {
+    switch (tx->origin) {
+    case BW_ORIGIN_RESENT: stats->resent++; break;
+    case BW_ORIGIN_POOL: stats->from_pools++; break;
+    case BW_ORIGIN_QUEUED: stats->queued++; break;
+    case BW_ORIGIN_BLOCK: stats->from_blocks++; break;
+    default: break;
+    }
+}
+
 static int fire(struct bw_pump *p, const struct bw_match *match, uint32_t i) {
     struct bw_shots *shots = p->with.shots;
     const struct bw_tx *tx = &p->tx[i];
     uint64_t seq = bw_shots_next_event(shots);
     p->stats.asked_to_fire++;
-    int outcome = bw_shots_fire(shots, match->shot, match->trigger, tx, p->now, &p->with.out);
-    if (outcome == BW_SHOT_UNTRUSTED && recover(p, i))
-        outcome = bw_shots_fire(shots, match->shot, match->trigger, tx, bw_pump_clock(p),
+    int any_origin = match->flags & BW_MATCH_ORIGIN;
+    int outcome = bw_shots_fire(shots, match->shot, match->trigger, tx, any_origin, p->now,
                                 &p->with.out);
+    if (outcome == BW_SHOT_UNTRUSTED && recover(p, i))
+        outcome = bw_shots_fire(shots, match->shot, match->trigger, tx, any_origin,
+                                bw_pump_clock(p), &p->with.out);
     p->steps[i].fired_mono_ns = p->watched ? bw_pump_clock(p) : p->now;
     if (outcome == BW_SHOT_FIRED) {
         p->stats.fired++;
@@ -90,6 +103,8 @@ void bw_judge_messages(struct bw_pump *p, const struct bw_triggers *table, uint3
                                   p->now);
             continue;
         }
+        if (__builtin_expect(p->tx[i].origin != BW_ORIGIN_ANNOUNCED, 0))
+            count_origin(&p->stats, &p->tx[i]);
         if (kept != i) {
             p->tx[kept] = p->tx[i];
             p->message[kept] = p->message[i];
@@ -140,8 +155,7 @@ static int seen(struct bw_pump *p, uint32_t i) {
     const struct bw_tx *tx = &p->tx[i];
     int known = p->with.arbiter
                     ? !bw_arbiter_take(p->with.arbiter, tx->source, tx->hash, tx->arrival_ns,
-                                       tx->arrival_clock,
-                                       p->message[i].flags & BW_MESSAGE_FILLED, p->now)
+                                       tx->arrival_clock, tx->origin >= BW_ORIGIN_POOL, p->now)
                     : bw_dedup_seen(p->with.dedup, tx->hash, tx->source, p->now);
     p->stats.duplicates += (uint64_t)known;
     return known;
@@ -155,6 +169,7 @@ int bw_judge_offered(struct bw_pump *p, const struct bw_triggers *table) {
     p->stats.transactions += n;
     for (uint32_t i = 0; i < n; i++) {
         p->tx[p->taken] = p->offered_tx[i];
+        count_origin(&p->stats, &p->tx[p->taken]);
         p->message[p->taken] = p->offered[i];
         p->steps[p->taken] = (struct bw_steps){
             .received_mono_ns = p->now, .fed_mono_ns = p->now, .decoded_mono_ns = p->now};

@@ -235,7 +235,8 @@ static enum bw_shot_outcome capped(const struct bw_shots *book, const struct bw_
 
 /* What forbids the shot, other than its own state; BW_SHOT_FIRED: nothing does. */
 static enum bw_shot_outcome forbidden(struct bw_shots *book, const struct bw_shot_spec *spec,
-                                      const struct bw_tx *cause, uint64_t now, uint64_t value[4])
+                                      const struct bw_tx *cause, int any_origin, uint64_t now,
+                                      uint64_t value[4])
 {
     if (halted(book))
         return BW_SHOT_HALTED;
@@ -243,6 +244,8 @@ static enum bw_shot_outcome forbidden(struct bw_shots *book, const struct bw_sho
         return BW_SHOT_GROUP;
     if (now >= spec->expires_mono_ns)
         return BW_SHOT_EXPIRED;
+    if (cause->origin != BW_ORIGIN_ANNOUNCED && !any_origin)
+        return BW_SHOT_NOT_ANNOUNCED;
     if (!(cause->flags & (BW_TX_TRUSTED | BW_TX_SENDER)))
         return BW_SHOT_UNTRUSTED;
     return capped(book, spec, now, value);
@@ -297,13 +300,13 @@ static enum bw_shot_outcome leave(struct bw_shots *book, uint32_t number,
 
 /* Fires a shot that is in state FIRING; says in *after which state it is in then. */
 static enum bw_shot_outcome fire(struct bw_shots *book, uint32_t number, struct shot *shot,
-                                 const struct bw_tx *cause, uint64_t now,
+                                 const struct bw_tx *cause, int any_origin, uint64_t now,
                                  const struct dpb_datagram_ref *out, uint32_t *after,
                                  uint8_t *sent)
 {
     uint64_t value[4];
     bool spent = false;
-    enum bw_shot_outcome outcome = forbidden(book, &shot->spec, cause, now, value);
+    enum bw_shot_outcome outcome = forbidden(book, &shot->spec, cause, any_origin, now, value);
     if (outcome == BW_SHOT_FIRED)
         outcome = leave(book, number, &shot->spec, cause, now, out, value, &spent, sent);
     *after = spent ? BW_SHOT_STATE_FIRED : BW_SHOT_STATE_ARMED;
@@ -361,7 +364,7 @@ static enum bw_shot_outcome not_armed(uint32_t state)
 }
 
 int bw_shots_fire(struct bw_shots *book, uint32_t number, uint32_t trigger,
-                  const struct bw_tx *cause, uint64_t now_mono_ns,
+                  const struct bw_tx *cause, int any_origin, uint64_t now_mono_ns,
                   const struct dpb_datagram_ref *out)
 {
     struct bw_shot_event event = {
@@ -385,7 +388,7 @@ int bw_shots_fire(struct bw_shots *book, uint32_t number, uint32_t trigger,
         if (atomic_compare_exchange_strong(&shot->state, &state, BW_SHOT_STATE_FIRING)) {
             event.cookie = shot->spec.cookie;
             event.group = shot->spec.group;
-            outcome = fire(book, number, shot, cause, now_mono_ns, out, &after,
+            outcome = fire(book, number, shot, cause, any_origin, now_mono_ns, out, &after,
                            &event.peers_sent);
             atomic_store(&shot->last_outcome, outcome);
             atomic_fetch_add_explicit(&shot->asked, 1, memory_order_relaxed);

@@ -9,6 +9,8 @@
  *   halted                           the halt word, which any process can set, is not 0
  *   group                            another shot of its exclusion group has fired
  *   expired                          now >= expires_mono_ns
+ *   not announced                    it came from a pool, a block or a retransmission, and may be of
+ *                                    any age; unless its trigger asks for how it came
  *   untrusted                        anyone can put bait on a wire: the transaction that matched
  *                                    came from a source not marked trusted, and its signature was
  *                                    not checked. Recover the sender (BW_TX_SENDER), ask again
@@ -57,6 +59,7 @@ enum bw_shot_outcome {
     BW_SHOT_NO_ROOM,
     BW_SHOT_JOURNAL,         /* the journal refused; the halt word is set */
     BW_SHOT_SEND_FAILED,     /* journalled, then the endpoint failed: counts as perhaps sent */
+    BW_SHOT_NOT_ANNOUNCED,   /* tx.origin, which its trigger did not ask for */
     BW_SHOT_OUTCOMES
 };
 
@@ -155,10 +158,11 @@ int bw_shots_disarm(struct bw_shots *book, uint32_t shot);
  * is settled. -EBUSY while any shot of the group is armed. */
 int bw_shots_reopen_group(struct bw_shots *book, uint32_t group);
 
-/* Fires shot number `shot` because `cause` met trigger number `trigger`; returns an
- * enum bw_shot_outcome. Flushes the endpoint when it sends. Allocates nothing. */
+/* Fires shot number `shot` because `cause` met trigger number `trigger`, whose own condition on how
+ * `cause` came was met where `any_origin`; returns an enum bw_shot_outcome. Flushes the endpoint when
+ * it sends. Allocates nothing. */
 int bw_shots_fire(struct bw_shots *book, uint32_t shot, uint32_t trigger,
-                  const struct bw_tx *cause, uint64_t now_mono_ns,
+                  const struct bw_tx *cause, int any_origin, uint64_t now_mono_ns,
                   const struct dpb_datagram_ref *out);
 
 /* Sends spec->bytes to spec->peers[0] at once, through the same gate as a shot but for what only a

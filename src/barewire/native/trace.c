@@ -38,6 +38,9 @@ void bw_record_trace(struct dpb_ring_tx *ring, struct bw_trace *trace, const str
     trace->arrival_ns = tx->arrival_ns;
     trace->arrival_clock = tx->arrival_clock;
     trace->source = tx->source;
+    trace->origin = tx->origin;
+    trace->known_ns = tx->known_ns;
+    trace->known_clock = tx->known_clock;
     trace->raw_len = tx->raw_len;
     trace->trusted = !!(tx->flags & BW_TX_TRUSTED);
     trace->sender_known = !!(tx->flags & BW_TX_SENDER);
@@ -52,6 +55,7 @@ void bw_record_refused(struct dpb_ring_tx *ring, const struct bw_message *messag
         .steps = *steps,
         .raw_len = message->len,
         .source = message->source,
+        .origin = message->flags >> BW_MESSAGE_ORIGIN,
         .verdict = verdict,
         .trusted = !!(message->flags & BW_MESSAGE_TRUSTED),
     };

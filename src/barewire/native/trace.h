@@ -73,6 +73,10 @@ struct bw_trace {
     uint8_t trusted;       /* its source is trusted */
     uint8_t sender_known;  /* its sender was recovered */
     uint8_t sender[20];
+    uint64_t known_ns;     /* as tx.known_ns, of known_clock */
+    uint8_t origin;        /* enum bw_origin */
+    uint8_t known_clock;
+    uint8_t reserved[6];
     struct bw_traced_match match[BW_TRACE_MATCHES];
 };
 /* </cdef> */
@@ -97,8 +101,8 @@ void bw_record_datagram(struct dpb_ring_tx *ring, uint16_t source, const struct 
                         uint64_t now);
 void bw_record_sent(struct dpb_ring_tx *ring, uint16_t source, const uint8_t *cause, int32_t peer,
                     const uint8_t *bytes, uint32_t len, uint64_t now);
-/* `trace` is whole but for hash, sender, source, arrival, trust and raw_len, which are those of
- * `tx`. */
+/* `trace` is whole but for hash, sender, source, arrival, origin, trust and raw_len, which are those
+ * of `tx`. */
 void bw_record_trace(struct dpb_ring_tx *ring, struct bw_trace *trace, const struct bw_tx *tx,
                      const uint8_t *raw, uint64_t now);
 void bw_record_refused(struct dpb_ring_tx *ring, const struct bw_message *message,

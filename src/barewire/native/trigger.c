@@ -98,6 +98,8 @@ static enum verdict conditions_met(const struct bw_triggers *table, const struct
         return YES;
     if ((trigger->flags & BW_TRIGGER_TYPES) && (tx->type > 7 || !(trigger->types >> tx->type & 1)))
         return NO;
+    if ((trigger->flags & BW_TRIGGER_ORIGINS) && !(trigger->origins >> tx->origin & 1))
+        return NO;
     const uint64_t *at = table->arena + trigger->conditions;
     if (trigger->flags & BW_TRIGGER_VALUE) {
         uint64_t inner[4];
@@ -163,6 +165,7 @@ static void report(struct matcher *matcher, const struct subject *subject, uint3
         .shot = trigger->shot,
         .call_off = (uint32_t)(subject->call.args.at - subject->envelope),
         .flags = (subject->number ? BW_MATCH_INNER : 0) |
+                 (trigger->flags & BW_TRIGGER_ORIGINS ? BW_MATCH_ORIGIN : 0) |
                  (verdict == NEEDS_SENDER ? BW_MATCH_NEEDS_SENDER : 0),
         .call = (uint16_t)subject->number,
     };

@@ -40,6 +40,7 @@
 
 /* match.flags */
 #define BW_MATCH_INNER 0x01         /* met by a call inside a wrapper, not by the outermost */
+#define BW_MATCH_ORIGIN 0x04        /* the trigger asks for how it came (BW_TRIGGER_ORIGINS) */
 #define BW_MATCH_NEEDS_SENDER 0x02  /* the sender decides and is not known: recover it, ask again */
 
 struct bw_match {
@@ -66,7 +67,7 @@ struct bw_match_stats {
 
 /* The serialised table: this header, `wrappers` of struct bw_wrapper, `command_sets` of struct
  * bw_command_set, then `triggers` records. Little-endian, without padding. */
-#define BW_TRIGGER_VERSION 1
+#define BW_TRIGGER_VERSION 2
 struct bw_trigger_file {
     uint8_t magic[8];       /* "BWTRIGS" and a zero */
     uint32_t version;       /* BW_TRIGGER_VERSION */
@@ -84,6 +85,7 @@ struct bw_trigger_file {
 #define BW_TRIGGER_FEE_CAP 0x08
 #define BW_TRIGGER_GAS 0x10
 #define BW_TRIGGER_TYPES 0x20
+#define BW_TRIGGER_ORIGINS 0x40
 
 /* One trigger. Behind it, in this order and only where present: the ranges of VALUE, TIP and
  * FEE_CAP (uint64_t[2][4] each: least and greatest, both inclusive), of GAS (uint64_t[2]), then
@@ -94,7 +96,8 @@ struct bw_trigger_record {
     uint32_t tag;
     uint32_t shot;          /* or BW_NO_SHOT */
     uint16_t flags;         /* BW_TRIGGER_... */
-    uint16_t types;         /* bit n: type n is wanted; 0 without BW_TRIGGER_TYPES */
+    uint8_t types;          /* bit n: type n is wanted; 0 without BW_TRIGGER_TYPES */
+    uint8_t origins;        /* bit n: enum bw_origin n is wanted; 0 without BW_TRIGGER_ORIGINS */
     uint32_t chain_ids;     /* at most 65535 */
     uint32_t targets;
     uint32_t selectors;

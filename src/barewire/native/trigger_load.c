@@ -260,10 +260,12 @@ static bool read_trigger(struct loader *loader)
     if (record.length < sizeof record || record.length > (size_t)(loader->end - start))
         return fail(loader, "its length does not fit", 0);
     end = start + record.length;
-    if (record.flags & ~0x3f)
+    if (record.flags & ~0x7f)
         return fail(loader, "unknown flags", 0);
-    if (!(record.flags & BW_TRIGGER_TYPES) != !record.types || record.types > 0xff)
-        return fail(loader, "transaction types without their flag, or above 7", 7);
+    if (!(record.flags & BW_TRIGGER_TYPES) != !record.types)
+        return fail(loader, "transaction types without their flag", 0);
+    if (!(record.flags & BW_TRIGGER_ORIGINS) != !record.origins || record.origins >> BW_ORIGINS)
+        return fail(loader, "origins without their flag, or none that there is", BW_ORIGINS - 1);
     if (record.chain_ids > 0xffff)
         return fail(loader, "too many chain ids", 0xffff);
     if (record.words > MAX_WORDS)
@@ -275,7 +277,8 @@ static bool read_trigger(struct loader *loader)
         .shot = record.shot,
         .conditions = loader->arena_used,
         .flags = record.flags,
-        .types = (uint8_t)record.types,
+        .types = record.types,
+        .origins = record.origins,
         .chain_ids = (uint16_t)record.chain_ids,
         .words = (uint16_t)record.words,
         .senders = record.senders,

@@ -58,6 +58,7 @@ struct trigger {
     uint32_t conditions;  /* in arena: ranges, chain ids, senders, words as below */
     uint16_t flags;       /* BW_TRIGGER_... */
     uint8_t types;
+    uint8_t origins;
     uint8_t plain;        /* 1: nothing beyond target and selector */
     uint16_t chain_ids;
     uint16_t words;

@@ -13,6 +13,7 @@ struct bw_txfeed {
     uint32_t text_len;
     uint64_t arrival_ns;
     uint8_t clock;
+    uint8_t origin;             /* of the transactions in it */
 
     const uint8_t *lent, *end;  /* what is lent */
     const uint8_t *at;          /* without frames: what of it is not split yet */
@@ -22,7 +23,7 @@ struct bw_txfeed {
     uint8_t skipping;           /* of a value that is too long */
 
     uint8_t announced[BW_TXFEED_BURST][32];
-    struct { const uint8_t *text; uint32_t len; } origin[BW_TXFEED_BURST];
+    struct { const uint8_t *text; uint32_t len; } from[BW_TXFEED_BURST];
     uint8_t *room;              /* for the envelopes of one call */
     uint32_t room_len, used;
     struct bw_txfeed_stats stats;
@@ -70,9 +71,11 @@ static void refuse(struct bw_txfeed *f, uint32_t cause, const uint8_t *text, uin
     if (len) memcpy(sample->text, text, sample->kept);
 }
 
-static void begin(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare) {
+static void begin(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare,
+                  uint8_t origin) {
     bw_json_begin(f->json, text, len, bare);
     f->in_text = 1;
+    f->origin = origin;
     f->text = text;
     f->text_len = len;
     f->stats.texts++;
@@ -89,10 +92,10 @@ void bw_txfeed_lend(struct bw_txfeed *f, const uint8_t *data, size_t len, uint64
 }
 
 void bw_txfeed_lend_text(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare,
-                         uint64_t arrival_ns, uint8_t clock) {
+                         uint8_t origin, uint64_t arrival_ns, uint8_t clock) {
     f->arrival_ns = arrival_ns;
     f->clock = clock;
-    begin(f, text, len, bare);
+    begin(f, text, len, bare, origin);
 }
 
 /* The next value of a stream that has nothing between them. */
@@ -109,13 +112,13 @@ static int next_value(struct bw_txfeed *f) {
             continue;
         }
         if (len && !f->held_len) {
-            begin(f, from, (uint32_t)len, 0);
+            begin(f, from, (uint32_t)len, 0, BW_ORIGIN_ANNOUNCED);
             return 1;
         }
         memcpy(f->held + f->held_len, from, take);
         f->held_len += (uint32_t)take;
         if (!len) return 0;
-        begin(f, f->held, f->held_len, 0);
+        begin(f, f->held, f->held_len, 0, BW_ORIGIN_ANNOUNCED);
         f->held_len = 0;
         return 1;
     }
@@ -130,7 +133,7 @@ static int next_text(struct bw_txfeed *f, struct bw_txfeed_event *event) {
         event->kind = BW_TXFEED_FRAME;
         return 0;
     }
-    begin(f, event->frame.data, event->frame.len, 0);
+    begin(f, event->frame.data, event->frame.len, 0, BW_ORIGIN_ANNOUNCED);
     return 1;
 }
 
@@ -141,7 +144,7 @@ static uint32_t check(struct bw_txfeed *f, struct bw_message *messages, struct b
     bw_hash_burst(messages, txs, n);
     for (uint32_t i = 0; i < n; i++) {
         if (memcmp(txs[i].hash, f->announced[i], 32)) {
-            refuse(f, BW_JSON_HASH, f->origin[i].text, f->origin[i].len);
+            refuse(f, BW_JSON_HASH, f->from[i].text, f->from[i].len);
             continue;
         }
         if (kept != i) {
@@ -163,7 +166,8 @@ static int decode(struct bw_txfeed *f, const struct bw_json_item *item, struct b
         .arrival_ns = f->arrival_ns,
         .source = f->with.source,
         .clock = f->clock,
-        .flags = f->with.trusted ? BW_MESSAGE_TRUSTED : 0,
+        .flags = (uint8_t)((f->with.trusted ? BW_MESSAGE_TRUSTED : 0) |
+                           f->origin << BW_MESSAGE_ORIGIN),
     };
     uint8_t verdict;
     return (int)bw_decode_burst(message, 1, &f->with.rules, tx, &verdict, f->with.refusals);
@@ -214,8 +218,8 @@ uint32_t bw_txfeed_read(struct bw_txfeed *f, struct bw_message *messages, struct
             refuse(f, BW_JSON_TRANSACTION, item.text, item.text_len);
         } else {
             memcpy(f->announced[n], item.hash, 32);
-            f->origin[n].text = item.text;
-            f->origin[n].len = item.text_len;
+            f->from[n].text = item.text;
+            f->from[n].len = item.text_len;
             f->used += item.raw_len;
             n++;
         }

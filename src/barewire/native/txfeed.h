@@ -79,9 +79,10 @@ void bw_txfeed_lend(struct bw_txfeed *f, const uint8_t *data, size_t len, uint64
                     uint8_t clock);
 
 /* Lends one whole message that came another way (inflated, or over HTTP); `bare`: a transaction
- * object alone. It is read before the stream goes on. */
+ * object alone. Its transactions came as `origin` says (enum bw_origin); those of the stream itself
+ * are announced. It is read before the stream goes on. */
 void bw_txfeed_lend_text(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare,
-                         uint64_t arrival_ns, uint8_t clock);
+                         uint8_t origin, uint64_t arrival_ns, uint8_t clock);
 
 /* Reads on. Writes transactions, hashed, to txs[0..n) and their envelopes to messages[0..n), n <= max
  * <= BW_TXFEED_BURST, and returns n. Call it again until event->kind is NONE. */

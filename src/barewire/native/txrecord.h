@@ -22,6 +22,16 @@
 #define BW_TX_WRAPPED 0x0020       /* EIP-4844 network wrapper: blobs travel with it */
 #define BW_TX_TRUSTED 0x0040       /* came from a source marked trusted */
 
+/* How it came (tx.origin). Only what was announced tells of now: the rest may be of any age. */
+enum bw_origin {
+    BW_ORIGIN_ANNOUNCED = 0,       /* told by its source when that had it: its arrival is the news */
+    BW_ORIGIN_RESENT = 1,          /* it had been missed, and was sent again */
+    BW_ORIGIN_POOL = 2,            /* read from a node's pool after a break: executable there */
+    BW_ORIGIN_QUEUED = 3,          /* the same, and not executable: behind a gap in its sender's nonces */
+    BW_ORIGIN_BLOCK = 4,           /* in a block: mined, the pending one, or one that is being built */
+    BW_ORIGINS = 5,
+};
+
 struct bw_tx {
     uint8_t hash[32];
     uint8_t to[20];              /* zero where BW_TX_CREATE */
@@ -56,7 +66,13 @@ struct bw_tx {
     uint8_t y_parity;            /* 0 or 1; under rules without `pool` as it came, below 256 */
     uint8_t arrival_clock;       /* enum dpb_clock */
     uint8_t wrapper_version;     /* where BW_TX_WRAPPED: 0, or 1 (EIP-7594 cell proofs) */
-    uint8_t reserved[22];
+    uint8_t origin;              /* enum bw_origin */
+    uint8_t known_clock;         /* enum dpb_clock */
+    uint8_t reserved[4];
+    uint64_t known_ns;           /* somebody had it by then at the latest, of the clock known_clock:
+                                  *   its arrival; of what was sent again when it was found missing;
+                                  *   of a block its time */
+    uint8_t reserved_too[8];
 };
 /* </cdef> */
 _Static_assert(sizeof(struct bw_tx) == 384, "six cache lines");
