@@ -9,7 +9,6 @@ what its own stages need; one that has all of them needs nobody else.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,8 +148,7 @@ class Appliance:
         self._ledger = Ledger(
             self._records.folder / f"{self._records.name}.sources",
             arbiter,
-            # Cores of one appliance are children of one foreman.
-            appliance=os.getppid() if self._joints.linked else os.getpid(),
+            appliance=self._joints.appliance,
             tell=self.metrics.note,
         )
         self._exit.callback(self._ledger.close)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 from appliance.core import spare_cpus
+from appliance.signals import HELD
 
 __all__ = ["start_beside"]
 
@@ -20,11 +22,18 @@ def start_beside(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes
     (SCHED_FIFO) nothing, so it could not leave by itself. The priority is not inherited either, see
     `Hot.harden`.
 
+    SIGTERM, SIGINT and SIGHUP do not reach it: what is sent to a whole group of processes is its
+    owner's to handle, who ends it (`Popen.kill`).
+
     Args:
         words: the command.
         options: of `subprocess.Popen`.
     """
-    process = subprocess.Popen(words, **options)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)  # inherited over exec: signal(7)
+    try:
+        process = subprocess.Popen(words, **options)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
     # On the kernel's isolated cores nothing moves by itself, so ours must not be among them.
     if spare := spare_cpus():
         with contextlib.suppress(ProcessLookupError):  # it has ended, as its owner will see

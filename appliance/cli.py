@@ -8,12 +8,14 @@ import errno
 import importlib
 import importlib.metadata
 import os
+import signal
 import sys
 from importlib import resources
 from types import ModuleType
 
 from appliance import commands
 from appliance.output import complain
+from appliance.signals import HELD
 from barewire.errors import BarewireError
 from dpdk_bindings.errors import BindingsError
 
@@ -86,6 +88,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one sub-command; the exit status is 0 for success, 1 for failure, 2 for bad input."""
     _open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
+    if argv is None and words[:1] == ["run"]:
+        # Until it can end in good order, and again while it does (appliance.signals).
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
         args = _parser(words[0] if words else None).parse_args(words)
         status: int = args.entry(args)

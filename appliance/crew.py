@@ -2,7 +2,7 @@
 
 The foreman creates the rings, starts a process for each core, tells the others the numbers of the
 peers when the first has opened its endpoints, and lets all go at once. Then it sleeps: it passes
-SIGTERM on, puts their statistics together for the report, and when one of them dies it stops the
+signals on, puts their statistics together for the report, and when one of them dies it stops the
 rest and says which. If the foreman dies, the kernel kills them.
 
 They talk over a socket pair each, one JSON object a datagram. A hot core never waits for it: what
@@ -31,6 +31,7 @@ from appliance.joints import Joints, RingFds, create_rings
 from appliance.loop import Loop
 from appliance.output import complain
 from appliance.report import Reporter
+from appliance.signals import HELD, Signals
 from barewire.errors import BarewireError
 from dpdk_bindings.errors import BindingsError
 
@@ -38,6 +39,7 @@ __all__ = ["cut_off", "hot_core", "run_crew"]
 
 _ROOM = 1 << 20  # of one datagram between a core and the foreman
 _STOP_S = 5.0
+_LOOK_S = 0.1  # between two looks of the foreman at what was asked of it
 
 
 @contextlib.contextmanager
@@ -61,42 +63,26 @@ def cut_off(appliance: Appliance) -> int:
     return 1
 
 
-def run_crew(config: Config, where: Path, reporter: Reporter) -> int:
-    """Runs all cores until SIGTERM or SIGINT; 0 after a clean stop, else the worst of theirs.
+def run_crew(config: Config, where: Path, reporter: Reporter, signals: Signals) -> int:
+    """Runs all cores until a signal asks for a stop; 0 after a clean one, else the worst of theirs.
 
     Raises:
         BarewireError: a core could not open its part, or died.
     """
     fds = create_rings(config.cores)
     members: list[_Member] = []
-
-    def stop(*_: object) -> None:
-        for member in members:
-            member.stop()
-
-    def reload(*_: object) -> None:
-        for member in members:
-            if member.pid:
-                os.kill(member.pid, signal.SIGHUP)
-
-    wanted = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), stop)
-    if not os.isatty(0):
-        wanted[signal.SIGHUP] = reload
-    before = {number: signal.signal(number, do) for number, do in wanted.items()}
     try:
         for index in range(len(config.cores)):
             members.append(_Member(config, where, index, fds, members))
-        _conduct(config, members, reporter)
+        _conduct(config, members, reporter, signals)
         return max(member.end() for member in members)
     finally:
         for member in members:
             member.end()
         fds.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> None:
+def _conduct(config: Config, members: list[_Member], reporter: Reporter, signals: Signals) -> None:
     first = members[0].hear()
     for member in members[1:]:
         member.say({"peers": first["peers"]})
@@ -114,8 +100,9 @@ def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> None
         for member in members:
             ready.register(member.talk, selectors.EVENT_READ, member)
         while not all(member.final for member in members):
+            _pass_on(signals, members)
             _kill_the_late(members)
-            for key, _ in ready.select(min(max(0.01, next_report - time.monotonic()), 1.0)):
+            for key, _ in ready.select(min(max(0.01, next_report - time.monotonic()), _LOOK_S)):
                 member = key.data
                 said = member.hear()
                 member.stats = said["stats"]
@@ -129,6 +116,15 @@ def _conduct(config: Config, members: list[_Member], reporter: Reporter) -> None
                 if all(member.stats for member in members):
                     reporter.statistics(_together(members))
     reporter.summary(_together(members), time.monotonic() - began)
+
+
+def _pass_on(signals: Signals, members: list[_Member]) -> None:
+    for member in members if signals.stop else ():
+        member.stop()
+    if signals.reload:
+        signals.reload = False
+        for member in members:
+            member.reload()
 
 
 def _kill_the_late(members: list[_Member]) -> None:
@@ -154,6 +150,8 @@ class _Member:
         self.final = False
         self.asked_at = 0.0  # when it was asked to stop; 0: it was not
         self.status = 0
+        # A signal that comes before the child has its own handlers would find ours in it.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         self.pid = os.fork()
         if self.pid == 0:
             self.talk.close()
@@ -165,6 +163,7 @@ class _Member:
             except BaseException:  # noqa: BLE001  or it would unwind into the foreman's own ends
                 traceback.print_exc()
             os._exit(status)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
 
     def say(self, what: dict[str, Any]) -> None:
@@ -196,10 +195,15 @@ class _Member:
         return said
 
     def stop(self) -> None:
-        """Asks the core to stop, once: a second signal would find it on its way out."""
+        """Asks the core to stop, once."""
         if self.pid and not self.asked_at:
             self.asked_at = time.monotonic()
             os.kill(self.pid, signal.SIGTERM)
+
+    def reload(self) -> None:
+        """Has the core read its triggers again."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGHUP)
 
     @property
     def late(self) -> bool:
@@ -209,6 +213,8 @@ class _Member:
     def end(self) -> int:
         """Sees to it that the process is gone; its exit status, 1 if a signal ended it."""
         self.stop()
+        with contextlib.suppress(OSError):  # closed, or it is gone
+            self.talk.shutdown(socket.SHUT_WR)  # if it waits for a word of ours, none will come
         deadline = self.asked_at + _STOP_S
         while self.pid:
             gone, status = os.waitpid(self.pid, os.WNOHANG)
@@ -227,10 +233,9 @@ class _Member:
 def _work(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> int:
     """One core's process, from start to end; returns its exit status."""
     die_with_parent()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
     try:
-        return _turn(config, where, index, fds, talk)
+        with Signals() as signals:
+            return _turn(config, where, index, fds, talk, signals)
     except (BarewireError, BindingsError) as error:
         talk.send(msgspec.json.encode({"error": error.message, "hint": error.hint}))
         return 2
@@ -238,7 +243,14 @@ def _work(config: Config, where: Path, index: int, fds: RingFds, talk: socket.so
         return 1
 
 
-def _turn(config: Config, where: Path, index: int, fds: RingFds, talk: socket.socket) -> int:
+def _turn(
+    config: Config,
+    where: Path,
+    index: int,
+    fds: RingFds,
+    talk: socket.socket,
+    signals: Signals,
+) -> int:
     core = config.cores[index]
     peers = _hear(talk)["peers"] if index else {}
     with hot_core(config, where, core, Joints.of(index, fds, peers)) as opened:
@@ -250,7 +262,7 @@ def _turn(config: Config, where: Path, index: int, fds: RingFds, talk: socket.so
             with contextlib.suppress(BlockingIOError):
                 talk.send(msgspec.json.encode(said), flags)
 
-        loop = Loop(appliance, every_s=config.statistics_every_s, report=say)
+        loop = Loop(appliance, signals, every_s=config.statistics_every_s, report=say)
         talk.send(
             msgspec.json.encode({"chosen": chosen, "warnings": warnings, "peers": appliance.peers})
         )

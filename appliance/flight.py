@@ -19,7 +19,7 @@ from barewire.errors import BarewireError
 from barewire.mempool.triggers import Trigger
 from dpdk_bindings.ring import RingError, RingKind, RingProducer
 
-__all__ = ["About", "Listed", "create", "read_about", "write_about"]
+__all__ = ["About", "Listed", "create", "read_about", "remove", "write_about"]
 
 _MTU = 1 << 17  # of a record: the longest envelope but those with blobs, which are cut
 
@@ -50,7 +50,7 @@ def create(folder: Path, loop: str, megabytes: int) -> RingProducer | None:
     """The recorder ring of a loop, gone on with where it is of this size; None where it is off."""
     path = folder / f"{loop}.flight"
     if megabytes == 0:
-        _remove(folder, loop)
+        remove(folder, loop)
         return None
     size = megabytes << 20
     for attempt in range(2):
@@ -62,11 +62,12 @@ def create(folder: Path, loop: str, megabytes: int) -> RingProducer | None:
             # Another size, or damaged: what it held is given up.
             if attempt:
                 raise
-            _remove(folder, loop)
+            remove(folder, loop)
     raise AssertionError
 
 
-def _remove(folder: Path, loop: str) -> None:
+def remove(folder: Path, loop: str) -> None:
+    """Removes what a loop recorded."""
     (folder / f"{loop}.flight").unlink(missing_ok=True)
     for path, _ in _written(folder, loop):
         path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +19,11 @@ _OUTBOX_MTU = 65507
 _SEAT = "sender"
 
 
+def _drawn() -> int:
+    """Not a process id: those of two process namespaces may be the same."""
+    return secrets.randbits(53)  # what JSON's readers keep whole
+
+
 @dataclass(frozen=True, slots=True)
 class RingFds:
     """File descriptors of the rings of one appliance, which its processes inherit.
@@ -25,10 +31,12 @@ class RingFds:
     Attributes:
         between: one lossy ring for each core but the last, to the next core.
         outboxes: one lossless ring for each core but the first, to the first.
+        appliance: as :attr:`Joints.appliance`.
     """
 
     between: list[int]
     outboxes: list[int]
+    appliance: int = field(default_factory=_drawn)
 
     def close(self) -> None:
         """Lets them go; who has a ring open keeps it."""
@@ -77,6 +85,7 @@ class Joints:
         outbox: by which this one sends, where it has not.
         peers: numbers of destinations, and of who retransmits for each source, among the peers of
             the first core's endpoints; as :attr:`appliance.intake.Intake.peers` of that one.
+        appliance: a number that all its cores have in common, and no other appliance.
     """
 
     before: RingConsumer | None = None
@@ -84,6 +93,7 @@ class Joints:
     outboxes: Sequence[RingConsumer] = ()
     outbox: RingProducer | None = None
     peers: dict[str, dict[str, int]] = field(default_factory=dict)
+    appliance: int = field(default_factory=_drawn)
 
     @classmethod
     def of(cls, index: int, fds: RingFds, peers: dict[str, dict[str, int]]) -> Joints:
@@ -94,12 +104,8 @@ class Joints:
             outboxes=[] if index else [RingConsumer.open(fd, seat=_SEAT) for fd in fds.outboxes],
             outbox=RingProducer.open(fds.outboxes[index - 1]) if index else None,
             peers=peers,
+            appliance=fds.appliance,
         )
-
-    @property
-    def linked(self) -> bool:
-        """Whether there are cores beside this one."""
-        return self.before is not None or self.after is not None
 
     def beat(self) -> None:
         """Says on every ring that we live."""

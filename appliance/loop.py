@@ -8,13 +8,12 @@ everything else (docs/metrics.md).
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable
 
 from appliance.assembly import Appliance
 from appliance.metrics.places import Histogram
+from appliance.signals import Signals
 from dpdk_bindings.metrics import DUTY_KINDS
 
 __all__ = ["Loop"]
@@ -29,6 +28,7 @@ class Loop:
 
     Args:
         appliance: opened and ready.
+        signals: what is asked of this process.
         every_s: seconds between two calls of `report`.
         report: called in the hot thread, so it should be quick.
 
@@ -36,53 +36,37 @@ class Loop:
         longest_pause_ns: the longest time spent beside the packets.
     """
 
-    def __init__(self, appliance: Appliance, *, every_s: float, report: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        appliance: Appliance,
+        signals: Signals,
+        *,
+        every_s: float,
+        report: Callable[[], None],
+    ) -> None:
         self._appliance = appliance
+        self._signals = signals
         self._every_ns = int(every_s * 1e9)
         self._report = report
         self._stop = False
-        self._reload = False
-        self._handlers: dict[int, Callable[..., None]] = {}
         self._looks = 0
         self._next_report = 0
         self.longest_pause_ns = 0
 
-    def stop(self) -> None:
-        """Makes :meth:`run` return within 10 ms; safe in a signal handler."""
-        self._stop = True
-
-    def reload(self) -> None:
-        """Has the triggers read again; safe in a signal handler."""
-        self._reload = True
-
     def run(self) -> None:
-        """Turns until :meth:`stop`, SIGTERM, SIGINT, or nothing can come in any more.
-
-        SIGHUP is :meth:`reload`; to who runs it by hand in a terminal it means the terminal's end.
+        """Turns until a signal asks for a stop (within 10 ms), or nothing can come in any more.
 
         Call it in the main thread.
         """
-        wanted = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self.stop)
-        if not os.isatty(0):
-            wanted[signal.SIGHUP] = self.reload
-        self._handlers = {
-            number: (lambda *_, do=do: do())  # bound now
-            for number, do in wanted.items()
-        }
-        before = {number: signal.signal(number, do) for number, do in self._handlers.items()}
-        try:
-            with self._appliance.conducting():
-                self._spin()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with self._appliance.conducting():
+            self._spin()
 
     def _spin(self) -> None:
         run, hand_over = self._appliance.run, self._appliance.hand_over
         clock = time.monotonic_ns
         now = clock()
         self._next_report = now + self._every_ns
-        while not self._stop:
+        while not self._stop and not self._signals.stop:
             until = now + _LOOK_EVERY_NS
             while now < until:
                 if found := run(until):
@@ -96,10 +80,10 @@ class Loop:
         self._looks += 1
         if self._looks >= _LOOKS_BETWEEN_HOUSEKEEPING:
             self._looks = 0
-            if self._reload:
-                self._reload = False
+            if self._signals.reload:
+                self._signals.reload = False
                 self._appliance.reload()
-            self._keep_handlers()
+            self._signals.keep(metrics.note)
             self._appliance.housekeeping()
             if self._appliance.cut_off:
                 self._stop = True  # whoever supervises us has a reason to start us anew
@@ -111,11 +95,3 @@ class Loop:
         self.longest_pause_ns = max(self.longest_pause_ns, ended - now)
         metrics.observe(Histogram.HOUSEKEEPING_SECONDS, ended - now)
         metrics.turn(_HOUSEKEEPING, ended)
-
-    def _keep_handlers(self) -> None:
-        """What a strategy imports may take a signal for itself; then nothing could stop us."""
-        for number, ours in self._handlers.items():
-            if signal.getsignal(number) is not ours:
-                signal.signal(number, ours)
-                name = signal.Signals(number).name
-                self._appliance.metrics.note(f"the handler of {name} was replaced, and put back")

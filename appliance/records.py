@@ -35,32 +35,38 @@ class Records:
         self._core = core
         self._exit = contextlib.ExitStack()
         self.folder = Path(config.metrics.folder)
-        self.name = files.free_name(core.name, self.folder)
         self.warnings: list[str] = []
-        if self.name != core.name:
-            self.warnings.append(
-                f"another living loop is called {core.name!r} in {self.folder}: this one writes "
-                f"its metrics as {self.name!r}"
-            )
         try:
-            self.metrics = files.create(
-                self.name, folder=self.folder, stall_ms=config.metrics.stall_ms
-            )
+            with files.alone(self.folder):
+                self._open()
         except (OSError, MetricsError) as error:
+            self.close()
             raise BarewireError(
                 f"no metrics can be written in {self.folder}: {error}",
                 hint="metrics.folder names another one, on a tmpfs and of the same user",
             ) from error
-        self._exit.callback(self.metrics.close)
-        megabytes = config.recorder.megabytes
-        try:
-            self.recorder = flight.create(self.folder, self.name, megabytes)
         except BaseException:
             self.close()
             raise
+        megabytes = config.recorder.megabytes
+        self.chosen = {"metrics": str(self.metrics.path), "recorder_mb": megabytes}
+
+    def _open(self) -> None:
+        self.name = files.free_name(self._core.name, self.folder)
+        if self.name != self._core.name:
+            self.warnings.append(
+                f"another living loop is called {self._core.name!r} in {self.folder}: this one "
+                f"writes its metrics as {self.name!r}"
+            )
+        stall_ms = self._config.metrics.stall_ms
+        self.metrics = files.create(self.name, folder=self.folder, stall_ms=stall_ms)
+        self._exit.callback(self.metrics.close)
+        if self.name != self._core.name:
+            # Nobody goes on with it: the next loop has the name without a number.
+            self._exit.callback(flight.remove, self.folder, self.name)
+        self.recorder = flight.create(self.folder, self.name, self._config.recorder.megabytes)
         if self.recorder is not None:
             self._exit.callback(self.recorder.close)
-        self.chosen = {"metrics": str(self.metrics.path), "recorder_mb": megabytes}
 
     def write_about(
         self,
@@ -116,5 +122,5 @@ class Records:
         )
 
     def close(self) -> None:
-        """Lets go of them; the flight recorder's file stays."""
+        """Lets go of them; the flight recorder's file stays, unless the name has a number."""
         self._exit.close()

@@ -137,7 +137,7 @@ class SenderPool:
                 self._senders.drop_lane(worker.lane)
             worker.jobs.close()
         for worker in self._workers:
-            worker.process.terminate()
+            worker.process.kill()
             worker.process.wait()
             worker.results.close()
             for fd in worker.fds:

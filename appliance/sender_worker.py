@@ -7,7 +7,6 @@ the ring of jobs, or is gone. Started and watched by `appliance.sender_pool`.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 
@@ -52,7 +51,6 @@ def serve(jobs_fd: int, results_fd: int) -> None:
 
 
 def _main(words: list[str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the service's to handle
     # What was inherited from a hot thread is not for a worker.
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.sched_setaffinity(0, {int(words[2])} if len(words) > 2 else range(os.cpu_count() or 1))

@@ -7,6 +7,8 @@ What the places mean is the caller's: a schema known by its 64-bit hash.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import time
 from dataclasses import dataclass
@@ -113,16 +115,19 @@ class MetricsWriter:
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(unfinished, flags, 0o600)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            # Held until the process is no more, and seen from every process namespace (flock(2)).
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             why = ffi.new("char[]", lib.DPB_METRICS_WHY)
             out = ffi.new("struct dpb_metrics **")
             if lib.dpb_metrics_create(fd, name.encode(), schema, counters, histograms, out, why):
                 unfinished.unlink()
                 raise MetricsError(f"{path}: {_text(why)}")
-        finally:
-            os.close(fd)
-        unfinished.rename(path)
+            unfinished.rename(path)
+            undo.pop_all()
         self.path = path
+        self._fd = fd
         #: ``struct dpb_metrics *``, for a loop in C; valid until :meth:`close`.
         self.handle: Any = out[0]
         self.handle.duty.stall_ns = int(stall_ms * 1e6)
@@ -187,6 +192,7 @@ class MetricsWriter:
             self.handle = None  # not NULL, which native code would write to
             os.close(self._statm)
             self.path.unlink(missing_ok=True)
+            os.close(self._fd)
 
 
 class MetricsReader:
@@ -202,13 +208,14 @@ class MetricsReader:
             fd = os.open(path, flags)
         except OSError as error:
             raise MetricsError(f"{path}: {error.strerror}") from error
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
             why = ffi.new("char[]", lib.DPB_METRICS_WHY)
             out = ffi.new("struct dpb_metrics **")
             if lib.dpb_metrics_open(fd, schema, counters, histograms, out, why):
                 raise MetricsError(f"{path}: {_text(why)}")
-        finally:
-            os.close(fd)
+            undo.pop_all()
+        self._fd = fd
         self._raw: Any = out[0]
         self._counters = counters
 
@@ -234,8 +241,17 @@ class MetricsReader:
 
     @property
     def alive(self) -> bool:
-        """Whether its process is there (as seen from our process namespace)."""
-        return Path(f"/proc/{self.pid}").exists()
+        """Whether who writes it is there, in whatever process namespace: it holds the file's lock.
+
+        A process id would not tell: another process has it after a restart in a container, or it
+        is one of another namespace.
+        """
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
 
     @property
     def memory_bytes(self) -> int:
@@ -311,6 +327,7 @@ class MetricsReader:
         if self._raw:
             lib.dpb_metrics_close(self._raw)
             self._raw = ffi.NULL
+            os.close(self._fd)
 
 
 def _text(chars: Any) -> str:

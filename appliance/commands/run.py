@@ -9,6 +9,7 @@ runs, and everything it counted when SIGTERM or SIGINT stops it. SIGHUP has it r
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from appliance.examine import examine
 from appliance.loop import Loop
 from appliance.output import add_output_argument
 from appliance.report import Reporter
+from appliance.signals import HELD, Signals
 
 __all__ = ["add_arguments", "run"]
 
@@ -33,25 +35,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs until it is told to stop; 0 after a clean stop, 1 if nothing could come in any more."""
+    if args.check:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)  # nothing is opened that had to be closed
+        return _check(args)
+    with Signals() as signals:
+        loaded = config.load(args.config)
+        reporter = Reporter(as_json=args.output == "json")
+        try:
+            if len(loaded.cores) > 1:
+                return run_crew(loaded, args.config, reporter, signals)
+            return _run_one(loaded, args.config, reporter, signals)
+        finally:
+            reporter.close()
+
+
+def _check(args: argparse.Namespace) -> int:
     loaded = config.load(args.config)
     reporter = Reporter(as_json=args.output == "json")
     try:
-        if args.check:
-            examine(loaded, args.config)
-            reporter.event("configuration is good", file=str(args.config))
-            return 0
-        if len(loaded.cores) > 1:
-            return run_crew(loaded, args.config, reporter)
-        return _run_one(loaded, args.config, reporter)
+        examine(loaded, args.config)
+        reporter.event("configuration is good", file=str(args.config))
     finally:
         reporter.close()
+    return 0
 
 
-def _run_one(loaded: config.Config, where: Path, reporter: Reporter) -> int:
+def _run_one(loaded: config.Config, where: Path, reporter: Reporter, signals: Signals) -> int:
     with hot_core(loaded, where, loaded.cores[0]) as (appliance, chosen, warnings):
         reporter.start(chosen, warnings)
         loop = Loop(
             appliance,
+            signals,
             every_s=loaded.statistics_every_s,
             report=lambda: reporter.statistics(appliance.stats()),
         )

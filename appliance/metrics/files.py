@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from appliance.metrics.places import SCHEMA, Counter, Histogram
 from barewire.errors import BarewireError
 from dpdk_bindings.metrics import MetricsError, MetricsReader, MetricsWriter
 
-__all__ = ["FOLDER", "UNREADABLE", "create", "free_name", "open_all"]
+__all__ = ["FOLDER", "UNREADABLE", "alone", "create", "free_name", "open_all"]
 
 # One a user: created 0700, and files in it are opened without following links.
 FOLDER = Path("/dev/shm/barewire" + (f"-{os.geteuid()}" if os.geteuid() else ""))  # noqa: S108
@@ -20,25 +23,52 @@ FOLDER = Path("/dev/shm/barewire" + (f"-{os.geteuid()}" if os.geteuid() else "")
 UNREADABLE = "remove it if its loop is gone; or read it with its own version"
 
 
-def free_name(loop: str, folder: Path) -> str:
-    """`loop`, or with our process id behind it where another living loop has that name.
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Makes `folder` where there is none; inside, no other loop takes a name in it.
 
-    What loops left that are gone is removed: of `loop` itself by its successor, of others that
-    had to take a process id here.
+    Raises:
+        BarewireError: `folder` is not ours alone.
+        OSError: it cannot be made.
     """
-    for path in folder.glob(f"{loop}-*.metrics"):
-        if not _lives(path):
-            for left in folder.glob(f"{path.stem}.*"):
-                left.unlink(missing_ok=True)
-    return f"{loop}-{os.getpid()}" if _lives(folder / f"{loop}.metrics") else loop
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_folder(folder)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def free_name(loop: str, folder: Path) -> str:
+    """`loop`, or with a number from 2 on behind it where living loops have that name.
+
+    What numbered loops left that are gone is removed; `loop` itself is gone on with. Call it inside
+    :func:`alone`.
+    """
+    numbered = re.compile(rf"{re.escape(loop)}-\d+(?=\.)")
+    for path in folder.glob(f"{loop}-*"):
+        name = numbered.match(path.name)
+        if name and not _lives(folder / f"{name[0]}.metrics"):
+            path.unlink(missing_ok=True)
+    names = itertools.chain([loop], (f"{loop}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not _lives(folder / f"{name}.metrics"))
 
 
 def _lives(path: Path) -> bool:
+    """Also of a file that another version wrote: its lock is asked for, not what it holds."""
     try:
-        with contextlib.closing(_open(path)) as reader:
-            return reader.alive
-    except MetricsError:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
         return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _check_folder(folder: Path) -> None:
@@ -62,15 +92,14 @@ def _open(path: Path) -> MetricsReader:
 
 
 def create(loop: str, *, folder: Path = FOLDER, stall_ms: float = 1.0) -> MetricsWriter:
-    """The metrics of the loop called `loop`, to be written by it alone.
+    """The metrics of the loop called `loop`, to be written by it alone; inside :func:`alone`.
 
     Raises:
-        BarewireError: `folder` is not ours alone.
         MetricsError: they cannot be made.
         OSError: as this.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_folder(folder)
+    for left in folder.glob(f".{loop}.metrics.*"):  # of one that was killed while it made them
+        left.unlink(missing_ok=True)
     return MetricsWriter(
         folder / f"{loop}.metrics",
         loop,

@@ -14,7 +14,7 @@ from appliance.cli import main
 from appliance.flight_reader import Datagram, Trace, read_records, real_ns
 from appliance.ledger import Ledger
 from appliance.mainnet_block import load_block_transactions
-from appliance.metrics.files import create
+from appliance.metrics.files import alone, create
 from appliance.records import Records
 from appliance.reload import Reload
 from appliance.why import lines, story
@@ -202,7 +202,8 @@ def test_a_full_disk_is_said(folder, capsys):
 
 def test_a_folder_that_somebody_removed_stops_nothing(folder, tmp_path):
     """systemd-logind does that to a user's when he logs out."""
-    loop = create("hot", folder=folder / "gone")
+    with alone(folder / "gone"):
+        loop = create("hot", folder=folder / "gone")
     loop.path.unlink()
     loop.path.parent.rmdir()
     told = []

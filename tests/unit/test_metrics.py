@@ -25,7 +25,7 @@ from appliance.cli import main
 from appliance.metrics import generate
 from appliance.metrics.endpoint import server
 from appliance.metrics.exposition import BOUNDS_NS, exposition
-from appliance.metrics.files import create, open_all
+from appliance.metrics.files import alone, create, free_name, open_all
 from appliance.metrics.places import SCHEMA, Counter, Histogram
 from barewire.errors import BarewireError
 from dpdk_bindings.metrics import DUTY_KINDS, MetricsError, MetricsReader, MetricsWriter
@@ -352,15 +352,59 @@ def test_the_endpoint_on_ipv6(folder, loop):
 
 def test_a_folder_that_others_may_write_to_is_refused(folder):
     folder.chmod(0o777)
-    with pytest.raises(BarewireError, match="mode 0777: others may write to it"):
+    with pytest.raises(BarewireError, match="mode 0777: others may write to it"), alone(folder):
         create("rx", folder=folder)
     assert list(folder.iterdir()) == []
 
 
 def test_a_folder_of_somebody_else_is_refused(folder, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    with pytest.raises(BarewireError, match="and this process is uid 12345"):
+    with pytest.raises(BarewireError, match="and this process is uid 12345"), alone(folder):
         create("rx", folder=folder)
+
+
+def test_who_lives_is_asked_of_the_kernel_not_of_process_ids(folder):
+    """A container that is started again gives its process the id that the dead one had."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from appliance.metrics.files import create\n"
+        "create('hot', folder=Path(sys.argv[1])); print(flush=True); time.sleep(60)"
+    )
+    words = ["unshare", "-p", "-f", "--mount-proc", "--kill-child", sys.executable, "-c", code]
+    for _ in range(2):
+        with subprocess.Popen([*words, str(folder)], stdout=subprocess.PIPE) as inside:
+            assert inside.stdout is not None
+            inside.stdout.readline()
+            with open_all(folder) as ((reader,), _):
+                # Process 1 is there in every namespace, and is another one in each.
+                assert reader.pid == 1
+                assert reader.alive
+                assert free_name("hot", folder) == "hot-2"
+                inside.kill()
+                inside.wait()
+                until = time.monotonic() + 20
+                while reader.alive:
+                    assert time.monotonic() < until
+                    time.sleep(0.01)
+        assert free_name("hot", folder) == "hot"
+
+
+def test_names_are_numbered_and_what_numbered_ones_left_is_removed(folder):
+    first = create("hot", folder=folder)
+    second = create(free_name("hot", folder), folder=folder)
+    (folder / "hot-3.flight").write_bytes(b"left by one that was killed")
+    (folder / "hot-3.about.1").write_bytes(b"")
+    (folder / "hot-3x.flight").write_bytes(b"another loop's")
+    assert free_name("hot", folder) == "hot-3"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "hot-2.metrics",
+        "hot-3x.flight",
+        "hot.metrics",
+    ]
+    first.close()
+    assert free_name("hot", folder) == "hot"
+    assert second.path.exists()
+    second.close()
 
 
 def test_an_address_that_cannot_be_used_is_named(folder):
