@@ -592,6 +592,10 @@ class RpcClient:
         """The transports of `provider`."""
         return self._link_of[provider]
 
+    def stopped_pushing(self, link: Link) -> bool:
+        """See `Health.stopped_pushing`."""
+        return self._health.stopped_pushing(link)
+
     def after_head(self, callback: Callable[[int], None]) -> None:
         """Calls `callback` with each newest head as it becomes known."""
         self._health.on_head.append(callback)

@@ -51,6 +51,12 @@ class Heads:
         provider.head_ns = now_ns
         return self._settle(now_ns)
 
+    def forget(self, provider: Provider, now_ns: int) -> None:
+        """What `provider` said was of another chain."""
+        provider.head = -1
+        if any(p.head >= 0 for p in self._providers):
+            self._settle(now_ns)
+
     def _settle(self, now_ns: int) -> bool:
         known = [p for p in self._providers if p.head >= 0]
         quiet_ns = now_ns - self.newest_ns if self.newest_ns else 0

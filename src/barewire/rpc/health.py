@@ -9,9 +9,11 @@ from here: hedging gives it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from barewire.errors import BarewireError
@@ -19,6 +21,7 @@ from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
 from barewire.rpc.heads import quantity
 from barewire.rpc.link import Link
 from barewire.rpc.methods import lookup
+from barewire.rpc.provider import Provider
 from barewire.rpc.transports.base import Channel
 from barewire.untrusted import quantity_of
 
@@ -32,6 +35,23 @@ log = logging.getLogger("barewire.rpc")
 _PROBE_MS = 2_000
 _GRACE_S = 0.25
 """How long connecting waits for further providers once one can be used."""
+_PUSH_NS = 2_000_000_000
+"""How long after the others a link may push a head."""
+
+
+@dataclass(slots=True)
+class _Pushes:
+    """newHeads as one link pushes them.
+
+    Attributes:
+        number: the provider's id of the subscription.
+        head: the newest block pushed.
+        behind_ns: since when others have a newer one, 0 while they have not.
+    """
+
+    number: str
+    head: int
+    behind_ns: int = 0
 
 
 class Health:
@@ -45,11 +65,12 @@ class Health:
     def __init__(self, client: RpcClient) -> None:
         self._client = client
         self.chain_id = client.config.chain_facts().chain_id
+        self._newest: dict[Provider, tuple[int, Any]] = {}  # what each last said it has
         self._said: dict[str, int] = {}  # name of a provider to the chain it says it serves
         self._task: asyncio.Task[None] | None = None
         self._usable = asyncio.Event()
         self._vetting: dict[Link, asyncio.Task[None]] = {}
-        self._head_subs: dict[Link, str] = {}
+        self._pushes: dict[Link, _Pushes] = {}
         self.on_head: list[Callable[[int], None]] = []
         client.listen(self._notified, self._outage)
 
@@ -96,21 +117,11 @@ class Health:
 
     async def _vet(self, link: Link) -> None:
         provider = link.provider
-        try:
-            said = await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
-            chain_id = quantity_of(said, 256)
-        except (RpcAnswerError, AllProvidersFailed, ValueError) as error:
-            log.info("%s: eth_chainId: %s", provider.name, error)
-            if self._client.config.vet:
-                return  # the next check asks again
-        else:
-            self._said[provider.name] = chain_id
-            want = self.chain_id
-            if want and chain_id != want:
-                provider.refused = f"serves chain {chain_id}, but the pool is for chain {want}"
-                provider.connected = False
-                log.warning("%s: %s", provider.name, provider.refused)
-                return
+        said = await self._chain_of(provider)
+        if said is None and self._client.config.vet:
+            return  # the next check asks again
+        if said is not None and not self._is_right(provider, said):
+            return
         provider.refused = ""
         provider.connected = link.is_up
         providers = self._client.pool.providers
@@ -119,27 +130,80 @@ class Health:
         await self._check(link)
         await self._follow(link)
 
+    async def _chain_of(self, provider: Provider) -> int | None:
+        try:
+            said = await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
+            return quantity_of(said, 256)
+        except (RpcAnswerError, AllProvidersFailed, ValueError) as error:
+            log.info("%s: eth_chainId: %s", provider.name, error)
+            return None
+
+    def _is_right(self, provider: Provider, chain_id: int) -> bool:
+        """Puts out who serves another chain, as a node does that was restarted as another."""
+        self._said[provider.name] = chain_id
+        if not self.chain_id or chain_id == self.chain_id:
+            return True
+        was_in = provider.connected
+        provider.refused = f"serves chain {chain_id}, but the pool is for chain {self.chain_id}"
+        provider.connected = False
+        log.warning("%s: %s", provider.name, provider.refused)
+        self._client.pool.heads.forget(provider, time.monotonic_ns())
+        if was_in and self._client.cache is not None:
+            self._client.cache.clear()  # it may have answered since
+        return False
+
     # Heads
 
     def _follow_soon(self, link: Link) -> None:
-        self._vetting[link] = asyncio.create_task(self._follow(link))
+        self._vetting[link] = asyncio.create_task(self._vet(link))
 
     async def _follow(self, link: Link) -> None:
         if link.stream is None or not link.stream.is_up or not self._client.config.follow_heads:
             return
         try:
-            self._head_subs[link] = await self._client.ask(
+            number = await self._client.ask(
                 link.provider, "eth_subscribe", ["newHeads"], timeout_ms=_PROBE_MS
             )
         except (RpcAnswerError, AllProvidersFailed) as error:
             log.info("%s: no newHeads: %s", link.provider.name, error)
+        else:
+            self._pushes[link] = _Pushes(number, self._client.pool.heads.newest)
+
+    def stopped_pushing(self, link: Link) -> bool:
+        """Whether `link` was to push heads, and does not while others tell of new ones."""
+        pushes, now_ns = self._pushes.get(link), time.monotonic_ns()
+        if pushes is None or self._client.pool.heads.newest <= pushes.head:
+            return False
+        pushes.behind_ns = pushes.behind_ns or now_ns
+        return now_ns - pushes.behind_ns > _PUSH_NS
+
+    async def _follow_again(self, link: Link) -> None:
+        """A subscription can be dead on a connection that is well: another one may live."""
+        pushes = self._pushes[link]
+        why = f"pushed no head after {pushes.head}"
+        link.provider.went_mute("newHeads", why, time.monotonic_ns())
+        log.warning("%s: %s, while others did", link.provider.name, why)
+        with contextlib.suppress(RpcAnswerError, AllProvidersFailed):
+            await self._client.ask(
+                link.provider, "eth_unsubscribe", [pushes.number], timeout_ms=_PROBE_MS
+            )
+        await self._follow(link)
+        if self._pushes.get(link) is not pushes:  # until it does push, it counts as mute
+            self._pushes[link].head, self._pushes[link].behind_ns = pushes.head, pushes.behind_ns
 
     def _notified(self, link: Link, params: Any) -> None:
-        if isinstance(params, dict) and params.get("subscription") == self._head_subs.get(link):
-            self._saw(link, params.get("result"))
+        pushes = self._pushes.get(link)
+        if pushes is None or not isinstance(params, dict):
+            return
+        if params.get("subscription") == pushes.number:
+            block = params.get("result")
+            number = quantity(block.get("number")) if isinstance(block, dict) else -1
+            if number >= 0:
+                pushes.head, pushes.behind_ns = number, 0
+            self._saw(link, block)
 
     def _outage(self, link: Link) -> None:
-        self._head_subs.pop(link, None)
+        self._pushes.pop(link, None)
 
     def _saw(self, link: Link, block: Any) -> None:
         number = quantity(block.get("number")) if isinstance(block, dict) else -1
@@ -164,8 +228,8 @@ class Health:
         """Stops checking."""
         tasks = [*self._vetting.values(), *([self._task] if self._task else [])]
         self._vetting.clear()
-        self._head_subs.clear()
         self._usable.clear()
+        self._pushes.clear()
         self._task = None
         for task in tasks:
             task.cancel()
@@ -186,6 +250,8 @@ class Health:
             return
         if provider.connected:
             await self._check(link)
+            if self.stopped_pushing(link) and not provider.is_mute("newHeads", now_ns):
+                await self._follow_again(link)
         else:
             await self._vet(link)
 
@@ -197,11 +263,34 @@ class Health:
                 block = await self._client.ask(
                     provider, "eth_getBlockByNumber", ["latest", False], timeout_ms=_PROBE_MS
                 )
-                self._saw(link, block)
+                if await self._still_right(link, block):
+                    self._saw(link, block)
             else:  # a paymaster or a builder: any answer tells that it is there
                 await self._client.ask(provider, "eth_chainId", timeout_ms=_PROBE_MS)
         except (RpcAnswerError, AllProvidersFailed):
             return  # the pool has counted it
+
+    async def _still_right(self, link: Link, block: Any) -> bool:
+        """Whether `block` is of the right chain, as far as can be told cheaply.
+
+        A node that is restarted as another chain cuts its connections. A stream is vetted when it
+        comes up again. Of HTTP nobody can tell, so it is asked; and whoever's newest block does not
+        follow from what it said before (a reorganisation, mostly).
+        """
+        provider = link.provider
+        if not self.chain_id or not isinstance(block, dict):
+            return True
+        number, before = quantity(block.get("number")), self._newest.get(provider)
+        self._newest[provider] = number, block.get("hash")
+        follows = before is not None and (
+            (number, block.get("hash")) == before
+            or (number == before[0] + 1 and block.get("parentHash") == before[1])
+            or number > before[0] + 1
+        )
+        if follows and link.stream is not None and link.stream.is_up:
+            return True
+        said = await self._chain_of(provider) if self._client.config.vet else None
+        return said is None or self._is_right(provider, said)
 
     async def _final(self) -> None:
         try:

@@ -14,6 +14,8 @@ from barewire.rpc.methods import KINDS, Kind, Method
 __all__ = ["Provider", "Terms", "Tier"]
 
 Tier = str
+_MUTE_S = 60
+_MUTE_MAX_S = 3_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,11 @@ class Provider:
         out_until_ns: ejected until then; afterwards on probation while `probation` is true.
         last_trouble: the last failure, for people.
         blamed: the trouble it was last blamed for; a lost connection is one, whatever was on it.
+        log_blocks: the most blocks it gives in one eth_getLogs, 0 while no limit is known.
     """
 
     __slots__ = (
+        "_mutes",
         "_requests",
         "_units",
         "_unserved",
@@ -117,6 +121,7 @@ class Provider:
         "heard_ns",
         "in_flight",
         "last_trouble",
+        "log_blocks",
         "mirror_in_flight",
         "mirror_next_ns",
         "mirror_wins",
@@ -162,6 +167,8 @@ class Provider:
         self._requests = Allowance(terms.requests_per_s) if terms.requests_per_s else None
         self._units = Allowance(terms.units_per_s) if terms.units_per_s else None
         self._unserved: set[str] = set()
+        self._mutes: dict[str, tuple[int, int]] = {}
+        self.log_blocks = 0
 
     @property
     def name(self) -> str:
@@ -181,6 +188,21 @@ class Provider:
     def does_not_serve(self, method: Method) -> None:
         """Remembers that the provider answered "method not found"."""
         self._unserved.add(method.name)
+
+    def went_mute(self, kind: str, why: str, now_ns: int) -> None:
+        """Its subscription to `kind` brought nothing while others went on, or was refused.
+
+        It counts as mute for a minute, and twice as long each further time, an hour at most.
+        """
+        _, times = self._mutes.get(kind, (0, 0))
+        rest_s = min(_MUTE_S << times, _MUTE_MAX_S)
+        self._mutes[kind] = now_ns + rest_s * 1_000_000_000, min(times + 1, 16)
+        self.tally.faults["mute"] = self.tally.faults.get("mute", 0) + 1
+        self.last_trouble = f"mute: {kind}: {why}"
+
+    def is_mute(self, kind: str, now_ns: int) -> bool:
+        """Whether a subscription to `kind` should go to another provider."""
+        return now_ns < self._mutes.get(kind, (0, 0))[0]
 
     def can_afford(self, method: Method, now_ns: int) -> bool:
         """Whether its rate limits leave room for `method`."""

@@ -3,10 +3,11 @@
     async for header in await client.subscribe("newHeads"):
         ...
 
-One provider pushes. When it dies, falls silent while others go on, or is put out, the next one is
-subscribed to, and what happened in between is fetched: every block once, every log once. What no
-provider can give back (pending transactions) is reported in `Subscription.losses`, never passed
-over. Where no provider pushes, blocks and logs are polled; the log says so.
+One provider pushes. When it dies, goes mute while others go on, or is put out, the next one is
+subscribed to, and what happened in between is fetched: every block once, every log once, what a
+reorganisation took away taken back. What no provider can give back (pending transactions) is
+reported in `Subscription.losses`, never passed over. Where no provider pushes, or all that do have
+gone mute, blocks and logs are polled; the log says so.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from barewire.errors import BarewireError
 from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble
-from barewire.rpc.heads import quantity
+from barewire.rpc.followers import follower
 from barewire.rpc.link import Link
-from barewire.rpc.methods import Kind
-from barewire.rpc.stitch import HeadStitch, LogStitch, Loss, OnceStitch
+from barewire.rpc.methods import Kind, lookup
+from barewire.rpc.provider import Provider
+from barewire.rpc.stitch import Loss
 from barewire.untrusted import printable
 
 if TYPE_CHECKING:
@@ -37,15 +39,10 @@ log = logging.getLogger("barewire.rpc")
 
 _QUEUE = 10_000
 _WATCH_S = 1.0
-_SILENT_HEADS_S = 2.0
-_MARGIN = 8
-"""Blocks behind the newest head up to which a live log stream counts as complete."""
-_WIDE = 500
-"""Blocks asked for in one getLogs."""
-_DEEPEST = 128
-"""A reorganisation deeper than this is not walked back."""
-
-_POLLABLE = ("newHeads", "logs")
+"""How often it is looked whether others have gone on, at least."""
+_GRACE_MS = 500, 2_000
+"""How long after the others a provider may push: four block times, within these."""
+_RETRIES_S = (0.05, 0.2, 0.5, 1.0, 2.0, None)
 
 _ids = itertools.count(1)
 
@@ -88,18 +85,20 @@ class Subscription(AsyncIterator[Any]):
         self.on_loss: Callable[[Loss], None] | None = None
         self._client = client
         self._args = args
-        self._heads = HeadStitch()
-        self._logs = LogStitch()
-        self._once = OnceStitch()
+        self._follower = follower(kind, client, args, self._emit, self._lose)
         self._link: Link | None = None
         self._their_id: str | None = None
         self._early: list[tuple[str, Any]] = []
-        self._live: deque[Any] = deque()
+        self._live: deque[tuple[Provider, Any]] = deque()
         self._wake = asyncio.Event()
+        self._polled: Provider | None = None
+        self._said_so = False  # that it polls
+        self._mute = ""  # why the provider that should push counts as mute
+        self._heard_ns = 0  # when something was last pushed, or the provider changed
         self._out: deque[Any] = deque()
         self._drained = False  # the reader has kept up since the last overrun
         self._ready = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._stop_listening = client.listen(self._notified, self._outage)
         self._refused: Exception | None = None
 
@@ -110,9 +109,11 @@ class Subscription(AsyncIterator[Any]):
 
     async def __anext__(self) -> Any:
         while not self._out:
-            if self._task is None or self._task.done():
-                if self._task is not None and not self._task.cancelled():
-                    self._task.result()
+            ended = [task for task in self._tasks if task.done()]
+            if ended or not self._tasks:
+                for task in ended:
+                    if not task.cancelled():
+                        task.result()
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
@@ -146,9 +147,9 @@ class Subscription(AsyncIterator[Any]):
         """Unsubscribes and ends the stream."""
         self._stop_listening()
         self._client.unsubscribed(self)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._ready.set()
         await self._leave()
 
@@ -160,15 +161,23 @@ class Subscription(AsyncIterator[Any]):
         if self._their_id is None:  # pushed before the answer to eth_subscribe was taken
             self._early.append((params.get("subscription", ""), params.get("result")))
         elif params.get("subscription") == self._their_id:
-            self._live.append(params.get("result"))
+            self._heard_ns = time.monotonic_ns()
+            self._live.append((link.provider, params.get("result")))
             self._wake.set()
+            if len(self._live) > _QUEUE:
+                # Only while a gap is filled: what was left out is found by number, or is lost.
+                self._live.popleft()
+                if not self._follower.polls:
+                    self._overrun()
 
     def _outage(self, link: Link) -> None:
         if link is self._link:
             self._link = None
+            self._heard_ns = time.monotonic_ns()
             self._wake.set()
 
     def _candidates(self) -> list[Link]:
+        """Those that push, the best first. Who is mute is asked again only for want of others."""
         pool, now_ns = self._client.pool, time.monotonic_ns()
         links = [
             link
@@ -177,33 +186,54 @@ class Subscription(AsyncIterator[Any]):
             and link.stream.is_up
             and link.provider.connected
             and not link.provider.terms.private
+            and not (self._follower.polls and link.provider.is_mute(self.kind, now_ns))
         ]
         return sorted(
             links,
             key=lambda link: (
+                link.provider.is_mute(self.kind, now_ns),
                 pool.ejection.is_out(link.provider, now_ns) or bool(link.provider.doubtful),
                 pool.heads.behind(link.provider),
                 pool.ranking.unloaded(link.provider, Kind.LIGHT),
             ),
         )
 
+    def _answering(self) -> list[Provider]:
+        """Those that can be asked what happened, the best first."""
+        pool, now_ns = self._client.pool, time.monotonic_ns()
+        asked = lookup("eth_getLogs" if self.kind == "logs" else "eth_getBlockByNumber")
+        return sorted(
+            (
+                p
+                for p in pool.providers
+                if p.connected and not p.refused and not p.terms.private and p.serves(asked)
+            ),
+            key=lambda p: (
+                pool.ejection.is_out(p, now_ns) or bool(p.doubtful),
+                now_ns < p.parked_until_ns or not p.can_afford(asked, now_ns),
+                pool.heads.behind(p),
+                p is not self._polled,
+                pool.ranking.unloaded(p, asked.kind),
+            ),
+        )
+
     async def begin(self) -> None:
         """Subscribes for the first time."""
-        if self.kind in _POLLABLE:
-            newest = await self._newest()
-            self._heads.last = self._logs.covered = newest
-        if not await self._join():
-            if self._refused is not None:
-                raise self._refused
-            if not any(link.stream is not None for link in self._client.links):
-                if self.kind not in _POLLABLE:
-                    raise BarewireError(
-                        f"{self.kind} cannot be polled, and no provider pushes",
-                        hint="give a provider a ws or ipc address",
-                    )
-                log.warning("%s: no provider pushes; polling every %g s", self.kind, self._poll_s)
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(lambda _: self._ready.set())  # who reads learns of its end
+        if self._follower.polls:
+            await self._follower.begin()
+        if await self._join():
+            await self._catch_up()
+        elif self._refused is not None:
+            raise self._refused
+        elif not self._follower.polls and not any(k.stream for k in self._client.links):
+            raise BarewireError(
+                f"{self.kind} cannot be polled, and no provider pushes",
+                hint="give a provider a ws or ipc address",
+            )
+        self._heard_ns = time.monotonic_ns()
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._audit())]
+        for task in self._tasks:
+            task.add_done_callback(lambda _: self._ready.set())  # who reads learns of its end
 
     async def _join(self) -> bool:
         """Subscribes at the best provider that will have us."""
@@ -215,14 +245,21 @@ class Subscription(AsyncIterator[Any]):
                     link.provider, "eth_subscribe", [self.kind, *self._args], timeout_ms=1_000
                 )
             except (RpcAnswerError, AllProvidersFailed) as error:
-                self._refused = error if isinstance(error, RpcAnswerError) else None
                 self._link = None
+                if isinstance(error, RpcAnswerError):
+                    # It answers, and pushes nothing of this kind: blocks and logs are polled then.
+                    unserved = self._follower.polls and error.code in (-32601, -32004)
+                    self._refused = None if unserved else error
+                    if unserved or self._tasks:
+                        link.provider.went_mute(self.kind, error.message, time.monotonic_ns())
                 continue
             if self._link is not link:
                 continue  # it died while it answered
             self._their_id = their_id
-            self._live.extend(item for early_id, item in self._early if early_id == their_id)
-            self.provider = link.provider.name
+            self._live.extend(
+                (link.provider, item) for early_id, item in self._early if early_id == their_id
+            )
+            self.provider, self._polled, self._said_so = link.provider.name, None, False
             return True
         self._link, self.provider = None, ""
         return False
@@ -239,6 +276,11 @@ class Subscription(AsyncIterator[Any]):
     def _poll_s(self) -> float:
         return min(self._client.pool.policy.block_time_ms / 4_000, 1.0)
 
+    @property
+    def _grace_s(self) -> float:
+        least, most = _GRACE_MS
+        return min(max(4 * self._client.pool.policy.block_time_ms, least), most) / 1_000
+
     async def _run(self) -> None:
         while True:
             await self._drain()
@@ -247,179 +289,108 @@ class Subscription(AsyncIterator[Any]):
                 continue
             self._wake.clear()
             if not self._live:
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_WATCH_S):
                         await self._wake.wait()
-                except TimeoutError:
-                    if self._is_silent():
-                        log.info("%s: %s is silent", self.kind, self.provider)
-                        await self._leave()
-            if self.kind == "logs" and self._link is not None:
-                # By the head that this provider told: one that has fallen silent covers nothing.
-                covered = self._link.provider.head - _MARGIN
-                self._logs.covered = max(self._logs.covered, covered)
+            if self._put_out():
+                self._mute = self._mute or "was put out"
+            if self._mute and self._link is not None:
+                log.info("%s: %s %s", self.kind, self.provider, self._mute)
+                await self._leave()
 
-    def _is_silent(self) -> bool:
-        """Whether the others have gone on without the one that should push."""
-        link = self._link
-        if link is None:
-            return False
-        pool, now_ns = self._client.pool, time.monotonic_ns()
-        if pool.ejection.is_out(link.provider, now_ns) and len(self._candidates()) > 1:
-            return True
-        behind = self.kind == "newHeads" and self._heads.last < pool.heads.newest
-        return behind and now_ns - pool.heads.newest_ns > _SILENT_HEADS_S * 1e9
+    def _put_out(self) -> bool:
+        link, now_ns = self._link, time.monotonic_ns()
+        ejection = self._client.pool.ejection
+        return (
+            link is not None
+            and ejection.is_out(link.provider, now_ns)
+            and any(not ejection.is_out(k.provider, now_ns) for k in self._candidates())
+        )
+
+    async def _audit(self) -> None:
+        """Looks, for as long as it runs, whether what was pushed is all there is."""
+        heads = self._client.pool.heads
+        while True:
+            link, number = self._link, heads.newest
+            source = link.provider if link is not None else self._polled
+            told = source.head if source is not None else -1
+            await asyncio.sleep(self._grace_s)
+            if source is None or self._mute or not 0 <= number <= heads.newest:
+                continue
+            witnesses = [p for p in self._answering() if p.head >= number]
+            witnesses.sort(key=lambda p: p is source)
+            why = await self._follower.audit(source, number, told, witnesses)
+            if not why and link is not None and self._client.stopped_pushing(link):
+                why = "pushes no new heads"
+            if not why or link is not self._link:
+                continue
+            source.went_mute(self.kind, why, time.monotonic_ns())
+            if link is None:
+                self._polled = None
+            else:
+                self._mute = why
+                self._wake.set()
 
     async def _move(self) -> None:
         """From a provider that is gone to the next one, and over the gap."""
-        gone_ns = time.monotonic_ns()
-        self.moves += 1
-        joined = await self._join()
-        if not joined:
-            self.moves -= 1
-            polled = not self._candidates() and any(k.is_up for k in self._client.links)
-            if polled:
-                await self._fill(gone_ns, polled=True)
-            await asyncio.sleep(self._poll_s if polled else 0.02)
+        self._mute = ""
+        if await self._join():
+            self.moves += 1
+            await self._catch_up()
+            self._follower.moved(self._heard_ns)
+            self._heard_ns = time.monotonic_ns()
+        elif self._follower.polls and not self._candidates():
+            await self._poll()
+        else:
+            await asyncio.sleep(0.02)
+
+    async def _poll(self) -> None:
+        answering = self._answering()
+        if not answering:
+            await asyncio.sleep(0.02)
             return
-        await self._fill(gone_ns, polled=False)
+        if not self._said_so:
+            self._said_so = True
+            why = "no provider pushes; polling every"
+            log.warning("%s: %s %g s", self.kind, why, self._poll_s)
+        self._polled = answering[0]
+        try:
+            await self._follower.catch_up(self._polled)
+        except (RpcAnswerError, AllProvidersFailed) as error:
+            log.info("%s: polling %s: %s", self.kind, self._polled.name, error)
+            # The next time another is asked, where there is one.
+            self._polled = next((p for p in answering if p is not self._polled), self._polled)
+        await asyncio.sleep(self._poll_s)
 
     # Over the gap
 
-    async def _newest(self) -> int:
-        return int(await self._client.request("eth_blockNumber", fresh=True), 16)
-
-    async def _fill(self, gone_ns: int, *, polled: bool) -> None:
-        for wait_s in (0.05, 0.2, 0.5, 1.0, 2.0, None):
-            try:
-                if self.kind == "newHeads":
-                    await self._fill_heads(await self._newest())
-                elif self.kind == "logs":
-                    await self._fill_logs(await self._newest())
-                elif not polled:
-                    why = "the provider changed; what was pending meanwhile nobody can tell"
-                    self._lose(Loss("pending", gone_ns, time.monotonic_ns(), why))
-            except (RpcAnswerError, AllProvidersFailed) as error:
-                if wait_s is None:
-                    self._give_up(error)
+    async def _catch_up(self) -> None:
+        """Tells what happened since, before what is pushed now."""
+        for wait_s in _RETRIES_S:
+            link = self._link
+            if link is None:
+                return  # it is gone as well; the next one fills the gap
+            others = [p for p in self._answering() if p is not link.provider]
+            for source in (link.provider, *others):
+                try:
+                    await self._follower.catch_up(source)
+                except (RpcAnswerError, AllProvidersFailed) as error:
+                    failed = error
                 else:
-                    await asyncio.sleep(wait_s)
+                    return
+            if wait_s is None:
+                self._follower.give_up(str(failed))
             else:
-                return
-
-    def _give_up(self, error: Exception) -> None:
-        newest = self._client.pool.heads.newest
-        if self.kind == "newHeads":
-            self._lose(Loss("blocks", self._heads.last + 1, newest, str(error)))
-            self._heads.last = max(self._heads.last, newest)
-        else:
-            self._lose(Loss("logs", self._logs.covered + 1, newest, str(error)))
-            self._logs.covered = max(self._logs.covered, newest)
-
-    async def _fill_heads(self, newest: int) -> None:
-        while True:
-            missing = self._heads.missing(newest + 1)[:100]
-            if not missing:
-                return
-            for block in await asyncio.gather(*(self._block(n) for n in missing)):
-                await self._let_through(block)
-
-    async def _block(self, number: int) -> dict[str, Any]:
-        block: dict[str, Any] | None = await self._client.request(
-            "eth_getBlockByNumber", [hex(number), False], at_least=number, fresh=True
-        )
-        if not _is_header(block):
-            raise AllProvidersFailed("eth_getBlockByNumber", [], hint=f"block {number} is gone")
-        assert block is not None
-        return block
-
-    async def _let_through(self, block: dict[str, Any]) -> None:
-        """Lets `block` through, after those of its ancestors that a reorganisation replaced."""
-        branch = [block]
-        while not self._heads.has_parent(branch[-1]) and len(branch) < _DEEPEST:
-            number = int(branch[-1]["number"], 16) - 1
-            if number < 0 or not self._heads.knows(number):
-                break
-            branch.append(await self._block(number))
-        for one in reversed(branch):
-            header = self._heads.take(one)
-            if header is not None:
-                self._emit(header)
-
-    async def _fill_logs(self, newest: int) -> None:
-        where = dict(self._args[0]) if self._args and isinstance(self._args[0], dict) else {}
-        first = self._logs.covered + 1
-        while first <= newest:
-            last = min(first + _WIDE - 1, newest)
-            span = where | {"fromBlock": hex(first), "toBlock": hex(last)}
-            found = await self._client.request("eth_getLogs", [span], at_least=last, fresh=True)
-            if not isinstance(found, list) or not all(_is_log(one) for one in found):
-                raise AllProvidersFailed("eth_getLogs", [], hint="what came are no logs")
-            for one in found:
-                self._take_log(one)
-            self._logs.covered = max(self._logs.covered, last)
-            first = last + 1
-
-    def _take_log(self, one: dict[str, Any]) -> None:
-        item = self._logs.take(one)
-        if item is not None:
-            self._emit(item)
+                await asyncio.sleep(wait_s)
 
     async def _drain(self) -> None:
         while self._live:
-            item = self._live.popleft()
-            if not self._makes_sense(item):
-                await self._leave()
-                self._live.clear()
-                return
-            if self.kind == "newHeads":
-                missing = self._heads.missing(int(item["number"], 16))
-                if missing:
-                    await self._fill(time.monotonic_ns(), polled=False)
-                await self._let_through_live(item)
-            elif self.kind == "logs":
-                self._take_log(item)
-            elif (fresh := self._once.take(item)) is not None:
-                self._emit(fresh)
-
-    def _makes_sense(self, item: Any) -> bool:
-        """Whether what was pushed can be true; who pushes nonsense is left and struck."""
-        heads = self.kind == "newHeads"
-        fine = _is_header(item) if heads else self.kind != "logs" or _is_log(item)
-        link = self._link
-        if fine and heads and link is not None:
-            pool = self._client.pool
-            pool.heads.saw(link.provider, quantity(item["number"]), time.monotonic_ns())
-            fine = not link.provider.doubtful
-        if not fine and link is not None:
+            source, item = self._live.popleft()
+            if self._follower.makes_sense(item, source):
+                await self._follower.live(item, source)
+                continue
             trouble = Trouble(Fault.PROVIDER, f"pushed {printable(item, 60)} as one of {self.kind}")
-            link.provider.erred(trouble.fault, trouble.message)
-            link.provider.blame(trouble)
-        return fine
-
-    async def _let_through_live(self, item: dict[str, Any]) -> None:
-        try:
-            await self._let_through(item)
-        except (RpcAnswerError, AllProvidersFailed) as error:
-            number = int(item["number"], 16)
-            self._lose(Loss("blocks", number - 1, number - 1, f"a reorganised branch: {error}"))
-            header = self._heads.take(item)
-            if header is not None:
-                self._emit(header)
-
-
-def _is_header(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and quantity(item.get("number")) >= 0
-        and isinstance(item.get("hash"), str)
-        and isinstance(item.get("parentHash", ""), str)
-    )
-
-
-def _is_log(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and (item.get("blockNumber") is None or quantity(item["blockNumber"]) >= 0)
-        and all(isinstance(item.get(key, ""), str | None) for key in ("blockHash", "logIndex"))
-    )
+            source.erred(trouble.fault, trouble.message)
+            source.blame(trouble)
+            self._live.clear()
+            await self._leave()
