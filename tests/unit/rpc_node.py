@@ -37,6 +37,8 @@ class ScriptedNode:
         chain_id: its chain; 0 for one that does not say.
         tags: blocks that it answers well for.
         hangs_up: it closes the connection after each answer that is not a health check's.
+        drops: so many requests from now on find the end of their connection.
+        more: headers of every answer, each with its line end.
         seen: methods of all requests, in order.
         asked: all requests, in order.
     """
@@ -56,6 +58,8 @@ class ScriptedNode:
         self.head = head
         self.chain_id = chain_id
         self.asked: list[dict[str, Any]] = []
+        self.drops = 0
+        self.more = ""
         self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -108,6 +112,9 @@ class ScriptedNode:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if self.drops:
+                    self.drops -= 1
+                    return
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
                 asked = json.loads(await reader.readexactly(length))
                 fine = self.well(asked) if isinstance(asked, dict) else None
@@ -118,7 +125,7 @@ class ScriptedNode:
                     said = self.say(asked) if fine is None else result(asked, fine)
                 if said is None:
                     return
-                writer.write(said)
+                writer.write(said.replace(b"\r\n", b"\r\n" + self.more.encode(), 1))
                 if fine is None and self.hangs_up:
                     await writer.drain()
                     writer.close()

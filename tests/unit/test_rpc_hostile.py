@@ -549,6 +549,24 @@ async def test_answers_that_came_with_a_goodbye_count():
             assert channel._queue == deque()
 
 
+async def test_a_connection_closed_for_resting_costs_nothing_and_is_learnt(monkeypatch):
+    """The server closes in the moment in which the next request comes: it is not read."""
+    monkeypatch.setattr(http1, "_LEAST_IDLE_NS", 0)
+    node = ScriptedNode(lambda asked: result(asked, "0x5"))
+    async with pool_of(node, mirror_share=0.0, check_ms=60_000) as client:
+        channel = client.links[0].http
+        assert await client.request("eth_call", [{}], fresh=True) == "0x5"
+        node.drops = 1
+        assert await client.request("eth_call", [{}], fresh=True) == "0x5"
+        assert node.drops == 0
+        assert client.pool.providers[0].tally.faults == {}
+        assert channel._rest_ns < http1._IDLE_NS
+        node.more = "keep-alive: timeout=4, max=7\r\n"
+        channel._rest_ns = http1._IDLE_NS
+        assert await client.request("eth_call", [{}], fresh=True) == "0x5"
+        assert channel._rest_ns == 3_000_000_000
+
+
 # Subscriptions
 
 

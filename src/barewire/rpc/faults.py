@@ -35,16 +35,24 @@ class Trouble(Exception):  # noqa: N818  (an attempt is in trouble; a call has e
         message: one line for people, without credentials, harmless whatever a server said.
         retry_after_ms: how long the provider asked to be left alone, or 0.
         error: the JSON-RPC error object, where there was one.
+        untouched: for certain nothing was done with the request; without it, perhaps.
     """
 
     def __init__(
-        self, fault: Fault, message: str, *, retry_after_ms: int = 0, error: Any = None
+        self,
+        fault: Fault,
+        message: str,
+        *,
+        retry_after_ms: int = 0,
+        error: Any = None,
+        untouched: bool = False,
     ) -> None:
         self.message = printable(message)
         super().__init__(self.message)
         self.fault = fault
         self.retry_after_ms = retry_after_ms
         self.error = error
+        self.untouched = untouched
 
 
 class RpcAnswerError(BarewireError):

@@ -180,7 +180,8 @@ class Link:
         else:
             items = [(a.call.method.name, a.call.wire) for a in attempts]
             payload = encode_batch(number, items)
-        exchange = Exchange(number, payload, attempts, self)
+        repeat = all(a.call.method.repeat for a in attempts)
+        exchange = Exchange(number, payload, attempts, self, repeat=repeat)
         for attempt in attempts:
             attempt.waiter = exchange
         return exchange
@@ -249,14 +250,14 @@ class Link:
             return
         if on_stream and self.http is not None and trouble.fault is Fault.TRANSPORT:
             # WebSocket first, HTTP behind it: what may be repeated goes to the same provider again.
-            again = [a for a in attempts if a.call.method.repeat and not a.closed]
+            again = [a for a in attempts if a.may_repeat(trouble) and not a.closed]
             if again:
                 retry = self._exchange(again)
                 retry.lane = exchange.lane
                 self.http.submit(retry)
             else:
                 exchange.lane.landed()
-            attempts = [a for a in attempts if not a.call.method.repeat]
+            attempts = [a for a in attempts if not a.may_repeat(trouble)]
         else:
             exchange.lane.landed()
         for attempt in attempts:

@@ -123,6 +123,10 @@ class Attempt:
         self.mirror = False
         self.waiter: Any = None
 
+    def may_repeat(self, trouble: Trouble) -> bool:
+        """Whether the request may go out again after `trouble`."""
+        return self.call.method.repeat or trouble.untouched
+
 
 @dataclass(slots=True)
 class Step:
@@ -407,7 +411,7 @@ class Pool:
             provider.erred(trouble.fault, trouble.message)
             call.suspects.append((provider, trouble))
         if not call.done and not attempt.mirror:
-            self._go_on(call, now_ns, step)
+            self._go_on(call, now_ns, step, attempt.may_repeat(trouble))
         return step
 
     def _strike(self, provider: Provider, trouble: Trouble, now_ns: int) -> None:
@@ -419,12 +423,12 @@ class Pool:
         self.ranking.unseat(provider)
         self.ejection.struck(provider, trouble.fault, now_ns)
 
-    def _go_on(self, call: Call, now_ns: int, step: Step) -> None:
+    def _go_on(self, call: Call, now_ns: int, step: Step, may_repeat: bool = True) -> None:
         """`call` lost an attempt: the next provider, a pause, or the end."""
         agreed = sum(t.fault is Fault.UNSURE for _, t in call.causes) > 1
         if agreed:
             step.cancel += self.abandon(call)
-        elif call.method.repeat and not call.only and now_ns < call.deadline_ns:
+        elif may_repeat and not call.only and now_ns < call.deadline_ns:
             provider = self._pick(call, now_ns)
             if provider is not None:
                 self.failovers += 1
@@ -438,7 +442,16 @@ class Pool:
                 return
         if not call.attempts:
             call.done = True
-            step.failed.append((call, AllProvidersFailed(call.method.name, call.causes)))
+            step.failed.append((call, self._error(call)))
+
+    @staticmethod
+    def _error(call: Call) -> AllProvidersFailed:
+        lost = (Fault.TRANSPORT, Fault.TIMEOUT)
+        unknown = any(t.fault in lost and not t.untouched for _, t in call.causes)
+        if unknown and not call.method.repeat:
+            hint = "it may have been carried out: look before it is sent again"
+            return AllProvidersFailed(call.method.name, call.causes, hint=hint)
+        return AllProvidersFailed(call.method.name, call.causes)
 
     def _pause(self, call: Call, now_ns: int) -> None:
         """Another round, after a breath; a call that waits for a block has as many as it needs."""
@@ -527,5 +540,4 @@ class Pool:
         if call.done:
             return
         call.done = True
-        error = AllProvidersFailed(call.method.name, call.causes)
-        step.failed.append((call, error))
+        step.failed.append((call, self._error(call)))

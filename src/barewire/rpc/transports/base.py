@@ -72,16 +72,38 @@ class Exchange:
         payload: the message.
         attempts: what it carries, one for each item.
         sink: who is told.
+        repeat: it does no harm twice.
+        tries: how often it went out in vain, nothing having been done with it.
         carrier: the channel's own (a connection, a stream number).
     """
 
-    __slots__ = ("attempts", "carrier", "channel", "lane", "number", "payload", "sink")
+    __slots__ = (
+        "attempts",
+        "carrier",
+        "channel",
+        "lane",
+        "number",
+        "payload",
+        "repeat",
+        "sink",
+        "tries",
+    )
 
-    def __init__(self, number: int, payload: bytes, attempts: Sequence[Any], sink: Sink) -> None:
+    def __init__(
+        self,
+        number: int,
+        payload: bytes,
+        attempts: Sequence[Any],
+        sink: Sink,
+        *,
+        repeat: bool = False,
+    ) -> None:
         self.number = number
         self.payload = payload
         self.attempts = attempts
         self.sink = sink
+        self.repeat = repeat
+        self.tries = 0
         self.carrier: Any = None
         self.channel: Channel | None = None
         self.lane: Any = None
@@ -135,7 +157,8 @@ class StreamChannel(Channel, asyncio.Protocol):
     def submit(self, exchange: Exchange) -> None:
         """See `Channel.submit`."""
         if not self.is_up:
-            exchange.sink.broke(exchange, Trouble(Fault.TRANSPORT, self.why_down))
+            trouble = Trouble(Fault.TRANSPORT, self.why_down, untouched=True)
+            exchange.sink.broke(exchange, trouble)
             return
         exchange.channel = self
         self._pending[exchange.number] = exchange

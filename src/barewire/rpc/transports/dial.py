@@ -113,7 +113,7 @@ class Dialer:
             why = f"cannot resolve {address.host}: {error.strerror}"
         except OSError as error:
             why = f"cannot connect: {error.strerror or error}"
-        raise Trouble(Fault.TRANSPORT, why)
+        raise Trouble(Fault.TRANSPORT, why, untouched=True)
 
     async def _tcp(
         self, factory: Callable[[], P], address: Address, alpn: str
