@@ -20,8 +20,8 @@
 
     [[source]]
     name = "site"
-    via = "afxdp:eth1"                       # or "kernel"
-    lines = ["239.1.1.1:9000@eth1", "239.1.1.2:9000@eth1"]
+    via = "afxdp:eth1"                       # or "kernel"; or several: ["afxdp:eth1", "kernel"]
+    lines = ["239.1.1.1:9000@eth1", "239.1.1.2:9000@eth1"]   # a line by eth2: a port there too
     retransmit = "10.0.0.1:9100"             # who answers for what both lines lost
     publishers = ["10.0.0.1"]                # who may send it; without them, anyone
     trusted = true                           # its transactions may fire unchecked
@@ -340,7 +340,7 @@ def _check_places(loaded: Config, where: str) -> None:
                 )
             lines[str(line)] = f"source[{index}].lines[{number}]"
             _check_port(key, line)
-            if source.via.text != "kernel" and ip_address(line.address).is_unspecified:
+            if not source.via.is_kernel and ip_address(line.address).is_unspecified:
                 raise ConfigError(
                     f"{key}: a port takes the frames of one address",
                     hint="name the interface's own address, or a group",

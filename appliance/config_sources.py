@@ -20,28 +20,50 @@ from dpdk_bindings.port import PortAddress, check_port
 __all__ = ["Address", "Name", "Source", "Url", "Via", "check_ports", "check_source"]
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
+_MOST_WAYS = 8  # as many as a feed has lines
 
 
 class Via:
-    """How frames come in: ``kernel``, or a port such as ``afxdp:eth1?mode=auto``."""
+    """How frames come in: ``kernel``, or a port such as ``afxdp:eth1?mode=auto``, or several."""
 
-    allowed: ClassVar[str] = "'kernel', 'afxdp:INTERFACE', or 'afxdp:INTERFACE?mode=drv&queues=0-3'"
+    allowed: ClassVar[str] = (
+        "'kernel', 'afxdp:INTERFACE', or 'afxdp:INTERFACE?mode=drv&queues=0-3'; for a feed whose "
+        "lines come by several interfaces a list of these"
+    )
+    listed: ClassVar[bool] = True
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, *ways: str) -> None:
+        self.ways = ways
 
     @classmethod
-    def parse(cls, text: str) -> Via:
+    def parse(cls, text: str | list[str]) -> Via:
         """Checks it, all but whether there is such an interface or file."""
-        if text != "kernel":
-            try:
-                check_port(text)
-            except BindingsError as error:
-                raise ValueError(error.message) from None
-        return cls(text)
+        ways = [text] if isinstance(text, str) else text
+        if not 1 <= len(ways) <= _MOST_WAYS:
+            raise ValueError(f"a list of 1 to {_MOST_WAYS}")
+        for way in ways:
+            if ways.count(way) > 1:
+                raise ValueError(f"{way!r} stands there twice")
+            if way != "kernel":
+                try:
+                    check_port(way)
+                except BindingsError as error:
+                    raise ValueError(error.message) from None
+        return cls(*ways)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Via) and self.ways == other.ways
+
+    def __hash__(self) -> int:
+        return hash(self.ways)
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is kernel sockets and nothing else."""
+        return self.ways == ("kernel",)
 
     def __str__(self) -> str:
-        return self.text
+        return ", ".join(self.ways)
 
 
 class Url:
@@ -128,6 +150,10 @@ class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     Wireshark. `fallback` is what to use where `via` cannot be had; without it that is an error.
     `publishers` are the addresses that a feed is heard from, and who retransmits; without any,
     anyone is. Files are relative to the configuration.
+
+    A feed's line is received by the port of the interface that it names or has the address of.
+    Where that is none of `via`'s, it is the port that another source has there, or one as the first
+    of `via` but for the interface (appliance.ports).
     """
 
     name: Name
@@ -168,7 +194,7 @@ _OF_DATAGRAMS = ("retransmit", "publishers")
 def check_source(key: str, source: Source) -> None:
     """Checks what belongs together in one source; `key` is where it is written."""
     url = source.url
-    if source.fallback is not None and source.fallback.text == source.via.text:
+    if source.fallback is not None and source.fallback == source.via:
         raise ConfigError(
             f"{key}.fallback = {str(source.fallback)!r}: via is the same",
             hint="name another way, or leave it out",
@@ -187,8 +213,14 @@ def check_source(key: str, source: Source) -> None:
             hint="one source is one or the other",
         )
     _refuse(key, source, _OF_DATAGRAMS, f"it is of MoldUDP64, and {url} is not")
+    for name in ("via", "fallback"):
+        if (via := getattr(source, name)) is not None and len(via.ways) > 1:
+            raise ConfigError(
+                f"{key}.{name} = {str(via)!r}: {url} is one connection, which has one way",
+                hint="name one of them",
+            )
     if url.scheme == "ipc":
-        if str(source.via) != "kernel":
+        if not source.via.is_kernel:
             raise ConfigError(
                 f"{key}.via = {str(source.via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'"
             )
@@ -223,10 +255,11 @@ def check_ports(sources: Sequence[Source], cores: Sequence[str], where: str) -> 
         where: the file.
     """
     wanted = [
-        (f"{where}: source[{index}].{name}", source, getattr(source, name).text)
+        (f"{where}: source[{index}].{name}", source, way)
         for index, source in enumerate(sources)
         for name in ("via", "fallback")
-        if getattr(source, name) is not None and getattr(source, name).text != "kernel"
+        for way in (getattr(source, name).ways if getattr(source, name) else ())
+        if way != "kernel"
     ]
     first: dict[str, tuple[str, Source, str]] = {}
     for key, source, text in wanted:

@@ -7,15 +7,13 @@ core that has them (appliance.joints).
 from __future__ import annotations
 
 import contextlib
-import socket
 from typing import Any
 
 from appliance.config import Config, Core, Source
 from appliance.desk import Out
 from appliance.joints import Joints
 from appliance.places import Place
-from appliance.ports import Ports
-from barewire.errors import ConfigError
+from appliance.ports import Ports, channels_of
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from barewire.pump import Feed
 from dpdk_bindings.datagram import Channel, DatagramEndpoint, open_datagram
@@ -85,12 +83,7 @@ class Intake:
 
     def _open_endpoint(self, source: Source) -> tuple[Any, int | None]:
         """Opens the endpoint of one source: its lines, and where retransmissions come to."""
-        channels: list[Channel] = []
-        if source.retransmit is not None:
-            # First, because an endpoint sends to a unicast peer from its first channel: the
-            # answer then comes to an address of its own.
-            channels.append(Channel(_address_towards(source.retransmit), 0))
-        channels += [Channel(line.address, line.port, line.interface) for line in source.lines]
+        channels = channels_of(source)
         endpoint = self._ports.open(source, lambda via: open_datagram(via, channels=channels))
         self._exit.callback(endpoint.close)
         self.endpoints.append(endpoint)
@@ -129,16 +122,3 @@ class Intake:
 
 def _add_peer(endpoint: DatagramEndpoint, place: Place) -> int:
     return endpoint.add_peer(place.address, place.port, interface=place.interface)
-
-
-def _address_towards(remote: Place) -> str:
-    """The address of ours that the kernel would send from to reach `remote`."""
-    family = socket.AF_INET6 if ":" in remote.address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((remote.address, remote.port))
-        except OSError as error:
-            raise ConfigError(
-                f"no route to {remote}: {error.strerror}", hint="see `ip route get`"
-            ) from error
-        return str(probe.getsockname()[0])

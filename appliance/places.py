@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import ClassVar
 
 from barewire.errors import BarewireError
@@ -54,6 +54,8 @@ class Place:
         ip = ip_address(match["v6"] or match["v4"])
         if (ip.version == 6) != bool(match["v6"]):
             raise ValueError(f"{text!r}: only IPv6 addresses stand in brackets, and they have to")
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+            raise ValueError(f"{text!r} is an IPv4 address: write {ip.ipv4_mapped}:{match['port']}")
         if int(match["port"]) > 65535:
             raise ValueError(f"{text!r}: ports end at 65535")
         return cls(str(ip), int(match["port"]), match["interface"])

@@ -23,6 +23,7 @@ HEADERS = [
     ROOT / "native/share.h",
     ROOT / "native/endpoint.h",
     ROOT / "native/endpoint_kernel.h",
+    ROOT / "native/endpoint_joined.h",
     ROOT / "native/stream_kernel.h",
     ROOT / "include/dpdk_bindings/ring.h",
     ROOT / "native/ring_file.h",

@@ -179,7 +179,7 @@ class DatagramEndpoint(NativeEndpoint):
 
 
 def open_datagram(
-    via: str | Port,
+    via: str | Port | Sequence[str | Port],
     *,
     channels: Sequence[Channel],
     burst: int = 64,
@@ -195,7 +195,11 @@ def open_datagram(
         via: ``"kernel"`` for kernel sockets, on whatever interfaces the channels imply; or the
             address of a port (:func:`~dpdk_bindings.port.open_port`), which the endpoint opens,
             has to itself, and closes; or a port, like one of
-            :class:`~dpdk_bindings.shared_port.SharedPort`, which it closes too.
+            :class:`~dpdk_bindings.shared_port.SharedPort`, which it closes too. Or several of
+            these, as where lines A and B come by two NICs: each channel is received by the port
+            of the interface that it names or has the address of, and by ``"kernel"``, where that
+            is among them, if there is none; peers are sent to by the interface that the route
+            says.
         channels: where to receive; none for an endpoint that only sends.
         burst: most datagrams that one ``recv()`` brings.
         rx_checksum: of a port: ``"verify"`` UDP checksums, ``"trust"`` them, or ``"auto"``, which
@@ -212,19 +216,28 @@ def open_datagram(
     Raises:
         BindingsError: with what was wrong and what to do.
     """
-    backend: Backend
-    if via == "kernel":
-        backend = KernelBackend(
-            channels,
+
+    def over_kernel(some: Sequence[Channel]) -> Backend:
+        return KernelBackend(
+            some,
             buffers=buffers,
             payload_bytes=payload_bytes,
             receive_buffer_bytes=receive_buffer_bytes,
             clock=clock,
         )
-    else:
-        # Kernel sockets must work where ports and netlink do not.
-        from dpdk_bindings.port import opened_port
+
+    def over_port(port: Port, some: Sequence[Channel]) -> Backend:
         from dpdk_bindings.port_endpoint import PortBackend
 
-        backend = PortBackend(opened_port(via, "datagram"), channels, rx_checksum=rx_checksum)
-    return DatagramEndpoint(backend, burst)
+        return PortBackend(port, some, rx_checksum=rx_checksum)
+
+    ways = [via] if isinstance(via, str | Port) else list(via)
+    if ways == ["kernel"]:
+        return DatagramEndpoint(over_kernel(channels), burst)
+    # Kernel sockets must work where ports and netlink do not.
+    from dpdk_bindings.joined_endpoint import joined
+    from dpdk_bindings.port import opened_port
+
+    if len(ways) == 1:
+        return DatagramEndpoint(over_port(opened_port(ways[0], "datagram"), channels), burst)
+    return DatagramEndpoint(joined(ways, channels, over_kernel, over_port), burst)

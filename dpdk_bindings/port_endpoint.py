@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from dpdk_bindings._native import ffi, lib
+from dpdk_bindings.carriers import Carriers, refusal
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.port import Port
 from dpdk_bindings.routing import Destination, Router, Unrouted
@@ -51,11 +52,20 @@ class PortBackend:
                 self._router = Router(self._interface)
             self._rx_checksum = choose_checksum(rx_checksum, about.get("driver", ""))
             self._open_native()
+            if self._interface and channels:
+                self._refuse_others(self._interface, channels)
             for channel in channels:
                 self._open_channel(channel)
         except BaseException:
             self.close()
             raise
+
+    def _refuse_others(self, interface: str, channels: Sequence[Channel]) -> None:
+        """Refuses channels that another interface brings: they would be silent for ever."""
+        carriers = Carriers()
+        for channel in channels:
+            if (carrier := carriers.carrier(channel, [interface])) != interface:
+                raise refusal(channel, [interface], carrier)
 
     def _open_native(self) -> None:
         ops, port = self._port.ref()

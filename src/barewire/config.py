@@ -30,7 +30,11 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Written(Protocol):
-    """A value that is written as one TOML string and parsed by its own class."""
+    """A value that is written as one TOML string and parsed by its own class.
+
+    One that may be written as a list of strings too says so by an attribute `listed`, and its
+    `parse` then takes either.
+    """
 
     allowed: ClassVar[str]
 
@@ -81,7 +85,8 @@ def convert(data: Any, kind: type[T], *, where: str) -> T:
 
 
 def _parse_written(kind: Any, value: Any) -> Any:
-    if not isinstance(value, str):
+    listed = isinstance(value, list) and getattr(kind, "listed", False)
+    if not (listed and all(isinstance(part, str) for part in value)) and not isinstance(value, str):
         raise TypeError(f"expected a string, got {type(value).__name__}")
     return kind.parse(value)
 

@@ -210,6 +210,23 @@ url = "wss://node.example/ws"
             + 'via = "afxdp:eth1?mode=skb"',
             ["source[1].via = 'afxdp:eth1?mode=skb'", "source[0].via", "write the same"],
         ),
+        (
+            GOOD.replace('name = "site"', 'name = "a"\nvia = ["afxdp:eth1", "afxdp:eth1?ring=64"]'),
+            ["source[0].via = 'afxdp:eth1?ring=64'", "the same interface"],
+        ),
+        (
+            GOOD.replace('name = "site"', 'name = "site"\nvia = ["afxdp:eth1", "afxdp:eth1"]'),
+            ["source[0].via", "twice"],
+        ),
+        (
+            GOOD.replace('name = "site"', 'name = "site"\nvia = []'),
+            ["source[0].via", "a list of 1 to 8"],
+        ),
+        (
+            GOOD.replace('name = "site"', 'name = "site"\nvia = ["afxdp:eth1", 7]'),
+            ["source[0].via", "expected a string"],
+        ),
+        (NODE + 'via = ["afxdp:eth1", "kernel"]', ["source[0].via", "one way"]),
     ],
 )
 def test_what_does_not_fit_in_a_source(check, text, words):

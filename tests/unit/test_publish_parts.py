@@ -33,7 +33,10 @@ def test_places(text, place):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "192.0.2.1", "192.0.2.1:", "host:1", "2001:db8::1:1", "[192.0.2.1]:1", "1.2.3.4:65536"],
+    [
+        *("", "192.0.2.1", "192.0.2.1:", "host:1", "2001:db8::1:1", "[192.0.2.1]:1"),
+        *("1.2.3.4:65536", "[::ffff:192.0.2.1]:9000"),
+    ],
 )
 def test_what_is_no_place(text):
     with pytest.raises(ValueError):

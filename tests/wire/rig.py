@@ -65,6 +65,7 @@ class Rig:
         *,
         via: str | None = None,
         lines: Sequence[tuple[str, int]] | None = None,
+        interfaces: Sequence[str] | None = None,
         retransmit: bool = True,
         far: str | None = None,
         max_datagram: int = 1472,
@@ -81,8 +82,10 @@ class Rig:
         self.lines = list(lines or [("239.77.0.1", 9001), ("239.77.0.2", 9002)])
         self.far = far or pair.a.ip4
         far_written = f"[{self.far}]" if ":" in self.far else self.far
+        by = list(interfaces or [pair.b.interface] * len(self.lines))  # of each line, in both ends
         written = ", ".join(
-            f'"{Place(address, port, pair.b.interface)}"' for address, port in self.lines
+            f'"{Place(address, port, interface)}"'
+            for (address, port), interface in zip(self.lines, by, strict=True)
         )
         self.config.write_text(
             f'[[source]]\nname = "site"\nvia = "{via or "afxdp:" + pair.b.interface}"\n'
@@ -104,8 +107,8 @@ class Rig:
                 channels=[Channel(self.far, RETRANSMIT), Channel(self.far, GATEWAY)],
             )
             self.peers = [
-                self.endpoint.add_peer(address, port, interface=pair.a.interface)
-                for address, port in self.lines
+                self.endpoint.add_peer(address, port, interface=interface)
+                for (address, port), interface in zip(self.lines, by, strict=True)
             ]
         self._requesters: dict[tuple[str, int], int] = {}
         self.process: subprocess.Popen[bytes] | None = None

@@ -43,9 +43,21 @@ def pair() -> Iterator[Pair]:
         yield made
 
 
-@pytest.fixture(params=["kernel", "afxdp:veth0"])
-def via(request: pytest.FixtureRequest) -> str:
-    return request.param
+JOINED = ("afxdp:veth0", "afxdp:more0")
+
+
+@pytest.fixture(params=["kernel", "afxdp:veth0", JOINED], ids=["kernel", "afxdp", "joined"])
+def via(request: pytest.FixtureRequest, pair: Pair) -> Iterator[str | tuple[str, ...]]:
+    """Joined is an endpoint over two ports, of which only one has anything to do."""
+    if request.param is not JOINED:
+        yield request.param
+        return
+    pair.a.run("ip", "link", "add", "more0", "type", "veth", "peer", "name", "more1")
+    pair.a.run("ip", "link", "set", "more0", "up")
+    try:
+        yield request.param
+    finally:
+        pair.a.run("ip", "link", "del", "more0")
 
 
 @contextmanager

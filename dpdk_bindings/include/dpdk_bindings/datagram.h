@@ -24,7 +24,8 @@ struct dpb_datagram {
     uint8_t source[16];      /* sender's address, network order; IPv4 in the first four bytes */
     uint16_t source_port;    /* host order */
     uint16_t headers;        /* bytes of frame headers that lie in front of `data`; 0: no frame */
-    uint8_t reserved[12];
+    uint8_t member;          /* of an endpoint made of several: which of them it came by */
+    uint8_t reserved[11];
 };
 
 struct dpb_datagram_ops {
