@@ -166,7 +166,7 @@ def _of_datagrams(stats: dict[str, Any]) -> dict[str, Any]:
     if "lost" in stats:
         row |= {
             "state": stats["state"],
-            "why": "",
+            "why": stats.get("trouble", ""),
             "connections": stats["sessions"],
             "gaps": stats["gaps"],
             "refused": sum(stats["refused"].values()),

@@ -26,6 +26,9 @@ _MODES = {
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _LONGEST_QUEUE_LIST = 256
 _ATTACH_PATIENCE_S = 2.0
+_LOOK_EVERY_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+_TOLD_S = 10.0  # how long it is told that the program had to be attached again
 
 
 class AfXdpPort(Port):
@@ -68,6 +71,7 @@ class AfXdpPort(Port):
             },
         )
         self._port = ffi.gc(_open_patiently(options, address), lib.dpb_afxdp_free)
+        self._attachment = _Attachment(address.target)
         super().__init__(
             address_of(lib.dpb_afxdp_ops()),
             address_of(self._port),
@@ -102,6 +106,15 @@ class AfXdpPort(Port):
         if lib.dpb_afxdp_remove_flow(self._port, number) < 0:
             raise BindingsError(f"there is no flow {number} on {self.address}")
 
+    @property
+    def trouble(self) -> str:
+        """See :attr:`Port.trouble`."""
+        return self._attachment.trouble
+
+    def housekeeping(self) -> None:
+        """Sees to it that the program stays attached, whoever takes it off."""
+        self._attachment.look_after(self._port, time.monotonic())
+
     def stats(self) -> dict[str, int]:
         """See :meth:`Port.stats`; the meaning of each is in native/afxdp.h."""
         stats: Any = ffi.new("struct dpb_afxdp_stats *")
@@ -121,6 +134,49 @@ class AfXdpPort(Port):
         """See :meth:`Port.close`."""
         self._end()
         lib.dpb_afxdp_close(self._port)
+
+
+class _Attachment:
+    """Puts the program back on its interface where somebody else took it off.
+
+    The kernel tells nobody of that, and frames of our flows reach the kernel from then on: so it is
+    asked, once a second. Who takes the program off again and again, or has put another one there,
+    is not fought: each time that it fails, or does not hold for a minute, the next time comes twice
+    as late, up to a minute.
+    """
+
+    def __init__(self, interface: str) -> None:
+        self._interface = interface
+        self._look_at = 0.0
+        self._pause_s = _LOOK_EVERY_S
+        self._mended_at = float("-inf")
+        self.trouble = ""
+
+    def look_after(self, port: Any, now: float) -> None:
+        """Looks, if it is time to; `now` is of a monotonic clock, in seconds."""
+        if now < self._look_at:
+            return
+        error: Any = ffi.new("struct dpb_error *")
+        found = lib.dpb_afxdp_look_after(port, error)
+        self._look_at = now + _LOOK_EVERY_S
+        if found == 0:
+            if self.trouble and now > self._mended_at + _TOLD_S:
+                self.trouble = ""
+            if now > self._mended_at + _LONGEST_PAUSE_S:
+                self._pause_s = _LOOK_EVERY_S
+            return
+        if found == -errno.ENODEV:  # whoever follows links says that the interface is gone
+            return
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._look_at = now + self._pause_s
+        taken_off = f"our XDP program was taken off interface {self._interface} by somebody else"
+        if found > 0:
+            self._mended_at = now
+            self.trouble = f"{taken_off}, and is attached again"
+            return
+        busy = found in (-errno.EBUSY, -errno.EEXIST)
+        why = "another is there now (`bpftool net` shows it)" if busy else raised(error).message
+        self.trouble = f"{taken_off}, and cannot be attached again: {why}"
 
 
 def _open_patiently(options: Any, address: PortAddress) -> Any:

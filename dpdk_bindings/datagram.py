@@ -36,7 +36,10 @@ class Backend(Protocol):
 
     channels: list[Channel]  # with the ports that port 0 became
     ref: Any  # struct dpb_datagram_ref *
-    counters: Any  # struct dpb_endpoint_counters *
+
+    @property
+    def counters(self) -> Any:
+        """``struct dpb_endpoint_counters *``, read only."""
 
     @property
     def gone(self) -> bool:

@@ -67,6 +67,14 @@ class Port(NativePort):
         """
         raise NotImplementedError
 
+    @property
+    def trouble(self) -> str:
+        """What :meth:`housekeeping` found wrong, or an empty string."""
+        return ""
+
+    def housekeeping(self) -> None:
+        """Mends what others changed. Call it a few times a second; never waits for anything."""
+
     def stats(self) -> dict[str, int]:
         """Every counter by name, the kernel's own (``kernel_...``) and ``leaked`` included."""
         raise NotImplementedError

@@ -143,6 +143,8 @@ class PortBackend:
 
     def housekeeping(self) -> None:
         """Follows routes and neighbours: peers whose way changed get new headers."""
+        if not self._router.gone:
+            self._port.housekeeping()
         changed = self._router.poll()
         for number, peer in enumerate(self._peers) if changed else ():
             if peer.destination in changed:
@@ -160,8 +162,8 @@ class PortBackend:
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the interface, or an empty string."""
-        return self._router.trouble
+        """What is wrong with the interface or its port, or an empty string."""
+        return self._router.trouble or self._port.trouble
 
     def losses(self) -> dict[str, int]:
         """Frames not shown, by cause; datagrams that went the kernel's way; the port's counters."""

@@ -171,6 +171,8 @@ class PortStreams:
         way = self._router[self._connections[stream].destination]
         if not way.ready:
             return way.trouble
+        if self._port.trouble:
+            return self._port.trouble
         stats = self.stats()
         unfinished = stats["rx_tcp_checksum_unfinished"]
         if unfinished:
@@ -188,6 +190,8 @@ class PortStreams:
 
     def housekeeping(self) -> None:
         """Follows routes and neighbours; gives back what connections that have ended held."""
+        if not self._router.gone:
+            self._port.housekeeping()
         changed = self._router.poll()
         for known in (self._connections, self._leaving) if changed else ():
             for stream, connection in known.items():

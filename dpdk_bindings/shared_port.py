@@ -88,6 +88,15 @@ class _Member(Port):
         lib.dpb_share_assign(self._share, number, -1)
         self._shared.port.remove_flow(number)
 
+    @property
+    def trouble(self) -> str:
+        """See :attr:`Port.trouble`."""
+        return self._shared.port.trouble
+
+    def housekeeping(self) -> None:
+        """See :meth:`Port.housekeeping`; the shared port's, whichever member asks."""
+        self._shared.port.housekeeping()
+
     def stats(self) -> dict[str, int]:
         """The shared port's counters, and what waits or was dropped for this member."""
         stats: Any = ffi.new("struct dpb_share_stats *")

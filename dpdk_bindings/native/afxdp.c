@@ -3,6 +3,7 @@
 #include "xsk.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,7 @@ struct dpb_afxdp {
     uint32_t linear_free_count;
     uint32_t *linear_generation;
 
+    bool taken_off;        /* the program was, and is not attached again yet */
     struct dpb_afxdp_stats stats;
 
     struct dpb_afxdp_shape shape; /* what the memory was made for */
@@ -456,6 +458,22 @@ static void take_down(struct dpb_afxdp *p)
         dpb_xsk_close(&p->queues[i]);
 }
 
+static enum dpb_xdp_mode hook_of(enum dpb_afxdp_mode mode)
+{
+    return mode == DPB_AFXDP_SKB ? DPB_XDP_SKB : DPB_XDP_DRV;
+}
+
+static int attach_program(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, struct dpb_error *error)
+{
+    int result = dpb_xdp_attach(&p->xdp, &p->nic, hook_of(mode));
+    if (result < 0)
+        dpb_fail(error, -result, "attaching the XDP program to interface \"%s\" (%s mode)",
+                 p->nic.name, mode == DPB_AFXDP_SKB ? "skb" : "drv");
+    if (result == -EPERM)
+        dpb_hint(error, "the process lacks CAP_NET_ADMIN");
+    return result;
+}
+
 /* Memory, sockets, program, attachment in one mode; takes all but the memory down again on failure. */
 static int bring_up(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, uint32_t ring,
                     struct dpb_error *error)
@@ -474,8 +492,7 @@ static int bring_up(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, uint32_t ring
         .busy_poll = p->busy_poll,
         .shared_with = -1,
     };
-    enum dpb_xdp_mode attach = mode == DPB_AFXDP_SKB ? DPB_XDP_SKB : DPB_XDP_DRV;
-    result = dpb_xdp_load(&p->xdp, &p->nic, attach, how.several_buffers, error);
+    result = dpb_xdp_load(&p->xdp, &p->nic, hook_of(mode), how.several_buffers, error);
     for (uint32_t i = 0; i < p->queue_count && result == 0; i++) {
         result = dpb_xsk_open(&p->queues[i], &p->umem, &p->nic, p->queue_ids[i], &how, error);
         how.shared_with = p->queues[0].fd;
@@ -489,14 +506,8 @@ static int bring_up(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, uint32_t ring
                          p->nic.name);
         }
     }
-    if (result == 0) {
-        result = dpb_xdp_attach(&p->xdp, &p->nic, attach);
-        if (result < 0)
-            dpb_fail(error, -result, "attaching the XDP program to interface \"%s\" (%s mode)",
-                     p->nic.name, attach == DPB_XDP_SKB ? "skb" : "drv");
-        if (result == -EPERM)
-            dpb_hint(error, "the process lacks CAP_NET_ADMIN");
-    }
+    if (result == 0)
+        result = attach_program(p, mode, error);
     if (result < 0)
         take_down(p);
     return result;
@@ -580,6 +591,27 @@ struct dpb_afxdp *dpb_afxdp_open(const struct dpb_afxdp_options *options, struct
 fail:
     dpb_afxdp_free(p);
     return NULL;
+}
+
+int dpb_afxdp_look_after(struct dpb_afxdp *p, struct dpb_error *error)
+{
+    memset(error, 0, sizeof *error);
+    if (p->closed)
+        return 0;
+    int attached = dpb_xdp_is_attached(&p->xdp);
+    if (attached < 0)
+        return dpb_fail(error, -attached, "asking after the XDP program of interface \"%s\"",
+                        p->nic.name);
+    if (attached)
+        return 0;
+    char name[IF_NAMESIZE];
+    if (!if_indextoname(p->nic.ifindex, name) || strcmp(name, p->nic.name) != 0)
+        return dpb_fail(error, ENODEV, "interface \"%s\"", p->nic.name);
+    if (!p->taken_off)
+        p->stats.program_taken_off++;
+    int result = attach_program(p, p->info.mode, error);
+    p->taken_off = result < 0;
+    return result < 0 ? result : 1;
 }
 
 void dpb_afxdp_close(struct dpb_afxdp *p)

@@ -87,6 +87,7 @@ struct dpb_afxdp_stats {
     uint64_t tx_ring_full;             /* refused: no free transmit buffer */
     uint64_t tx_too_long;              /* refused: longer than longest_tx */
     uint64_t tx_kernel_busy;           /* flushes after which frames had to stay queued */
+    uint64_t program_taken_off;        /* times somebody else had detached our program */
     uint64_t kernel_rx_dropped;        /* XDP_STATISTICS of all queues: dropped for other reasons */
     uint64_t kernel_rx_ring_full;      /* dropped: poll() was not called soon enough */
     uint64_t kernel_rx_fill_ring_empty; /* times the kernel had no buffer: too many frames held */
@@ -114,6 +115,12 @@ int dpb_afxdp_add_flow(struct dpb_afxdp *port, const struct dpb_flow *flow,
                        struct dpb_error *error);
 /* From now on the kernel gets them again; frames already received keep the number. */
 int dpb_afxdp_remove_flow(struct dpb_afxdp *port, int number);
+
+/* Looks whether the program is attached still, a system call of a microsecond or two (it takes the
+ * kernel's lock of all interfaces), and attaches it again where it is not, in the network namespace
+ * of the calling thread. 0: it is attached and was; 1: it is attached again; or a negative errno,
+ * *error filled in: it is not attached. */
+int dpb_afxdp_look_after(struct dpb_afxdp *port, struct dpb_error *error);
 
 void dpb_afxdp_info(const struct dpb_afxdp *port, struct dpb_afxdp_info *info);
 void dpb_afxdp_stats(struct dpb_afxdp *port, struct dpb_afxdp_stats *stats);

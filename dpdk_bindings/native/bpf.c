@@ -90,6 +90,13 @@ static int object_info(int fd, void *info, uint32_t size)
     return bpf(BPF_OBJ_GET_INFO_BY_FD, &attr);
 }
 
+int dpb_bpf_link_ifindex(int link)
+{
+    struct bpf_link_info info = {0};
+    int result = object_info(link, &info, sizeof info);
+    return result < 0 ? result : (int)info.xdp.ifindex;
+}
+
 uint32_t dpb_bpf_program_id(int program)
 {
     struct bpf_prog_info info = {0};

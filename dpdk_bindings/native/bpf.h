@@ -20,6 +20,10 @@ int dpb_bpf_load_xdp(const char *name, const struct bpf_insn *code, uint32_t n, 
 /* Attaches; what holds the returned descriptor holds the attachment. */
 int dpb_bpf_attach_xdp(int program, int ifindex, uint32_t xdp_flags);
 
+/* The interface that the link of this descriptor attaches to; 0: it was detached, by whomever, or
+ * its interface is gone. Or a negative errno. */
+int dpb_bpf_link_ifindex(int link);
+
 /* The kernel's number for a program, as `bpftool prog` shows it; 0 if it does not say. */
 uint32_t dpb_bpf_program_id(int program);
 

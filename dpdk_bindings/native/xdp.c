@@ -231,11 +231,27 @@ int dpb_xdp_serve(struct dpb_xdp *xdp, uint32_t queue, int fd)
     return dpb_bpf_put(xdp->sockets, &queue, &fd, BPF_ANY);
 }
 
+static void drop(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
 int dpb_xdp_attach(struct dpb_xdp *xdp, const struct dpb_nic *nic, enum dpb_xdp_mode mode)
 {
     uint32_t flags = mode == DPB_XDP_DRV ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
+    drop(&xdp->link); /* of an attachment that is no more */
     xdp->link = dpb_bpf_attach_xdp(xdp->program, nic->ifindex, flags);
     return xdp->link < 0 ? xdp->link : 0;
+}
+
+int dpb_xdp_is_attached(const struct dpb_xdp *xdp)
+{
+    if (xdp->link < 0)
+        return 0;
+    int ifindex = dpb_bpf_link_ifindex(xdp->link);
+    return ifindex < 0 ? ifindex : ifindex > 0;
 }
 
 int dpb_xdp_put_flow(struct dpb_xdp *xdp, const struct dpb_flow *flow, uint32_t number)
@@ -252,13 +268,6 @@ int dpb_xdp_read_passed(struct dpb_xdp *xdp, struct dpb_xdp_passed *passed)
 {
     uint32_t only = 0;
     return dpb_bpf_get(xdp->counters, &only, passed);
-}
-
-static void drop(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
 }
 
 void dpb_xdp_close(struct dpb_xdp *xdp)

@@ -68,6 +68,10 @@ int dpb_xdp_serve(struct dpb_xdp *xdp, uint32_t queue, int fd);
 /* Attaches. -EBUSY and -EEXIST: another program is there already. */
 int dpb_xdp_attach(struct dpb_xdp *xdp, const struct dpb_nic *nic, enum dpb_xdp_mode mode);
 
+/* Whether it is attached still: root may take any link off its interface (BPF_LINK_DETACH, as
+ * `bpftool link detach` does), and nobody is told. 1, 0 or a negative errno. */
+int dpb_xdp_is_attached(const struct dpb_xdp *xdp);
+
 int dpb_xdp_put_flow(struct dpb_xdp *xdp, const struct dpb_flow *flow, uint32_t number);
 int dpb_xdp_delete_flow(struct dpb_xdp *xdp, const struct dpb_flow *flow);
 int dpb_xdp_read_passed(struct dpb_xdp *xdp, struct dpb_xdp_passed *passed);

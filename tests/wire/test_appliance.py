@@ -18,6 +18,7 @@ from appliance.lab import Pair
 from barewire.feeds.envelope import to_messages
 from barewire.feeds.mold_publisher import MoldPublisher
 from tests.requires import requires_root
+from tests.wire.bpf_links import detach
 from tests.wire.rig import PAYLOAD, Rig, dead, duplicated, lossy, reordered
 
 COUNT = 600
@@ -392,6 +393,20 @@ def test_two_sources_share_an_interface(pair, tmp_path, traffic):
     check_complete(stopped, traffic)
     assert stopped.summary["sources"]["other"]["delivered"] == 300
     assert stopped.summary["sources"]["other"]["endpoint"]["port_share_dropped"] == 0
+
+
+def test_a_program_that_somebody_takes_off_is_told_and_put_back(pair, tmp_path, traffic):
+    messages = traffic[0]
+    with Rig(pair, tmp_path) as rig:
+        rig.publish(messages[:100])
+        about = json.loads(pair.b.run("ip", "-j", "link", "show", pair.b.interface))[0]
+        assert detach(about["xdp"]["prog"]["id"]) == 1
+        rig.hear("site: our XDP program was taken off interface veth0 by somebody else")
+        rig.publish(messages[100:])
+        rig.settle()
+        stopped = rig.stop()
+    check_complete(stopped, traffic)
+    assert stopped.feed["endpoint"]["port_program_taken_off"] == 1
 
 
 def test_an_interface_that_is_deleted_is_told_and_ends_it(tmp_path, traffic):

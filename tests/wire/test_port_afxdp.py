@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -17,7 +18,9 @@ from scapy.layers.inet import fragment
 from appliance.lab import Namespace, Pair
 from dpdk_bindings import BindingsError, Port, open_port
 from dpdk_bindings._native import ffi, lib
+from dpdk_bindings.afxdp import AfXdpPort
 from tests.requires import requires_root
+from tests.wire.bpf_links import detach
 from tests.wire.frames import IP, TCP, UDP, Ether, IPv6, Raw, raw_socket, udp
 
 MODES = ("skb", "drv")
@@ -457,6 +460,65 @@ def test_refuses_to_displace_a_foreign_program(pair: Pair) -> None:
         pair.b.run("ip", "link", "set", "veth0", "xdp", "off")
     with opened(pair.b):
         pass
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_program_that_somebody_takes_off_is_put_back(pair: Pair, mode: str) -> None:
+    with (
+        opened(pair.b, f"mode={mode}") as port,
+        raw_socket(pair.a) as out,
+        kernel_udp(pair.b) as kernel,
+    ):
+        port.add_flow(pair.b.ip4, 5000)
+        assert detach(port.info()["program_id"]) == 1
+        out.send(udp(pair, b"to the kernel"))
+        assert kernel.recv(100) == b"to the kernel"
+        with pair.b:
+            port.housekeeping()
+        assert port.trouble.endswith("is attached again")
+        assert port.stats()["program_taken_off"] == 1
+        out.send(udp(pair, b"ours"))
+        gather(port, 1)
+    assert "xdp" not in xdp_of(pair.b)
+
+
+def test_who_takes_the_program_off_again_is_not_fought(pair: Pair) -> None:
+    """On a simulated clock: it is put back later each time, and at last it is calm again."""
+    with opened(pair.b) as port, pair.b:
+        assert isinstance(port, AfXdpPort)
+        attachment = port._attachment
+        looked: list[float] = []
+        now = 0.0
+        while len(looked) < 4:
+            detach(port.info()["program_id"])
+            before = port.stats()["program_taken_off"]
+            attachment.look_after(port._port, now)
+            if port.stats()["program_taken_off"] > before:
+                looked.append(now)
+            now += 0.5
+        pauses = [b - a for a, b in itertools.pairwise(looked)]
+        assert pauses == [2.0, 4.0, 8.0]
+        assert attachment.trouble
+        attachment.look_after(port._port, now + 100)
+        assert attachment.trouble == ""
+
+
+def test_another_program_in_its_place_is_told_and_left_alone(pair: Pair) -> None:
+    with opened(pair.b) as port, pair.b:
+        assert isinstance(port, AfXdpPort)
+        attachment = port._attachment
+        assert detach(port.info()["program_id"]) == 1
+        number = foreign_program(pair.b)
+        try:
+            for second in range(0, 300, 5):
+                attachment.look_after(port._port, float(second))
+            assert "cannot be attached again: another is there" in attachment.trouble
+            assert f"id {number}" in xdp_of(pair.b)
+        finally:
+            pair.b.run("ip", "link", "set", "veth0", "xdp", "off")
+        attachment.look_after(port._port, 1000.0)
+        assert attachment.trouble.endswith("is attached again")
+        assert port.stats()["program_taken_off"] == 1
 
 
 @pytest.mark.parametrize("mode", MODES)
