@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.conductor import Conductor
+from appliance.conductor import NEVER, Conductor
 from appliance.config import Config, Core
 from appliance.desk import Desk
-from appliance.firing import NOTHING_LEAVES, UNJOURNALLED, open_book, payload_of
+from appliance.firing import NOTHING_LEAVES, UNJOURNALLED, Standing, open_book
+from appliance.heads import Heads
 from appliance.intake import Intake
 from appliance.joints import Joints
 from appliance.ledger import Ledger
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
     from appliance.streams import Streams
 
 __all__ = ["Appliance"]
+
+NO_BLOCKS = (
+    "the strategy has on_block, and no source tells of blocks: a node does (url = ws://, wss:// or "
+    "ipc://); MoldUDP64 and bloXroute do not"
+)
 
 
 class Appliance:
@@ -74,6 +80,9 @@ class Appliance:
         self.triggers: TriggerTable | None = None
         self.streams: Streams | None = None
         self._conductor: Conductor | None = None
+        self._heads: Heads | None = None
+        self._standing: Standing | None = None
+        self._said_of_shots = ""
         self.senders: Senders | None = None
         self._sender_pool: SenderPool | None = None
         self._memory_noted = False
@@ -207,16 +216,14 @@ class Appliance:
         self.chosen["senders"] = {"workers": wanted.workers, "pids": self._sender_pool.pids}
 
     def _arm_configured(self) -> None:
-        for shot in self._config.shot:
-            self._desk.arm(
-                shot.name,
-                shot.destination,
-                payload_of(shot, self._where),
-                expires_after_ms=shot.expires_after_ms,
-                value_wei=shot.value.wei,
-                max_fee_wei=shot.max_fee.wei,
-                group=shot.group,
+        if self.shots is not None:
+            self._standing = Standing(
+                self._config.shot, self._where, self._desk, self.shots, self._say_of_shots
             )
+
+    def _say_of_shots(self, said: str) -> None:
+        self._said_of_shots = said
+        self.metrics.note(said)
 
     def _open_strategy(self) -> None:
         wanted = self._config.strategy
@@ -230,8 +237,13 @@ class Appliance:
             halt=shots.halt if shots else lambda: None,
             metrics=self.metrics,
             limit_ms=wanted.limit_ms,
+            timer_ms=wanted.timer_ms,
         )
         self._conductor = conductor
+        if conductor.follows_blocks:
+            self._heads = Heads(conductor.hand_block)
+            if self.streams is None or not self.streams.follow_blocks(self._heads):
+                self.warnings.append(NO_BLOCKS)
         self._desk.cause = lambda: conductor.cause
 
     def _write_about(self, triggers: bytes | None = None) -> None:
@@ -254,6 +266,21 @@ class Appliance:
         return self._intake.cut_off()
 
     # What the loop does.
+
+    @property
+    def timer_due_mono_ns(self) -> int:
+        """When :meth:`tick` is to be called."""
+        return self._conductor.timer_due_mono_ns if self._conductor is not None else NEVER
+
+    def start_timer(self, now_mono_ns: int) -> None:
+        """The strategy's timer begins now."""
+        if self._conductor is not None:
+            self._conductor.start_timer(now_mono_ns)
+
+    def tick(self, now_mono_ns: int) -> None:
+        """Calls the strategy's timer."""
+        if self._conductor is not None:
+            self._conductor.tick(now_mono_ns)
 
     def conducting(self) -> contextlib.AbstractContextManager[object]:
         """While inside, calls of the strategy that take too long are broken off."""
@@ -279,6 +306,8 @@ class Appliance:
         if self.triggers is not None:
             self.triggers.reclaim()
             self._take_triggers()
+        if self._standing is not None:
+            self._standing.tend(time.monotonic_ns())
         if self._sender_pool is not None:
             self._sender_pool.check()
         self._joints.beat()
@@ -340,6 +369,7 @@ class Appliance:
             "reassembly": self.pump.reassembly_stats(),
             "triggers": self.pump.match_stats() if self.triggers else {},
             "reload": self._reload.said,
+            "expired": self._said_of_shots,
             "refused": {name: entry.count for name, entry in self.decoder.refusals().items()}
             if self.decoder
             else {},
@@ -350,6 +380,7 @@ class Appliance:
                 "errors": conductor.errors,
                 "stalled": int(conductor.stalled),
                 "last_error": conductor.last_error,
+                "blocks": self._heads.stats() if self._heads else {},
             }
             if conductor
             else {},

@@ -1,4 +1,4 @@
-"""Hands matches to a user's strategy, and holds it to its limits.
+"""Hands matches, blocks and the time to a user's strategy, and holds it to its limits.
 
 Nothing that a strategy does stops the receiving: what it raises is caught and a call that takes
 longer than its limit is broken off. Either is counted, noted with its cause in the distinct-error
@@ -35,13 +35,16 @@ import dpdk_bindings
 from appliance import desk
 from appliance.metrics.places import Counter, Histogram
 from appliance.strategy import Strategy
+from barewire.feeds.blocks import Block
 from barewire.mempool.record import Transaction
 from barewire.pump import Match
 from dpdk_bindings.metrics import DUTY_KINDS, MetricsWriter
 
-__all__ = ["Conductor", "StrategyStalled"]
+__all__ = ["NEVER", "Conductor", "StrategyStalled"]
 
 _CALLBACK = DUTY_KINDS.index("callback")
+NEVER = 2**63 - 1
+"""After all time."""
 _FAREWELL_NS = 2_000_000_000  # for on_stop, when nothing is hot any more
 
 
@@ -57,8 +60,11 @@ class Conductor:
         halt: stops native code from sending.
         metrics: where calls, errors and times are counted; None: nowhere.
         limit_ms: a call that takes longer is a stall.
+        timer_ms: between two calls of ``on_timer``, where the strategy has one.
 
     Attributes:
+        follows_blocks: the strategy has ``on_block``.
+        timer_due_mono_ns: when :meth:`tick` is to be called; after all time where it has no timer.
         errors: exceptions that the strategy raised.
         last_error: the last of them, or of the stalls, with its place.
         stalled: whether a call took too long.
@@ -72,9 +78,15 @@ class Conductor:
         halt: Callable[[], None],
         metrics: MetricsWriter | None = None,
         limit_ms: float = 100,
+        timer_ms: float = 1000,
     ) -> None:
         self._strategy = strategy
         self._on_match = strategy.on_match
+        self._on_block = getattr(strategy, "on_block", None)
+        self._on_timer = getattr(strategy, "on_timer", None)
+        self.follows_blocks = self._on_block is not None
+        self._timer_ns = int(timer_ms * 1e6)
+        self.timer_due_mono_ns = NEVER
         self._halt = halt
         self._metrics = metrics
         self._limit_ns = int(limit_ms * 1e6)
@@ -123,11 +135,34 @@ class Conductor:
             self._call(match)
 
     def _call(self, match: Match) -> None:
-        began_ns = time.monotonic_ns()
         self.cause = match.tx
-        self._guard(self._on_match, match)
+        self._timed(Counter.STRATEGY_CALLS, self._on_match, match)
         self.cause = None
         match.tx.release()
+
+    def hand_block(self, block: Block) -> None:
+        """Gives the strategy a new block, where it wants them."""
+        if self._on_block is not None and not self.stalled:
+            self._timed(Counter.STRATEGY_BLOCKS, self._on_block, block)
+
+    def start_timer(self, now_mono_ns: int) -> None:
+        """From now on :meth:`tick` is due every `timer_ms`."""
+        if self._on_timer is not None:
+            self.timer_due_mono_ns = now_mono_ns + self._timer_ns
+
+    def tick(self, now_mono_ns: int) -> None:
+        """Tells the strategy that it is time. Times that were missed meanwhile are left out."""
+        if self.stalled or self._on_timer is None:
+            self.timer_due_mono_ns = NEVER
+            return
+        self.timer_due_mono_ns += self._timer_ns
+        if self.timer_due_mono_ns <= now_mono_ns:
+            self.timer_due_mono_ns = now_mono_ns + self._timer_ns
+        self._timed(Counter.STRATEGY_TIMERS, self._on_timer)
+
+    def _timed(self, counter: Counter, what: Callable[..., object], *arguments: object) -> None:
+        began_ns = time.monotonic_ns()
+        self._guard(what, *arguments)
         ended_ns = time.monotonic_ns()
         took_ns = ended_ns - began_ns - self._excused_ns
         if (
@@ -137,7 +172,7 @@ class Conductor:
         ):
             self._stall(None)
         if (metrics := self._metrics) is not None:
-            metrics.count(Counter.STRATEGY_CALLS)
+            metrics.count(counter)
             metrics.observe(Histogram.STRATEGY_SECONDS, ended_ns - began_ns)
             metrics.turn(_CALLBACK, ended_ns)
 

@@ -47,6 +47,7 @@
     destination = "gateway"
     payload = "backrun.hex"
     expires_after_ms = 60_000
+    keep_armed = true                        # again and again, until it fires
     max_fee = "0.02 ether"
 
     [senders]
@@ -65,6 +66,7 @@
     load = "mine.py:Backrun"                 # or "package.module:Class", or an entry point's name
     options = { depth = 3 }                  # handed to it as they are
     limit_ms = 100                           # a call that takes longer is a stall: sending stops
+    timer_ms = 1000                          # between two calls of on_timer, where it has one
 
     [metrics]
     stall_ms = 1.0                           # a longer turn of the loop counts as a stall
@@ -173,6 +175,9 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     `value` and `max_fee` are what they move and the most they pay for gas, for the caps. Where the
     payload is a signed transaction that says more, that counts.
+
+    With `keep_armed` its expiry is moved on as long as the loop runs and it has not fired, so that
+    `expires_after_ms` is how long it outlives a loop that does not get round to it.
     """
 
     name: Name
@@ -182,6 +187,7 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     value: Amount = Amount(0)
     max_fee: Amount = Amount(0)
     group: Name | None = None
+    keep_armed: bool = False
 
 
 class Fire(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -204,6 +210,7 @@ class Strategy(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     load: Annotated[str, Meta(pattern=r"^([^:]+:)?[A-Za-z_][A-Za-z0-9_.-]*\Z")]
     options: dict[str, Any] = {}
     limit_ms: Annotated[float, Meta(ge=0.01, le=60_000)] = 100
+    timer_ms: Annotated[float, Meta(ge=1, le=_DAY_S * 1000)] = 1000
     memory_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 256
 
 

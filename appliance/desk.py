@@ -153,6 +153,14 @@ class Desk:
             cookie=cookie,
         )
 
+    def disarm(self, shot: str) -> bool:
+        """Takes back what was armed, to arm something else.
+
+        Returns:
+            False where it was not armed (any more): it has fired, or never was.
+        """
+        return self._shots is not None and self._shots.disarm(shot)
+
     def sender(self, tx_hash: bytes) -> bytes | None:
         """Who signed the transaction of this hash, where a worker has answered by now.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from appliance.config import Config, Shot
+from appliance.desk import Desk
 from barewire.errors import ConfigError
 from barewire.execution.shots import PAYLOAD_BYTES, Caps, ShotBook
 
-__all__ = ["NOTHING_LEAVES", "UNJOURNALLED", "open_book", "payload_of"]
+__all__ = ["NOTHING_LEAVES", "UNJOURNALLED", "Standing", "open_book", "payload_of"]
 
 UNJOURNALLED = (
     "firing is unjournalled: what is sent is recorded nowhere, and after a crash nobody can tell "
@@ -18,6 +21,64 @@ UNJOURNALLED = (
 NOTHING_LEAVES = (
     "fire.unjournalled is false: nothing that the strategy sends leaves, as there is no journal"
 )
+
+
+class Standing:
+    """The shots of the configuration: armed at the start, kept armed, or said to have expired.
+
+    One that a strategy has armed anew is the strategy's from then on.
+
+    Args:
+        shots: theirs.
+        where: the configuration, which payloads lie beside.
+        desk: arms them.
+        book: where they are armed.
+        tell: hears that one expired without having fired.
+    """
+
+    def __init__(
+        self,
+        shots: Sequence[Shot],
+        where: Path,
+        desk: Desk,
+        book: ShotBook,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._book = book
+        self._tell = tell
+        self._kept_ns: dict[str, int] = {}
+        self._due: list[tuple[int, int, str]] = []  # when to look, the expiry then, at which shot
+        for shot in shots:
+            desk.arm(
+                shot.name,
+                shot.destination,
+                payload_of(shot, where),
+                expires_after_ms=shot.expires_after_ms,
+                value_wei=shot.value.wei,
+                max_fee_wei=shot.max_fee.wei,
+                group=shot.group,
+            )
+            if shot.keep_armed:
+                self._kept_ns[shot.name] = shot.expires_after_ms * 1_000_000
+            self._look_again(shot.name)
+
+    def _look_again(self, name: str) -> None:
+        expires = self._book.status(name).expires_mono_ns
+        # Half of its life is left for a loop that does not get round to it.
+        heapq.heappush(self._due, (expires - self._kept_ns.get(name, 0) // 2, expires, name))
+
+    def tend(self, now_mono_ns: int) -> None:
+        """Moves expiries on; a few times a second."""
+        while self._due and self._due[0][0] <= now_mono_ns:
+            _, expires, name = heapq.heappop(self._due)
+            status = self._book.status(name)
+            if status.state != "armed" or status.group_closed or status.expires_mono_ns != expires:
+                continue
+            if kept_ns := self._kept_ns.get(name):
+                self._book.rearm(name, expires_mono_ns=now_mono_ns + kept_ns)
+                self._look_again(name)
+            else:
+                self._tell(f"shot {name!r} has expired without having fired")
 
 
 def open_book(config: Config) -> ShotBook | None:

@@ -2,8 +2,8 @@
 
 One thread, spinning in native code until something was found or it is time to look up: every
 10 ms it shows that it lives, ten times a second it does what has to happen beside the packets,
-and a report is made as often as was asked for. What that takes from the packets is measured like
-everything else (docs/metrics.md).
+and reports are made and a strategy's timer is called as often as was asked for. What that takes
+from the packets is measured like everything else (docs/metrics.md).
 """
 
 from __future__ import annotations
@@ -62,17 +62,23 @@ class Loop:
             self._spin()
 
     def _spin(self) -> None:
-        run, hand_over = self._appliance.run, self._appliance.hand_over
-        clock = time.monotonic_ns
+        appliance, clock = self._appliance, time.monotonic_ns
+        run, hand_over = appliance.run, appliance.hand_over
         now = clock()
         self._next_report = now + self._every_ns
+        appliance.start_timer(now)
+        next_look = now + _LOOK_EVERY_NS
         while not self._stop and not self._signals.stop:
-            until = now + _LOOK_EVERY_NS
+            until = min(next_look, appliance.timer_due_mono_ns)
             while now < until:
                 if found := run(until):
                     hand_over(found)
                 now = clock()
-            self._look_up(now)
+            if now >= appliance.timer_due_mono_ns:
+                appliance.tick(now)
+            if now >= next_look:
+                self._look_up(now)
+                next_look = now + _LOOK_EVERY_NS
 
     def _look_up(self, now: int) -> None:
         metrics = self._appliance.metrics

@@ -82,6 +82,7 @@ class Reporter:
             for what in ("state", "trouble"):
                 self._change(name, what, source.get(what, ""))
         self._change("triggers", "reload", stats["reload"])
+        self._change("shots", "expired", stats["expired"])
 
     def _change(self, name: str, what: str, now: str) -> None:
         before = self._states.get((name, what), "")

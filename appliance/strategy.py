@@ -11,7 +11,10 @@ A strategy is any class whose instances have ``on_match``::
 
 It is made once, before the first packet, and called in the hot thread: what it takes, every
 packet behind this one waits for. What should happen in microseconds belongs into an armed shot
-(``actions.arm``), which native code fires without asking. ``on_stop``, where it has one, is called
+(``actions.arm``), which native code fires without asking.
+
+Three further methods are called where it has them: ``on_timer()`` every ``strategy.timer_ms``;
+``on_block(block)`` for each new block that a source tells of (barewire.feeds.blocks); ``on_stop()``
 after the last packet.
 
 An exception in it, or a call that takes longer than ``strategy.limit_ms``, is counted and shown
@@ -84,6 +87,9 @@ class Actions(Protocol):
         Raises:
             BarewireError: it is armed, its group has fired, or a cap forbids it.
         """
+
+    def disarm(self, shot: str) -> bool:
+        """Takes back what was armed, to arm something else; False: it was not armed any more."""
 
     def sender(self, tx_hash: bytes) -> bytes | None:
         """Who signed the transaction of this hash, where a worker has answered by now.

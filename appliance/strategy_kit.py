@@ -13,6 +13,7 @@ strategy arms because of one transaction is there for the next. Nothing leaves t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from appliance.strategy import Actions, Strategy
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.execution.shots import Caps, ShotBook
+from barewire.feeds.blocks import Block
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
 from barewire.mempool.record import Transaction
@@ -101,6 +103,8 @@ def replay(
     trusted: bool = True,
     caps: Caps = _UNCAPPED,
     limit_ms: float = 1000,
+    timer_ms: float = 1000,
+    blocks: Iterable[tuple[int, Block]] = (),
 ) -> Replayed:
     """Replays a capture into a strategy on the capture's clock.
 
@@ -116,17 +120,26 @@ def replay(
         trusted: whether their source is.
         caps: what may leave, shots and sends together; by default as good as everything.
         limit_ms: of real time, for one call.
+        timer_ms: of the capture's time, between two calls of ``on_timer``.
+        blocks: new blocks for ``on_block``, with their times by the same clock, ascending.
 
     Raises:
         BarewireError: the capture or the triggers cannot be used.
     """
     envelopes = read_timed(Path(capture)) if isinstance(capture, str | Path) else capture
     table = [t if isinstance(t, Trigger) else parse_triggers([t])[0] for t in triggers]
-    with _Stage(strategy, table, options or {}, destinations, caps, limit_ms) as stage:
+    told = deque(blocks)
+    limits = limit_ms, timer_ms
+    with _Stage(strategy, table, options or {}, destinations, caps, limits) as stage:
         for number, (at_ns, envelope) in enumerate(envelopes):
             if number == 0:
-                stage.open(Rules.preset(fork, chain_id), at_ns)
+                began_ns = min([at_ns, *(at for at, _ in list(told)[:1])])
+                stage.open(Rules.preset(fork, chain_id), began_ns)
+            while told and told[0][0] <= at_ns:
+                stage.take_block(*told.popleft())
             stage.take(at_ns, envelope, trusted=trusted)
+        for block in told:
+            stage.take_block(*block)
         return stage.finish()
 
 
@@ -140,7 +153,7 @@ class _Stage:
         options: dict[str, Any],
         destinations: Sequence[str],
         caps: Caps,
-        limit_ms: float,
+        limits: tuple[float, float],
     ) -> None:
         self._clock: Any = ffi.new("uint64_t *")
         self._record: Any = rings_ffi.new("struct dpb_record[]", 1)
@@ -164,21 +177,22 @@ class _Stage:
             self._outbox, peers, self._shots, clock_mono_ns=lambda: int(self._clock[0])
         )
         self._desk.note_sent = self._note_sent
-        self._made = (strategy, options, limit_ms)
+        self._made = (strategy, options, limits)
         self._events = 0
         self._pump: Pump | None = None
 
     def open(self, rules: Rules, at_ns: int) -> None:
         """Makes the strategy and the pump, at the time of the first envelope."""
         self._clock[0] = at_ns
-        made, options, limit_ms = self._made
+        made, options, (limit_ms, timer_ms) = self._made
         self._decoder = Decoder(rules)
         self.replayed = Replayed(None)  # there before the strategy, which may send at once
         self.replayed.strategy = made(self._desk, options)
         self._drop()
         self._conductor = Conductor(
-            self.replayed.strategy, halt=self._shots.halt, limit_ms=limit_ms
+            self.replayed.strategy, halt=self._shots.halt, limit_ms=limit_ms, timer_ms=timer_ms
         )
+        self._conductor.start_timer(at_ns)
         self._desk.cause = lambda: self._conductor.cause
         self._pump = Pump(
             decoder=self._decoder,
@@ -194,7 +208,7 @@ class _Stage:
     def take(self, at_ns: int, envelope: bytes, *, trusted: bool) -> None:
         """One envelope, and all that comes of it."""
         assert self._pump is not None
-        self._clock[0] = at_ns
+        self._pass(at_ns)
         steps = bytes(ffi.sizeof("struct bw_steps"))
         if len(envelope) > _MTU - len(steps):
             raise BarewireError(f"an envelope of {len(envelope):,} bytes: no feed carries that")
@@ -208,6 +222,22 @@ class _Stage:
         self._note_fired()
         self._conductor.hand_over(self._pump.matches(found))
         self._drop()
+
+    def take_block(self, at_ns: int, block: Block) -> None:
+        """One new block, and all that comes of it."""
+        if self._pump is None:
+            return  # of a capture without a transaction, as finish() says
+        self._pass(at_ns)
+        self._conductor.hand_block(block)
+        self._drop()
+
+    def _pass(self, until_ns: int) -> None:
+        """Time passes, and the strategy's timer is called when it is due."""
+        while (due_ns := self._conductor.timer_due_mono_ns) <= until_ns:
+            self._clock[0] = due_ns
+            self._conductor.tick(due_ns)
+            self._drop()
+        self._clock[0] = until_ns
 
     def finish(self) -> Replayed:
         """Lets the strategy finish, and counts."""

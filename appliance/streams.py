@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from appliance.ports import Ports
 from appliance.stream_line import Line
 from barewire._native import ffi
 from barewire.feeds.arbitration import Arbiter
+from barewire.feeds.blocks import Block
 from barewire.feeds.inlet import Inlet, What
 from barewire.feeds.session import Phase
 from barewire.feeds.txfeed import BURST
@@ -102,6 +103,16 @@ class Streams:
         self._reading: Line | None = None
         self._held = False
         self._next = 0
+
+    def follow_blocks(self, take: Callable[[Block], None]) -> bool:
+        """Has `take` called with each new block that a source tells of; False: none of them does.
+
+        Call it before anything turns.
+        """
+        followed = [line for line in self._lines if line.session.style != "bloxroute"]
+        for line in followed:
+            line.session.on_block = take
+        return bool(followed)
 
     def _endpoint(self, source: Source, ports: Ports) -> StreamEndpoint | None:
         """The endpoint that `source` wants, shared with others that want the same."""

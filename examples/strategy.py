@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from appliance.strategy import Actions
+from barewire.feeds.blocks import Block
 from barewire.pump import Match
 
 _KEEP_MS = 12_000  # a slot: what was signed for one block is not for the next
+_RENEW_MS = 6_000  # before that, where no source tells of blocks
 
 
 class Answer:
@@ -34,5 +36,16 @@ class Answer:
             assert match.tx.hash is not None
             self._actions.send("monitor", match.tx.hash)
 
+    def on_block(self, block: Block) -> None:
+        """Called for each new block, where a source is a node: to sign anew for the next."""
+        self._arm()
+
+    def on_timer(self) -> None:
+        """Called once a second: nothing may expire only because nothing happens."""
+        if self._actions.now_mono_ns() - self._armed_ns > _RENEW_MS * 1_000_000:
+            self._arm()
+
     def _arm(self) -> None:
+        self._actions.disarm("answer")
         self._actions.arm("answer", "gateway", self._answer, expires_after_ms=_KEEP_MS)
+        self._armed_ns = self._actions.now_mono_ns()

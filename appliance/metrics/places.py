@@ -5,7 +5,7 @@ from enum import IntEnum
 __all__ = ["METRICS", "SCHEMA", "Counter", "Histogram"]
 
 # Hash of the names and their places.
-SCHEMA = 0xD40C5016CF5AA628
+SCHEMA = 0xD0470F3B87116B5F
 
 
 class Counter(IntEnum):
@@ -34,8 +34,10 @@ class Counter(IntEnum):
     DATAGRAMS_SENT = 20
     SENDS_REFUSED = 21
     STRATEGY_CALLS = 22
-    STRATEGY_ERRORS = 23
-    STRATEGY_STALLS = 24
+    STRATEGY_TIMERS = 23
+    STRATEGY_BLOCKS = 24
+    STRATEGY_ERRORS = 25
+    STRATEGY_STALLS = 26
 
 
 class Histogram(IntEnum):
@@ -137,11 +139,19 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
     "barewire_sends_refused_total": (
         "counter",
-        "Sends that were refused: halted, no room, or a full journal",
+        "Sends that were refused: no permission, halted, a cap, no room, or a full journal",
     ),
     "barewire_strategy_calls_total": (
         "counter",
         "Matches handed to the strategy",
+    ),
+    "barewire_strategy_timers_total": (
+        "counter",
+        "Calls of the strategy's timer",
+    ),
+    "barewire_strategy_blocks_total": (
+        "counter",
+        "New blocks handed to the strategy",
     ),
     "barewire_strategy_errors_total": (
         "counter",

@@ -128,6 +128,60 @@ def test_three_lines_to_one_node(tmp_path):
     assert summary["pump"]["refused"] == 0
 
 
+CLOCKED = """
+class Clocked:
+    def __init__(self, actions, options):
+        self.log, self.timers = open(options["log"], "w"), 0
+
+    def on_match(self, match):
+        pass
+
+    def on_timer(self):
+        self.timers += 1
+
+    def on_block(self, block):
+        print(block.number, block.hash.hex(), block.timestamp_s, block.base_fee_wei, file=self.log)
+
+    def on_stop(self):
+        print(self.timers, file=self.log, flush=True)
+"""
+
+
+def test_a_strategy_hears_of_blocks_once_and_has_a_timer(tmp_path):
+    (tmp_path / "clocked.py").write_text(CLOCKED)
+    log = tmp_path / "log"
+    strategy = (
+        f'[strategy]\nload = "clocked.py:Clocked"\noptions = {{ log = "{log}" }}\ntimer_ms = 10\n'
+    )
+    with Anvil("--no-mining", "--hardfork", "prague") as node:
+        sources = (
+            f'name = "bodies"\nurl = "{node.ws}"',
+            f'name = "socket"\nurl = "ipc://{node.ipc}"\nsubscribe = "hashes"',
+        )
+        with Run(tmp_path, text(*sources) + "\n" + strategy) as run:
+            run.until(live("bodies", "socket"))
+            said = run.until(  # both are subscribed to blocks a little later than they are live
+                lambda said: (
+                    node.rpc("evm_mine") == "0x0" and said["strategy"]["blocks"]["repeated"] >= 2
+                )
+            )
+            run.stop()
+            *told, timers = [line.split() for line in log.read_text().splitlines()]
+            mined = [node.rpc("eth_getBlockByNumber", hex(int(one[0])), False) for one in told]
+    assert said["strategy"]["blocks"]["refused"] == 0
+    assert int(timers[0]) > 3
+    assert told == [
+        [
+            str(int(one["number"], 16)),
+            one["hash"][2:],
+            str(int(one["timestamp"], 16)),
+            str(int(one["baseFeePerGas"], 16)),
+        ]
+        for one in mined
+    ]
+    assert len(told) == len({one[1] for one in told}) >= 2
+
+
 def test_a_line_that_is_cut_comes_back_and_fills_its_hole(tmp_path):
     raws = signed(60, seed=6)
     with Anvil("--no-mining", "--hardfork", "prague", "--gas-limit", "30000000000") as node:

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from appliance import strategy
-from appliance.conductor import Conductor
+from appliance.conductor import NEVER, Conductor
 from appliance.desk import Desk
+from appliance.heads import Heads
+from barewire.feeds.blocks import Block
 from barewire.mempool.record import Transaction
 from dpdk_bindings.errors import Released
 
@@ -157,3 +159,78 @@ def test_a_strategys_file_takes_no_modules_name(tmp_path):
     import queue as again
 
     assert again is queue
+
+
+class Clocked:
+    """A strategy with everything that may be called, which keeps what it was called with."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_match(self, match):
+        self.seen.append("match")
+
+    def on_block(self, block):
+        self.seen.append(block.number)
+
+    def on_timer(self):
+        self.seen.append("timer")
+
+
+def block(number):
+    return Block(number, number.to_bytes(32), bytes(32), 0)
+
+
+def test_a_timer_leaves_out_what_it_missed_and_has_a_strategy_of_its_own():
+    strategy = Clocked()
+    conductor = Conductor(strategy, halt=lambda: None, timer_ms=10)
+    assert conductor.timer_due_mono_ns == NEVER  # not before the loop runs
+    conductor.start_timer(1_000_000)
+    for now_ms, due_ms in ((11, 21), (22, 31), (99, 109)):
+        assert conductor.timer_due_mono_ns <= now_ms * 1_000_000
+        conductor.tick(now_ms * 1_000_000)
+        assert conductor.timer_due_mono_ns == due_ms * 1_000_000
+    assert strategy.seen == ["timer"] * 3
+    without, _, _ = conduct(lambda _: None)
+    without.start_timer(0)
+    without.hand_block(block(1))
+    assert (without.timer_due_mono_ns, without.follows_blocks) == (NEVER, False)
+
+
+@pytest.mark.parametrize("what", ["on_timer", "on_block"])
+def test_timers_and_blocks_are_held_to_the_limits_of_matches(what):
+    strategy, noted, halts = Clocked(), Noted(), []
+    mistakes = iter([lambda *_: 1 / 0, lambda *_: time.sleep(30)])
+    setattr(strategy, what, lambda *given: next(mistakes)(*given))
+    conductor = Conductor(
+        strategy, halt=lambda: halts.append(1), metrics=noted, limit_ms=50, timer_ms=1
+    )
+    conductor.start_timer(0)
+    call = {"on_timer": conductor.tick, "on_block": lambda now: conductor.hand_block(block(now))}
+    with conductor:
+        call[what](10_000_000)
+        assert (conductor.errors, conductor.stalled, len(halts)) == (1, False, 1)
+        call[what](20_000_000)
+        assert (conductor.errors, conductor.stalled, len(halts)) == (1, True, 2)
+        call[what](30_000_000)  # it is called no more
+    assert noted.errors[0].startswith("strategy: ZeroDivisionError at test_conductor.py:")
+    assert "took longer than 50 ms" in noted.errors[1]
+    conductor.tick(40_000_000)
+    assert conductor.timer_due_mono_ns == NEVER
+
+
+def test_blocks_of_several_sources_come_once_and_not_without_end():
+    now, seen = [0], []
+    heads = Heads(lambda one: seen.append(one.number), clock_mono_ns=lambda: now[0])
+    for number in (1, 2, 1, 2, 3):
+        heads(block(number))
+    assert seen == [1, 2, 3]
+    for number in range(4, 200):
+        heads(block(number))
+    assert (len(seen), heads.refused) == (64, 135)
+    now[0] = 1_000_000_000
+    for number in range(200, 10_000):
+        now[0] += 20_000_000
+        heads(block(number))
+        heads(block(number))
+    assert heads.stats() == {"given": 64 + 9800, "repeated": 2 + 9800, "refused": 135}

@@ -7,6 +7,7 @@ import pytest
 from websockets.frames import Opcode
 from websockets.server import ServerProtocol
 
+from barewire.feeds.blocks import Block
 from barewire.feeds.jsonrpc import PendingTransactions, Phase, Timing
 from barewire.mempool.decoder import Decoder, Rules
 from tests.transactions import envelope, make
@@ -456,3 +457,74 @@ def test_deflated_bodies():
         server.send_text(json.dumps(notification(tx)).encode())
     data = b"".join(server.data_to_send())
     assert [tx.raw for tx in live.receive(data)] == [raw for _, raw in known]
+
+
+def told_of(height: int, /, **changes) -> dict:
+    """A notification of newHeads, with what a node says beside what is read."""
+    header = {
+        "number": hex(height),
+        "hash": f"0x{height:064x}",
+        "parentHash": f"0x{height - 1:064x}",
+        "timestamp": hex(1_700_000_000 + 12 * height),
+        "baseFeePerGas": hex(7 + height),
+        "nonce": "0x0000000000000000",
+        "gasLimit": "0x1c9c380",
+    }
+    return notification(header | changes) | {"method": "eth_subscription"}
+
+
+@pytest.mark.parametrize("style", ["bodies", "hashes"])
+def test_blocks_are_told_of_between_transactions(style):
+    blocks = []
+    live = session(style=style)
+    live.on_block = blocks.append
+    node = Node(live)
+    node.subscribe()
+    [request] = node.asked()
+    assert (request["method"], request["params"]) == ("eth_subscribe", ["newHeads"])
+    node.say({"id": request["id"], "result": "0x2"})
+    tx, raw = transaction(1)
+    assert node.say(told_of(5), notification(tx), told_of(6, baseFeePerGas=None)) == [raw]
+    assert blocks == [
+        Block(5, (5).to_bytes(32), (4).to_bytes(32), 1_700_000_060, 12),
+        Block(6, (6).to_bytes(32), (5).to_bytes(32), 1_700_000_072, None),
+    ]
+    for wrong in ({"hash": "0x12"}, {"number": 7}, {"timestamp": "0x" + "f" * 17}, {"number": ""}):
+        node.say(told_of(7, **wrong))
+    node.say({"method": "eth_subscription", "params": {"result": [1]}})
+    assert (live.counts.blocks, live.counts.unclear, len(blocks)) == (2, 5, 2)
+    assert live.stats()["refused"] == dict.fromkeys(live.stats()["refused"], 0)
+
+
+def test_nobody_who_does_not_want_blocks_is_subscribed_to_them():
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    assert node.asked() == []
+
+
+def test_a_subscription_to_blocks_that_goes_mute_is_found_out():
+    live = session()
+    live.on_block = lambda _: None
+    node = Node(live)
+    node.subscribe()
+    [request] = node.asked()
+    node.say({"id": request["id"], "result": "0x2"})
+
+    def ask(head: int, at: int) -> None:
+        live.tick(at * SECOND)
+        for request in node.asked():
+            if request["method"] == "eth_blockNumber":
+                node.say({"id": request["id"], "result": hex(head)})
+
+    for at in range(0, 60, 6):  # a chain that stands still, then one that is told of late
+        ask(10, at)
+    for at in range(60, 120, 6):
+        ask(at, at)
+        node.say(told_of(at))
+    ask(120, 120)
+    ask(126, 126)
+    assert live.phase is Phase.LIVE
+    ask(132, 132)
+    assert live.phase is Phase.FAILED
+    assert live.why == "told of no block up to 132, though it has them"

@@ -19,6 +19,7 @@ from appliance.strategy import load
 from appliance.strategy_kit import replay
 from barewire.errors import BarewireError, ConfigError
 from barewire.execution.shots import Caps
+from barewire.feeds.blocks import Block
 from barewire.feeds.envelope import to_messages
 from barewire.mempool.record import Transaction
 
@@ -178,6 +179,59 @@ def test_the_example_does_what_it_says(traffic):
     assert {sent.payload for sent in fired} == {b"an answer"}
     told = [sent for sent in seen.sent if sent.shot is None]
     assert all(sent.payload == sent.cause for sent in told)
+
+
+def test_the_example_is_armed_for_the_next_swap_whenever_it_comes(traffic):
+    """Its answer lives for 12 s: neither a quiet hour nor a new block leaves it without."""
+    made = load("strategy.py:Answer", str(ROOT / "examples/strategy.toml"))
+    hour_ns, at_ns = 3600 * 10**9, traffic[0][0]
+    seen = replay(
+        made,
+        [(at_ns, traffic[0][1]), (at_ns + hour_ns, traffic[1][1])],
+        triggers=[{"name": "all", "shot": "answer"}],
+        options={"answer": "616e20616e73776572", "limit_wei": 2**256},
+        blocks=[(at_ns - 5 * 10**9, Block(1, bytes(32), bytes(32), 0))],
+    )
+    assert [(sent.at_ns - at_ns, sent.shot) for sent in seen.sent] == [
+        (0, "answer"),
+        (hour_ns, "answer"),
+    ]
+    assert (seen.errors, seen.outcomes) == (0, {"fired": 2})
+
+
+def test_timers_and_blocks_come_in_the_order_of_their_times(traffic):
+    class Clock:
+        def __init__(self, actions, options):
+            self.now, self.seen = actions.now_mono_ns, []
+
+        def on_match(self, match):
+            self.seen.append(("match", self.now()))
+
+        def on_timer(self):
+            self.seen.append(("timer", self.now()))
+
+        def on_block(self, block):
+            self.seen.append((block.number, self.now()))
+
+    raws = [raw for _, raw in traffic[:2]]
+    seen = replay(
+        Clock,
+        [(2_000, raws[0]), (6_500, raws[1])],
+        triggers=[{"name": "all"}],
+        timer_ms=0.002,
+        blocks=[(at, Block(at, bytes(32), bytes(32), 0)) for at in (1_000, 3_000, 9_000)],
+    )
+    assert seen.strategy.seen == [
+        (1_000, 1_000),
+        ("match", 2_000),
+        ("timer", 3_000),
+        (3_000, 3_000),
+        ("timer", 5_000),
+        ("match", 6_500),
+        ("timer", 7_000),
+        ("timer", 9_000),
+        (9_000, 9_000),
+    ]
 
 
 class _Match:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import msgspec
 
 from barewire._native import ffi
+from barewire.feeds.blocks import Block, block_of
 from barewire.feeds.hole import Hole
 from barewire.feeds.session import Phase
 from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Other, TxFeed
@@ -75,6 +76,7 @@ class Counts:
             before the connection broke. denied: answered with an error.
         errors: error answers to anything.
         unclear: JSON that was neither expected nor a transaction.
+        blocks: new blocks that the node told of.
     """
 
     connections: int = 0
@@ -86,6 +88,7 @@ class Counts:
     denied: int = 0
     errors: int = 0
     unclear: int = 0
+    blocks: int = 0
 
 
 class _Answer(msgspec.Struct):
@@ -124,6 +127,8 @@ class PendingTransactions:
         more: that call left something to be read.
         counts: see `Counts`.
         last_error: the last error answer.
+        on_block: called with each new block that the node tells of. Set before the connection, it
+            has heads subscribed to as well, but of bloXroute's gateway, which tells of none.
     """
 
     def __init__(
@@ -147,6 +152,7 @@ class PendingTransactions:
         self.counts = Counts()
         self.hole = Hole(supported=style != "bloxroute")
         self.last_error = ""
+        self.on_block: Callable[[Block], None] | None = None
         self._number = 0
         self._heard = 0
         self._websocket: WebSocket | None = None
@@ -189,6 +195,10 @@ class PendingTransactions:
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
         self._arrival = (0, 0)
+        self._follows_blocks = False
+        self._blocks_told = False  # since the head was last asked for
+        self._heads_untold = 0  # that rose since, one answer after the other
+        self._head_before = 0
         self.hole.begin()
         if self._websocket is None:
             self._subscribe()
@@ -377,8 +387,8 @@ class PendingTransactions:
         except msgspec.MsgspecError:
             self.counts.unclear += 1
             return
-        if answer.method is not None:  # another subscription's, or none that we know
-            self.counts.unclear += 1
+        if answer.method is not None:
+            self._told_of_block(text)
             return
         number = answer.id if isinstance(answer.id, int) else -1
         about = self._asked.pop(number, "")
@@ -396,8 +406,14 @@ class PendingTransactions:
             return
         if about == "subscribe":
             self.phase = Phase.LIVE
+            if self.on_block is not None and self.style != "bloxroute":
+                self._ask("eth_subscribe", ["newHeads"], "blocks")
+        elif about == "blocks":
+            self._follows_blocks = True
         elif about == "head":
-            self._ask_hole(self.hole.head(_quantity(answer.result)))
+            number = _quantity(answer.result)
+            self._ask_hole(self.hole.head(number))
+            self._miss_blocks(number)
         elif about.startswith("hole:"):
             for origin, bodies in self.hole.answered(about[5:], bytes(answer.result)):
                 for at in range(0, len(bodies), 64):
@@ -408,6 +424,27 @@ class PendingTransactions:
             self._fetching.pop(wanted, None)
         else:
             self.counts.unclear += 1
+
+    def _told_of_block(self, text: bytes) -> None:
+        """A notification that is no transaction: a block, or of a subscription that we know not."""
+        block = block_of(text) if self.on_block is not None else None
+        if block is None:
+            self.counts.unclear += 1
+            return
+        self.counts.blocks += 1
+        self._blocks_told = True
+        assert self.on_block is not None
+        self.on_block(block)
+
+    def _miss_blocks(self, number: int) -> None:
+        """Finds out that the subscription to blocks has gone mute, while the node goes on."""
+        if self._blocks_told or not self._follows_blocks:
+            self._heads_untold = 0
+        elif number > self._head_before > 0:
+            self._heads_untold += 1  # of one the word may still be on its way
+            if self._heads_untold > 1:
+                self._fail(f"told of no block up to {number:,}, though it has them")
+        self._head_before, self._blocks_told = number, False
 
     def _ask_pool(self) -> None:
         self._ask_hole(self.hole.ask())

@@ -2,7 +2,7 @@
 #ifndef BAREWIRE_METRIC_PLACES_H
 #define BAREWIRE_METRIC_PLACES_H
 
-#define BW_METRICS_SCHEMA 0xd40c5016cf5aa628u
+#define BW_METRICS_SCHEMA 0xd0470f3b87116b5fu
 
 enum bw_counter {
     BW_COUNTER_DATAGRAMS_RECEIVED = 0, /* Datagrams taken from the endpoints */
@@ -26,11 +26,13 @@ enum bw_counter {
     BW_COUNTER_SHOTS_ASKED = 18, /* Times a trigger asked for its shot */
     BW_COUNTER_SHOTS_FIRED = 19, /* Shots handed to an endpoint */
     BW_COUNTER_DATAGRAMS_SENT = 20, /* Datagrams handed to the endpoints */
-    BW_COUNTER_SENDS_REFUSED = 21, /* Sends that were refused: halted, no room, or a full journal */
+    BW_COUNTER_SENDS_REFUSED = 21, /* Sends that were refused: no permission, halted, a cap, no room, or a full journal */
     BW_COUNTER_STRATEGY_CALLS = 22, /* Matches handed to the strategy */
-    BW_COUNTER_STRATEGY_ERRORS = 23, /* Exceptions raised by the strategy; sending stops, receiving goes on */
-    BW_COUNTER_STRATEGY_STALLS = 24, /* Calls of the strategy that took longer than they may */
-    BW_COUNTERS = 25,
+    BW_COUNTER_STRATEGY_TIMERS = 23, /* Calls of the strategy's timer */
+    BW_COUNTER_STRATEGY_BLOCKS = 24, /* New blocks handed to the strategy */
+    BW_COUNTER_STRATEGY_ERRORS = 25, /* Exceptions raised by the strategy; sending stops, receiving goes on */
+    BW_COUNTER_STRATEGY_STALLS = 26, /* Calls of the strategy that took longer than they may */
+    BW_COUNTERS = 27,
 };
 
 enum bw_histogram {
