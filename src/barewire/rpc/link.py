@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from barewire.rpc.faults import Fault, Trouble, from_error
+from barewire.rpc.batch_limit import BatchLimit
+from barewire.rpc.faults import Fault, Trouble, from_error, is_honest
 from barewire.rpc.jsonrpc import Reply, encode_batch, encode_single
 from barewire.rpc.lanes import Lane
 from barewire.rpc.pool import Attempt
@@ -27,6 +29,10 @@ from barewire.untrusted import printable
 __all__ = ["Judge", "Link"]
 
 log = logging.getLogger("barewire.rpc")
+
+_OF_BATCHES = (Fault.BATCH, Fault.TOO_MUCH)
+"""What says for certain that less at once would be taken."""
+_TOO_LARGE = re.compile("response (?:is )?too (?:large|big)")
 
 
 class Judge(Protocol):
@@ -68,7 +74,8 @@ class Link:
         self.provider = provider
         self.stream: StreamChannel | None = None
         self.http: Http1Channel | Http2Channel | None = None
-        items, size = provider.terms.batch_items, provider.terms.batch_bytes
+        self._limit = BatchLimit(provider.terms.batch_items, provider.terms.batch_bytes)
+        items, size = self._limit.items, self._limit.size
         self.priority = Lane(priority_ms, items, size, self._fly)
         self.bulk = Lane(bulk_ms, items, size, self._fly)
         self._judge = judge
@@ -168,6 +175,8 @@ class Link:
         (self.bulk if attempt.call.bulk else self.priority).add(attempt)
 
     def _fly(self, attempts: list[Attempt], lane: Lane) -> None:
+        if self._limit.grow(time.monotonic_ns()):
+            self._limited()
         exchange = self._exchange(attempts)
         exchange.lane = lane
         self._way(attempts[0]).submit(exchange)
@@ -199,7 +208,8 @@ class Link:
             self.priority.withdraw(attempt)
             self.bulk.withdraw(attempt)
             return
-        if all(a.call.done or a.closed for a in exchange.attempts) and exchange.channel:
+        carried = [*exchange.attempts, *exchange.behind]
+        if all(a.call.done or a.closed for a in carried) and exchange.channel:
             channel, exchange.channel = exchange.channel, None
             channel.cancel(exchange)
             exchange.lane.landed()
@@ -211,24 +221,47 @@ class Link:
         exchange.channel = None
         exchange.lane.landed()
         attempts = exchange.attempts
-        if isinstance(reply, Reply):
-            if len(attempts) == 1:
-                self._item(exchange, attempts[0], reply)
-            else:
-                self._refused(exchange, from_error(reply.error))
+        if isinstance(reply, list):
+            if len(attempts) > 1:
+                self._items(exchange, reply)
+                return
+            trouble = Trouble(Fault.PROVIDER, "a batch for a single request")
+            self._judge.lost(attempts[0], trouble)
+        elif len(attempts) > 1:
+            self._refused(exchange, from_error(reply.error))
             return
-        if len(attempts) == 1:
-            self._judge.lost(attempts[0], Trouble(Fault.PROVIDER, "a batch for a single request"))
-            return
-        missing = dict(enumerate(attempts))
-        for item in reply:
-            index = item.id - exchange.number if isinstance(item.id, int) else -1
+        else:
+            self._item(exchange, attempts[0], reply)
+            if reply.error is None or is_honest(reply.error):
+                self._proved(exchange)
+        self._failed(exchange.behind, exchange.doubt)  # where it proved nothing
+
+    def _items(self, exchange: Exchange, replies: list[Reply]) -> None:
+        """What a batch was answered: items may be missing, too many, or refused with the batch."""
+        missing = dict(enumerate(exchange.attempts))
+        left: list[Attempt] = []
+        trouble: Trouble | None = None
+        for reply in replies:
+            index = reply.id - exchange.number if isinstance(reply.id, int) else -1
             attempt = missing.pop(index, None)
-            if attempt is not None:
-                self._judge.took(attempt, item)
-        trouble = Trouble(Fault.PROVIDER, "missing in the answer to a batch")
-        for attempt in missing.values():
-            self._judge.lost(attempt, trouble)
+            if reply.error is not None and (attempt is None or _is_of_batch(reply.error)):
+                trouble = trouble or from_error(reply.error)
+                if attempt is not None:
+                    left.append(attempt)
+            elif attempt is not None:
+                self._judge.took(attempt, reply)
+        left += missing.values()
+        if not left:
+            return
+        taken = len(exchange.attempts) - len(left)
+        trouble = trouble or Trouble(Fault.PROVIDER, "missing in the answer to a batch")
+        if not taken:
+            self._refused(exchange, trouble)
+        elif trouble.fault in _OF_BATCHES:
+            self._smaller(exchange, left, trouble, taken)
+        else:  # some were forgotten: they are asked alone
+            for attempt in left:
+                self._send([attempt], exchange.lane)
 
     def _item(self, exchange: Exchange, attempt: Attempt, reply: Reply) -> None:
         # Only a refusal that never learnt the number may come without it.
@@ -244,7 +277,8 @@ class Link:
         on_stream = exchange.channel is self.stream
         exchange.channel = None
         attempts = exchange.attempts
-        if len(attempts) > 1 and trouble.fault is Fault.BATCH:
+        self._failed(exchange.behind, exchange.doubt)
+        if len(attempts) > 1 and trouble.fault is not Fault.TRANSPORT:
             exchange.lane.landed()
             self._refused(exchange, trouble)
             return
@@ -263,19 +297,84 @@ class Link:
         for attempt in attempts:
             self._judge.lost(attempt, trouble)
 
-    def _refused(self, exchange: Exchange, trouble: Trouble) -> None:
-        """The provider refused a batch: smaller ones from now on, and this one in halves."""
-        attempts = [a for a in exchange.attempts if not a.closed]
-        if trouble.fault is Fault.RATE_LIMIT or len(exchange.attempts) == 1:
+    def _failed(self, attempts: Sequence[Attempt], trouble: Trouble | None) -> None:
+        if trouble is not None:
             for attempt in attempts:
                 self._judge.lost(attempt, trouble)
+
+    # Batches that were refused
+
+    def _refused(self, exchange: Exchange, trouble: Trouble) -> None:
+        """A batch came to nothing. Where it may be the batch and not the provider, that is asked.
+
+        Providers refuse batches by any status and code, as they refuse everything else by them. So
+        one of its items is asked alone: where that is answered, it was the batch.
+        """
+        left = [a for a in exchange.attempts if not a.closed]
+        if not left:
             return
-        half = max(len(exchange.attempts) // 2, 1)
+        if trouble.fault in _OF_BATCHES:
+            self._smaller(exchange, left, trouble)
+        elif trouble.retry_after_ms:
+            self._failed(left, trouble)  # a rate that is to be kept
+        elif exchange.doubt is not None and trouble.fault is not Fault.RATE_LIMIT:
+            self._smaller(exchange, left, trouble, doubt=trouble)  # it was asked before
+        else:
+            probe = self._send(left[:1], exchange.lane, behind=left[1:], doubt=trouble)
+            probe.refused = exchange
+
+    def _proved(self, probe: Exchange) -> None:
+        """One item of a refused batch was answered alone: the batch was too much."""
+        if probe.refused is None:
+            return
+        left = [a for a in probe.behind if not a.closed]
+        doubt, probe.behind = probe.doubt, ()
+        assert doubt is not None
+        self._smaller(probe.refused, left, doubt, doubt=doubt)
+
+    def _smaller(
+        self,
+        exchange: Exchange,
+        left: list[Attempt],
+        trouble: Trouble,
+        taken: int = 0,
+        doubt: Trouble | None = None,
+    ) -> None:
+        """Smaller batches from now on, and `left` of this one in such."""
+        many, size = len(exchange.attempts), len(exchange.payload)
+        if doubt is not None:
+            taken = max(many // 4, 1)
+        self._limit.refused(many, size, time.monotonic_ns(), taken=taken)
+        self._limited()
+        now = self._limit.items
+        log.info("%s: batch refused (%s); now %d", self.provider.name, trouble.message, now)
+        most = max(min(now, many - 1), 1)
+        for start in range(0, len(left), most):
+            self._send(left[start : start + most], exchange.lane, doubt=doubt)
+
+    def _limited(self) -> None:
         for lane in (self.priority, self.bulk):
-            lane.items = min(lane.items, half)
-        log.info("%s: batch refused (%s); now %d", self.provider.name, trouble.message, half)
-        for start in range(0, len(attempts), half):
-            part = self._exchange(attempts[start : start + half])
-            part.lane = exchange.lane
-            part.lane.took_off()
-            self._way(attempts[start]).submit(part)
+            lane.items, lane.size = self._limit.items, self._limit.size
+
+    def _send(
+        self,
+        attempts: Sequence[Attempt],
+        lane: Lane,
+        *,
+        behind: Sequence[Attempt] = (),
+        doubt: Trouble | None = None,
+    ) -> Exchange:
+        """Sends `attempts` beside the queue."""
+        part = self._exchange(attempts)
+        part.lane, part.behind, part.doubt = lane, behind, doubt
+        for attempt in behind:
+            attempt.waiter = part
+        lane.took_off()
+        self._way(attempts[0]).submit(part)
+        return part
+
+
+def _is_of_batch(error: Any) -> bool:
+    """Whether an item's error is the batch's: geth answers items past its limit so."""
+    trouble = from_error(error)
+    return trouble.fault is Fault.BATCH or _TOO_LARGE.search(trouble.message.lower()) is not None

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from barewire.rpc.faults import Fault, Trouble, from_status, is_honest
+from barewire.rpc.faults import Fault, Trouble, from_error, from_status, is_honest
 from barewire.rpc.jsonrpc import Reply, decode
 
 __all__ = ["LARGEST", "Channel", "Exchange", "Sink", "StreamChannel", "understand"]
@@ -74,16 +74,22 @@ class Exchange:
         sink: who is told.
         repeat: it does no harm twice.
         tries: how often it went out in vain, nothing having been done with it.
+        behind: attempts that go out, in smaller batches, once this one is answered well.
+        doubt: the trouble of the refused batch that it was a part of, or None.
+        refused: that batch, where this is the one item that is asked alone.
         carrier: the channel's own (a connection, a stream number).
     """
 
     __slots__ = (
         "attempts",
+        "behind",
         "carrier",
         "channel",
+        "doubt",
         "lane",
         "number",
         "payload",
+        "refused",
         "repeat",
         "sink",
         "tries",
@@ -104,6 +110,9 @@ class Exchange:
         self.sink = sink
         self.repeat = repeat
         self.tries = 0
+        self.behind: Sequence[Any] = ()
+        self.doubt: Trouble | None = None
+        self.refused: Exchange | None = None
         self.carrier: Any = None
         self.channel: Channel | None = None
         self.lane: Any = None
@@ -187,27 +196,35 @@ class StreamChannel(Channel, asyncio.Protocol):
         self._dispatch(reply)
 
     def _dispatch(self, reply: Reply | list[Reply]) -> None:
-        if isinstance(reply, list):
-            number = min((r.id for r in reply if isinstance(r.id, int)), default=None)
-        elif reply.method:
+        if isinstance(reply, Reply) and reply.method:
             self._sink.notified(self, reply)
             return
-        else:
-            number = reply.id if isinstance(reply.id, int) else None
-        exchange = self._pending.pop(number, None) if number is not None else None
-        if exchange is None and number is not None and isinstance(reply, list):
-            # The first item of the batch is missing in the answer: its numbers still tell whose.
-            exchange = next(
-                (e for n, e in self._pending.items() if n <= number < n + len(e.attempts)), None
-            )
-            if exchange:
-                del self._pending[exchange.number]
-        if exchange is not None:
+        for exchange in self._whose(reply):
+            del self._pending[exchange.number]
             exchange.sink.replied(exchange, reply)
-        elif number is None and not isinstance(reply, list) and len(self._pending) == 1:
-            # A refusal bears no id; with one exchange open it is clear what was refused.
-            _, exchange = self._pending.popitem()
-            exchange.sink.replied(exchange, reply)
+
+    def _whose(self, reply: Reply | list[Reply]) -> list[Exchange]:
+        """The exchange that `reply` answers, or those that it may refuse."""
+        pending = self._pending
+        if isinstance(reply, list):
+            first = min((r.id for r in reply if isinstance(r.id, int)), default=None)
+            if first in pending:
+                return [pending[first]]
+            if first is not None:  # the first items are missing, but the numbers tell whose it is
+                return [e for n, e in pending.items() if n <= first < n + len(e.attempts)]
+        elif isinstance(reply.id, int):
+            return [pending[reply.id]] if reply.id in pending else []
+        elif len(pending) == 1:
+            return list(pending.values())
+        elif reply.id is not None or not self._may_be_of_batch(reply.error):
+            return []
+        # What is refused unread bears no number. All that is in batches may be asked again.
+        return [e for e in pending.values() if len(e.attempts) > 1]
+
+    @staticmethod
+    def _may_be_of_batch(error: Any) -> bool:
+        fault = from_error(error).fault
+        return fault in (Fault.BATCH, Fault.TOO_MUCH, Fault.UNSURE)
 
     def _garbled(self, trouble: Trouble) -> None:
         """Nonsense on a stream: whose answer it was is unknown, so all that wait are failed."""
