@@ -356,5 +356,30 @@ def test_sdk_calldata_moves_what_the_record_says(wide_market, sdk_calldata, case
             assert min(given) <= swap.amount_in
 
 
+@pytest.mark.parametrize("extra", [0, 1, 22])
+@pytest.mark.parametrize("router", ["v3", "universal"])
+@pytest.mark.parametrize(("numbers", "fees"), [([1, 2], [3000]), ([1, 2, 3], [500, 10000])])
+def test_bytes_behind_a_path_are_not_looked_at(wide_market, router, numbers, fees, extra):
+    tokens = [bytes.fromhex(token[2:]) for token in wide_market.path(numbers)]
+    path = tokens[0]
+    for fee, token in zip(fees, tokens[1:], strict=True):
+        path += fee.to_bytes(3, "big") + token
+    path += b"\xaa" * extra
+    if router == "v3":
+        name, inside = "exactInput", "(bytes,address,uint256,uint256,uint256)"
+        given = eth_abi.encode([inside], [(path, wide_market.me, LATER, AMOUNT, 0)])
+        data = keccak256(f"{name}({inside})".encode())[:4] + given
+    else:
+        sender = "0x" + "00" * 19 + "01"
+        swap = eth_abi.encode(
+            ["address", "uint256", "uint256", "bytes", "bool"], [sender, AMOUNT, 0, path, False]
+        )
+        data = bytes.fromhex(call("execute(bytes,bytes[],uint256)", b"\0", [swap], LATER)[2:])
+    (swap,), moved = wide_market.swaps(wide_market.routers[router], "0x" + data.hex(), 0)
+    assert len(moved) == 2 * len(fees)  # into each pool, and out of it
+    assert (list(swap.tokens), list(swap.fees)) == (tokens, fees)
+    assert swap.amount_in == AMOUNT
+
+
 def steps_of(moved: list[Moved], token: str) -> list[int]:
     return [move.amount for move in moved if move.token == token]

@@ -4,7 +4,8 @@
 //
 // Any calldata under any operations, in a table with one wrapper of each kind; or any bytes as a
 // table. Input: 0xff and a serialised table; or the number of operations, the operations, and
-// calldata. Selectors: 1 to 5 are wrappers, by kind; 6 swaps, and every command stands for it.
+// calldata. Selectors: 1 to 5 and 7 are wrappers, by kind; 6 swaps, and every command stands
+// for it.
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ static void insist(int truth) {
         abort();
 }
 
-static const struct bw_wrapper WRAPPERS[5] = {
+static const struct bw_wrapper WRAPPERS[7] = {
     {.selector = 1, .kind = BW_WRAPPER_ONE, .target_how = BW_WRAPPER_SLOT,
      .value_how = BW_WRAPPER_SLOT, .target = 0, .value = 1, .data = 2},
     {.selector = 2, .kind = BW_WRAPPER_BYTES, .list = 0},
@@ -25,11 +26,13 @@ static const struct bw_wrapper WRAPPERS[5] = {
      .value_how = BW_WRAPPER_SLOT, .target = 0, .value = 1, .data = 2},
     {.selector = 5, .kind = BW_WRAPPER_COMMANDS, .command_mask = 0xff, .value_how = BW_WRAPPER_ZERO,
      .list = 0, .data = 1, .deadline = 3},
+    {.selector = 7, .kind = BW_WRAPPER_PACKED, .data = 0},
+    {.selector = 2, .kind = BW_WRAPPER_PACKED, .data = 0, .limited = 1, .only = {[19] = 1}},
 };
 
 struct image {
     struct bw_swap_file file;
-    struct bw_wrapper wrappers[5];
+    struct bw_wrapper wrappers[7];
     struct bw_command_set set;
     struct bw_swap_abi abi;
     struct bw_swap_op ops[BW_SWAP_OPS];
@@ -73,7 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t head = 1 + ops * sizeof(struct bw_swap_op);
     if (size < head)
         return 0;
-    struct image image = {.file = {.magic = "BWSWAPS", .version = BW_SWAP_VERSION, .wrappers = 5,
+    struct image image = {.file = {.magic = "BWSWAPS", .version = BW_SWAP_VERSION, .wrappers = 7,
                                    .command_sets = 1, .abis = 1, .ops = ops},
                           .abi = {.selector = 6, .ops = ops}};
     memcpy(image.wrappers, WRAPPERS, sizeof WRAPPERS);

@@ -8,7 +8,7 @@ import eth_abi
 
 from barewire.mempool.abi import parse_function
 from barewire.mempool.swaps import STANDARD_SWAPS, SwapTable
-from tests.unit.test_swaps import KINDS, TABLE, Material, transaction
+from tests.unit.test_swaps import KINDS, ROUTER, TABLE, Material, transaction
 
 OP_BYTES = 12
 SWAP = (6).to_bytes(4, "big")
@@ -18,8 +18,8 @@ def seeds() -> Iterator[bytes]:
     yield b"\xff" + SwapTable(STANDARD_SWAPS[:2], wrappers=[]).serialised
     yield b"\xff" + TABLE.serialised
     for number, make in enumerate(KINDS.values()):
-        data, _ = make(Material(number))
-        (swap,) = TABLE.decode(transaction(data))
+        data, expected = make(Material(number))
+        (swap,) = TABLE.decode(transaction(data, to=expected.get("target", ROUTER)))
         for abi in STANDARD_SWAPS:
             if parse_function(abi.signature).selector == swap.selector and not swap.depth:
                 serialised = SwapTable([abi], wrappers=[]).serialised
@@ -38,5 +38,6 @@ def _wrapped(call: bytes) -> Iterator[bytes]:
         (3, ["(address,uint256,bytes)[]"], [[(target, 1, call)]]),
         (4, ["address[]", "uint256[]", "bytes[]"], [[target], [1], [call]]),
         (5, ["bytes", "bytes[]", "uint256"], [b"\1", [call[4:]], 7]),
+        (7, ["bytes"], [bytes(53) + len(call).to_bytes(32, "big") + call]),
     ):
         yield selector.to_bytes(4, "big") + eth_abi.encode(types, values)

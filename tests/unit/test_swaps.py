@@ -1,5 +1,6 @@
 """Swap records against calldata that eth-abi encoded; what each means is written out by hand."""
 
+import itertools
 import random
 
 import eth_abi
@@ -18,6 +19,14 @@ from barewire.mempool.swaps import STANDARD_SWAPS, SwapAbi, SwapTable
 
 TABLE = SwapTable()
 ROUTER = bytes([0x11] * 20)
+ROUTER_2_0, ROUTER_2_1, INFINITY = (
+    bytes.fromhex(address)
+    for address in (
+        "66a9893cc07d91d95644aedd05d03f95e1dba8af",
+        "4c82d1fbfe28c977cbb58d8c7ff8fcf9f70a2cca",
+        "d9c500dff816a1da21a48a732d3498bf09dc9aeb",
+    )
+)
 ETHER = 10**18
 
 
@@ -201,7 +210,7 @@ def universal_v2(exact):
     return inputs
 
 
-def v4(action, parameters):
+def v4(action, parameters, *, protocol="uniswap-v4", router=ROUTER):
     """A V4_SWAP command with one swap between actions that are none."""
 
     def make(m):
@@ -211,7 +220,8 @@ def v4(action, parameters):
         )
         data = call("execute(bytes,bytes[],uint256)", b"\x10", [swap], m.deadline)
         return data, expected | {
-            "protocol": "uniswap-v4",
+            "protocol": protocol,
+            "target": router,
             "deadline_s": m.deadline,
             "inner": 2,
             "depth": 2,
@@ -224,12 +234,38 @@ def v4(action, parameters):
 HOOKS = bytes(20)
 
 
-def v4_single(exact):
+KEYS = {  # of a pool, by router: its type, and what stands behind the two tokens
+    "2.0": ("(address,address,uint24,int24,address)", lambda fee: (fee, -60, HOOKS)),
+    "infinity": (
+        "(address,address,address,address,uint24,bytes32)",
+        lambda fee: (HOOKS, b"\7" * 20, fee, bytes(30) + b"\0\x0a"),
+    ),
+}
+PATHS = {
+    "2.0": ("(address,uint24,int24,address,bytes)", lambda t, fee: (t, fee, -60, HOOKS, b"")),
+    "infinity": (
+        "(address,uint24,address,address,bytes,bytes32)",
+        lambda t, fee: (t, fee, HOOKS, b"\7" * 20, b"", bytes(30) + b"\0\x0a"),
+    ),
+}
+
+
+def v4_single(exact, router="2.0"):
+    key, behind = KEYS["infinity" if router == "infinity" else "2.0"]
+    price = router == "2.1"
+
     def parameters(m):
         low, high = m.tokens[0], m.tokens[-1]
         given = eth_abi.encode(
-            ["((address,address,uint24,int24,address),bool,uint128,uint128,bytes)"],
-            [((low, high, m.fees[0], 60, HOOKS), m.flag, m.small, m.small_limit, b"hook")],
+            [f"({key},bool,uint128,uint128,{'uint256,' * price}bytes)"],
+            [
+                (
+                    (low, high, *behind(m.fees[0])),
+                    *(m.flag, m.small, m.small_limit),
+                    *[7 * 10**36] * price,
+                    b"hook",
+                )
+            ],
         )
         return given, {
             "exact": exact,
@@ -244,13 +280,17 @@ def v4_single(exact):
     return parameters
 
 
-def v4_path(exact):
+def v4_path(exact, router="2.0"):
+    element, hop = PATHS["infinity" if router == "infinity" else "2.0"]
+    price = router == "2.1"
+
     def parameters(m):
         others = m.tokens[1:] if exact == "in" else m.tokens[:-1]
-        path = [(t, fee, -60, HOOKS, b"") for t, fee in zip(others, m.fees, strict=True)]
+        path = [hop(t, fee) for t, fee in zip(others, m.fees, strict=True)]
+        prices = [[7 * 10**36] * len(path) if m.flag else []] * price
         given = eth_abi.encode(
-            ["(address,(address,uint24,int24,address,bytes)[],uint128,uint128)"],
-            [(m.tokens[0 if exact == "in" else -1], path, m.small, m.small_limit)],
+            [f"(address,{element}[],{'uint256[],' * price}uint128,uint128)"],
+            [(m.tokens[0 if exact == "in" else -1], path, *prices, m.small, m.small_limit)],
         )
         return given, {
             "exact": exact,
@@ -430,6 +470,119 @@ def one_inch_to(signature, *, paid):
     return make
 
 
+def one_inch_numbered(name, count, *, to):
+    """1inch v6: up to three pools, each a number of its own."""
+    ether = name.startswith("eth")
+
+    def make(m):
+        words = [int.from_bytes(m.who, "big") | 1 << 255] * to
+        words += [] if ether else [int.from_bytes(m.tokens[0], "big"), m.amount]
+        pools = [bytes([n] * 20) for n in range(1, count + 1)]
+        words += [m.limit, *(int.from_bytes(p, "big") | 1 << 200 for p in pools)]
+        suffix = ("To" if to else "") + (str(count) if count > 1 else "")
+        return call(f"{name}{suffix}({','.join(['uint256'] * len(words))})", *words), {
+            "protocol": "1inch",
+            "tokens": () if ether else (m.tokens[0],),
+            "pools": tuple(pools),
+            "hops": count,
+            "amount_in": m.value if ether else m.amount,
+            "amount_out": m.limit,
+            "native_in": ether,
+            "recipient": m.who if to else None,
+        }
+
+    return make
+
+
+ROUTES = {"(address,address,bool,address)": 4, "(address,address,bool)": 3}
+
+
+def velodrome(name, route, *, given=True, native=None):
+    def make(m):
+        hops = [
+            (a, b, m.flag, *[m.who] * (ROUTES[route] - 3)) for a, b in itertools.pairwise(m.tokens)
+        ]
+        types = f"({'uint256,' * given}uint256,{route}[],address,uint256)"
+        amounts = [m.amount, m.limit] if given else [m.limit]
+        return call(f"{name}{types}", *amounts, hops, m.who, m.deadline), {
+            "protocol": "velodrome",
+            "exact": "in",
+            "tokens": tuple(m.tokens),
+            "hops": len(hops),
+            "amount_in": m.amount if given else m.value,
+            "amount_out": m.limit,
+            "recipient": m.who,
+            "deadline_s": m.deadline,
+            "native_in": native == "in",
+            "native_out": native == "out",
+            "fee_on_transfer": FEE in name,
+        }
+
+    return make
+
+
+def velodrome_cl(exact):
+    name = "exactInputSingle" if exact == "in" else "exactOutputSingle"
+    types = "((address,address,int24,address,uint256,uint256,uint256,uint160))"
+
+    def make(m):
+        a, b = m.tokens[:2]
+        given = (a, b, -200, m.who, m.deadline, m.amount, m.limit, m.price)
+        return call(name + types, given), {
+            "protocol": "velodrome-cl",
+            "exact": exact,
+            "tokens": (a, b),
+            "amount_in": m.amount if exact == "in" else m.limit,
+            "amount_out": m.limit if exact == "in" else m.amount,
+            "price_limit": m.price,
+            "recipient": m.who,
+            "deadline_s": m.deadline,
+        }
+
+    return make
+
+
+def processor_with_value(m):
+    a, b = m.tokens[:2]
+    types = "(address,uint256,address,uint256,address,uint256,address,bytes)"
+    words = (ROUTER, 5, a, m.amount, b, m.limit, m.who, b"route")
+    return call("transferValueAndprocessRoute" + types, *words), processor(m)[1]
+
+
+def snwap(m):
+    a, b = m.tokens[:2]
+    types = "(address,uint256,address,address,uint256,address,bytes)"
+    return call("snwap" + types, a, m.amount, m.who, b, m.limit, ROUTER, b"data"), {
+        **processor(m)[1],
+        "protocol": "sushi-snwap",
+    }
+
+
+def signed(command, inputs):
+    """The same commands, signed by the one who made the route."""
+
+    def make(m):
+        given, expected = inputs(m)
+        types = "(bytes,bytes[],bytes32,bytes32,bool,bytes32,bytes,uint256)"
+        rest = (bytes(32), bytes(32), True, bytes(32), b"signature", m.deadline)
+        data = call("executeSigned" + types, bytes([command]), [given], *rest)
+        return data, expected | {"deadline_s": m.deadline, "inner": 1, "depth": 1}
+
+    return make
+
+
+def stable(exact):
+    def make(m):
+        types = ["address", "uint256", "uint256", "address[]", "uint256[]", "bool"]
+        words = [m.who, m.amount, m.limit, m.tokens, [2] * len(m.fees), m.flag]
+        given = eth_abi.encode(types, words)
+        command = b"\x22" if exact == "in" else b"\x23"
+        data = call("execute(bytes,bytes[],uint256)", command, [given], m.deadline)
+        return data, universal_v2(exact)(m)[1] | {"protocol": "pancake-stable", "target": INFINITY}
+
+    return make
+
+
 def one_inch_one(m):
     paid, pool = (int.from_bytes(t, "big") for t in (m.who, m.tokens[0]))
     signature = "unoswap(uint256,uint256,uint256,uint256)"
@@ -511,6 +664,35 @@ KINDS = {
     "v4 single out": v4(0x08, v4_single("out")),
     "v4 path in": v4(0x07, v4_path("in")),
     "v4 path out": v4(0x09, v4_path("out")),
+    **{
+        f"v4 {name} {exact}, {what}": v4(
+            (first + number) if router == "infinity" else 0x06 + number,
+            make(exact, router),
+            protocol=protocol,
+            router=to,
+        )
+        for what, router, to, first, protocol in (
+            ("router 2.1.1", "2.1", ROUTER_2_1, 0x06, "uniswap-v4"),
+            ("router 2.1.1 elsewhere", "2.1", ROUTER, 0x06, "uniswap-v4"),
+            ("router 2.0 of mainnet", "2.0", ROUTER_2_0, 0x06, "uniswap-v4"),
+            ("infinity", "infinity", INFINITY, 0x06, "pancake-infinity"),
+            ("infinity bin", "infinity", INFINITY, 0x1C, "pancake-infinity-bin"),
+        )
+        for number, (name, exact, make) in enumerate(
+            (
+                ("single", "in", v4_single),
+                ("path", "in", v4_path),
+                ("single", "out", v4_single),
+                ("path", "out", v4_path),
+            )
+        )
+    },
+    "v4 single in, infinity elsewhere": v4(
+        0x06, v4_single("in", "infinity"), protocol="pancake-infinity"
+    ),
+    "stable in": stable("in"),
+    "stable out": stable("out"),
+    "universal v3 in, signed": signed(0x00, universal_v3("in")),
     "0x uniswap": zero_ex_uniswap,
     "0x v3": zero_ex_v3,
     "0x v3 ether": zero_ex_v3_ether,
@@ -532,6 +714,26 @@ KINDS = {
     "1inch one pool": one_inch_one,
     "1inch two pools": one_inch_two,
     "1inch ether": ether_pool,
+    **{
+        f"1inch {name} {count}{' to another' * to}": one_inch_numbered(name, count, to=to)
+        for name in ("unoswap", "ethUnoswap")
+        for count in (1, 2, 3)
+        for to in (False, True)
+    },
+    **{
+        f"velodrome {name}, routes of {words}": velodrome(name, route, given=given, native=native)
+        for route, words in ROUTES.items()
+        for base, given, native in (
+            ("swapExactTokensForTokens", True, None),
+            ("swapExactETHForTokens", False, "in"),
+            ("swapExactTokensForETH", True, "out"),
+        )
+        for name in (base, *([base + FEE] if words == 4 else []))
+    },
+    "velodrome cl in": velodrome_cl("in"),
+    "velodrome cl out": velodrome_cl("out"),
+    "sushi route processor, ether first": processor_with_value,
+    "sushi snwap": snwap,
 }
 
 
@@ -540,28 +742,31 @@ def test_every_kind_field_by_field(kind):
     for seed in range(30):
         m = Material(seed)
         data, expected = KINDS[kind](m)
-        (swap,) = TABLE.decode(transaction(data, value=m.value))
+        to = expected.get("target", ROUTER)
+        (swap,) = TABLE.decode(transaction(data, to=to, value=m.value))
         assert {name: getattr(swap, name) for name in expected} == expected
-        assert swap.target == ROUTER
+        assert swap.target == to
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cut_anywhere_it_is_whole_or_nothing(kind):
     m = Material(3)
-    data, _ = KINDS[kind](m)
-    whole = TABLE.decode(transaction(data, value=m.value))
+    data, expected = KINDS[kind](m)
+    to = expected.get("target", ROUTER)
+    whole = TABLE.decode(transaction(data, to=to, value=m.value))
     for length in range(len(data)):
-        found = TABLE.decode(transaction(data[:length], value=m.value))
+        found = TABLE.decode(transaction(data[:length], to=to, value=m.value))
         assert found in ([], whole)
-    assert not TABLE.decode(transaction(data[:36], value=m.value))
+    assert not TABLE.decode(transaction(data[:36], to=to, value=m.value))
 
 
 def test_every_standard_declaration_was_tried():
     seen = set()
     for make in KINDS.values():
         m = Material(1)
-        data, _ = make(m)
-        seen |= {swap.selector for swap in TABLE.decode(transaction(data))}
+        data, expected = make(m)
+        to = expected.get("target", ROUTER)
+        seen |= {swap.selector for swap in TABLE.decode(transaction(data, to=to))}
     assert {parse_function(abi.signature).selector for abi in STANDARD_SWAPS} == seen
 
 
@@ -619,6 +824,86 @@ def test_a_path_that_is_none_is_refused():
     assert bad.stats.bad == 2
 
 
+@pytest.mark.parametrize("extra", [1, 7, 22])
+@pytest.mark.parametrize("exact", ["in", "out"])
+def test_bytes_behind_a_packed_path_are_not_looked_at(extra, exact):
+    """tests/chain/test_swaps_executed.py shows that the routers swap all the same."""
+    m = Material(1)
+    plain = TABLE.decode(transaction(universal(0x00, universal_v3("in"))(m)[0]))
+    m.packed = lambda turned=False, made=m.packed: made(turned=turned) + b"\xaa" * extra
+    assert TABLE.decode(transaction(universal(0x00, universal_v3("in"))(m)[0])) == plain
+    for make in (v3_path(exact, deadline=True), v3_path(exact, deadline=False)):
+        data, expected = make(m)
+        (swap,) = TABLE.decode(transaction(data))
+        assert (swap.tokens, swap.fees) == (expected["tokens"], expected["fees"])
+
+
+def test_paths_along_which_nothing_is_swapped_are_none():
+    table = SwapTable()
+    m = Material(1)
+    m.tokens, m.fees = m.tokens[:1], []
+    calls = [
+        v4(7 if exact == "in" else 9, v4_path(exact, router))(m)[0]
+        for exact in ("in", "out")
+        for router in ("2.0", "2.1", "infinity")
+    ]
+    calls += [
+        v2("swapExactTokensForTokens", amounts="in")(m)[0],
+        v3_path("in", deadline=True)(m)[0],
+        universal(0x08, universal_v2("in"))(m)[0],
+        velodrome("swapExactTokensForTokens", next(iter(ROUTES)))(m)[0],
+        call("uniswapV3Swap(uint256,uint256,uint256[])", 1, 2, []),
+    ]
+    for data in calls:
+        assert not table.decode(transaction(data))
+    assert table.stats.bad == len(calls)
+
+
+def test_values_that_are_none_of_their_type_are_no_swap():
+    """As the routers, which revert."""
+    m = Material(2)
+    data, _ = v4(0x06, v4_single("in"))(m)
+    flag = data.index(m.small.to_bytes(32, "big")) - 32
+    assert len(TABLE.decode(transaction(data))) == 1
+    for word in (b"\0" * 31 + b"\2", b"\1" + b"\0" * 31):
+        assert not TABLE.decode(transaction(data[:flag] + word + data[flag + 32 :]))
+
+
+def test_six_bits_name_a_command_to_old_routers_and_seven_to_new_ones():
+    m = Material(1)
+    data, _ = universal(0x40, universal_v3("in"))(m)  # a bridge, from 2.1 on
+    assert len(TABLE.decode(transaction(data, to=ROUTER_2_0))) == 1
+    assert not TABLE.decode(transaction(data, to=ROUTER_2_1))
+    assert not TABLE.decode(transaction(data))
+    data, _ = universal(0x80, universal_v3("in"))(m)
+    for to in (ROUTER, ROUTER_2_0, ROUTER_2_1, INFINITY):
+        assert len(TABLE.decode(transaction(data, to=to))) == 1
+
+
+def test_swaps_inside_a_safes_batch():
+    m = Material(4)
+    inner, expected = v3_single("in", deadline=True)(m)
+    ether, _ = ether_pool(m)
+    packed = b""
+    for operation, to, value, data in (
+        (0, m.who, 0, inner),
+        (0, ROUTER, 7, ether),
+        (0, ROUTER, 1, b""),
+    ):
+        packed += bytes([operation]) + to + value.to_bytes(32, "big")
+        packed += len(data).to_bytes(32, "big") + data
+    batch = call("multiSend(bytes)", packed)
+    types = "(address,uint256,bytes,uint8,uint256,uint256,uint256,address,address,bytes)"
+    data = call("execTransaction" + types, ROUTER, 0, batch, 1, 0, 0, 0, ROUTER, ROUTER, b"sig")
+    first, second = TABLE.decode(transaction(data))
+    assert (first.target, first.amount_in) == (m.who, expected["amount_in"])
+    assert (second.target, second.amount_in, second.depth) == (ROUTER, 7, 2)
+    table = SwapTable()
+    for cut in range(1, len(packed)):
+        table.decode(transaction(call("multiSend(bytes)", packed[:-cut])))
+    assert table.stats.wrapper_bad == len(packed) - 3  # cut between two calls it is whole
+
+
 def test_more_swaps_than_there_is_room_for_are_counted():
     table = SwapTable(limit=2)
     one = v3_single("in", deadline=False)(Material(1))[0]
@@ -662,7 +947,7 @@ def test_a_function_of_the_users_own():
         (SwapAbi("f(bool a)", "p", route=("a",)), "'a' is bool, which is no token or path"),
         (SwapAbi("f(bytes a)", "p", pools=("a",)), "'a' is bytes, which is no pool"),
         (SwapAbi("f((address t, bytes d)[] a)", "p", route=("a",)), "need an address and a uint24"),
-        (SwapAbi("f(uint256 a)", "p"), "needs 1 to 16 mapped arguments"),
+        (SwapAbi("f(uint256 a)", "p"), "needs 1 to 24 mapped arguments"),
         (SwapAbi("f(address[] a)", "p", amount_in="a"), "'a' is address[], not uint"),
         (SwapAbi("f(address[] a)", "p", recipient="a"), "'a' is address[], not address"),
         (SwapAbi("f(uint256[70000] a, uint256 b)", "p", amount_in="b"), "beyond word 65,534"),

@@ -5,6 +5,7 @@ import json
 import random
 import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import eth_abi
@@ -401,6 +402,20 @@ WRAPPED = {
         ),
         [(100, 4, 1)],
     ),
+    "multiSend": (
+        call(
+            "multiSend(bytes)",
+            b"".join(
+                b"\0"
+                + bytes.fromhex(to[2:])
+                + v.to_bytes(32, "big")
+                + (36).to_bytes(32, "big")
+                + data
+                for to, v, data in ((A, 6, probe(1)), (B, 0, probe(2)))
+            ),
+        ),
+        [(100, 6, 1), (101, 0, 2)],
+    ),
     "multicall in a multicall in a Multicall3": (
         call(
             "aggregate3((address,bool,bytes)[])",
@@ -494,6 +509,27 @@ def test_a_wrapper_of_the_users_own():
         assert [m.trigger for m in table.match(Burst([transaction(data=data)]))] == ["t"]
     with TriggerTable([trigger]) as table:
         assert not table.match(Burst([transaction(data=data)]))
+
+
+def test_a_wrapper_for_one_target_goes_before_the_other():
+    """Routers share a selector and differ in what stands behind it."""
+    one = Wrapper("relay(address to, bytes data, bytes more)", "data", "to", None)
+    limited = replace(one, data="more", targets=(address(7), address(8)))
+    data = call("relay(address,bytes,bytes)", A, probe(1), probe(2))
+    first, second = (
+        Trigger(f"{n}", to=[A], words=[Word(index=0, equals=n)], inside=True) for n in (1, 2)
+    )
+    with TriggerTable([first, second], wrappers=[limited, one]) as table:
+        for to, found in ((6, "1"), (7, "2"), (8, "2"), (9, "1")):
+            burst = Burst([transaction(to=to, data=data)])
+            assert [m.trigger for m in table.match(burst)] == [found]
+    with TriggerTable([first, second], wrappers=[limited]) as table:
+        assert not table.match(Burst([transaction(to=6, data=data)]))
+        assert table.match(Burst([transaction(to=7, data=data)]))
+    with pytest.raises(ConfigError, match=r"targets\[0\] = '0x7': not an address"):
+        compile_triggers([], wrappers=[replace(limited, targets=("0x7",))])
+    with pytest.raises(ConfigError, match="its selector is that of"):
+        compile_triggers([], wrappers=[limited, limited])
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,16 @@ V2's) has the same calldata and the same protocol here; tell them apart by `Swap
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from barewire.mempool.wrappers import UNIVERSAL_ROUTER, V4_ACTIONS
+from barewire.mempool.wrappers import (
+    INFINITY_ACTIONS,
+    INFINITY_ROUTER,
+    UNIVERSAL_ROUTER,
+    V4_ACTIONS,
+    V4_ACTIONS_2_1,
+    CommandSet,
+)
 
 __all__ = ["STANDARD_SWAPS", "SwapAbi"]
 
@@ -24,7 +31,8 @@ class SwapAbi:
         exact: which amount is exact.
         route: from the token paid to the token received: single tokens (``address``, or
             ``uint256`` with it in the low bits), ``address[]``, packed ``bytes`` (token, 3-byte
-            fee, token, ...), or an array of tuples with an ``address`` and a ``uint24`` fee.
+            fee, token, ...), an array of dynamic tuples with an ``address`` and a ``uint24`` fee,
+            or one of static tuples that begin with the tokens paid and received.
         path_reversed: packed bytes begin with the token received.
         fees: ``uint24`` fees, where they are no part of the route.
         pools: addresses of pools (``uint256``: in the low bits), or "@target": the contract called.
@@ -39,6 +47,10 @@ class SwapAbi:
         native_in: paid in ether.
         native_out: paid out in ether.
         fee_on_transfer: meant for tokens that take a fee.
+        strict: the arguments are these only where each is a value of its type and a path begins
+            behind all that is fixed, as encoders put it: tells layouts of one function apart.
+        also: signatures of other functions whose arguments may be these, tried where theirs do not
+            hold: routers share a selector and differ in what stands behind it.
     """
 
     signature: str
@@ -59,6 +71,8 @@ class SwapAbi:
     native_in: bool = False
     native_out: bool = False
     fee_on_transfer: bool = False
+    strict: bool = False
+    also: tuple[str, ...] = ()
 
 
 def _v2(
@@ -128,17 +142,57 @@ def _v3(exact: Literal["in", "out"], *, deadline: bool) -> list[SwapAbi]:
     ]
 
 
-def _v4_single(action: int, exact: Literal["in", "out"], first: str, second: str) -> SwapAbi:
-    return SwapAbi(
-        V4_ACTIONS.commands[action],
-        "uniswap-v4",
-        exact,
-        route=("params.poolKey.currency0", "params.poolKey.currency1"),
-        fees=("params.poolKey.fee",),
-        amount_in=first,
-        amount_out=second,
-        zero_for_one="params.zeroForOne",
+def _v4(protocol: str, actions: CommandSet, first: int, *also: CommandSet) -> list[SwapAbi]:
+    """The four swaps among the actions from number `first` on, which may stand for those `also`."""
+    single: dict[str, Any] = {
+        "route": ("params.poolKey.currency0", "params.poolKey.currency1"),
+        "fees": ("params.poolKey.fee",),
+        "zero_for_one": "params.zeroForOne",
+    }
+    amounts: dict[str, dict[str, Any]] = {
+        "in": {"amount_in": "params.amountIn", "amount_out": "params.amountOutMinimum"},
+        "out": {"amount_in": "params.amountInMaximum", "amount_out": "params.amountOut"},
+    }
+    kinds: tuple[tuple[Literal["in", "out"], dict[str, Any]], ...] = (
+        ("in", single),
+        ("in", {"route": ("params.currencyIn", "params.path")}),
+        ("out", single),
+        # here each element of the path is the token that its pool takes in
+        ("out", {"route": ("params.path", "params.currencyOut")}),
     )
+    return [
+        SwapAbi(
+            actions.commands[first + number],
+            protocol,
+            exact,
+            **fields,
+            **amounts[exact],
+            strict=True,
+            also=tuple(others.commands[0x06 + number] for others in also),
+        )
+        for number, (exact, fields) in enumerate(kinds)
+    ]
+
+
+def _solidly(
+    name: str, route: str, amount: str, *, taxed: bool, give: bool = False, take: bool = False
+) -> list[SwapAbi]:
+    """One function of a router of Velodrome's family, whose path are routes."""
+    return [
+        SwapAbi(
+            f"{each}({amount}uint256 amountOutMin, {route}[] routes, address to, uint256 deadline)",
+            "velodrome",
+            route=("routes",),
+            amount_in="amountIn" if amount else "@value",
+            amount_out="amountOutMin",
+            recipient="to",
+            deadline="deadline",
+            native_in=give,
+            native_out=take,
+            fee_on_transfer=each != name,
+        )
+        for each in (name, *([f"{name}SupportingFeeOnTransferTokens"] if taxed else []))
+    ]
 
 
 _UNISWAP_V2 = [
@@ -198,23 +252,69 @@ _UNIVERSAL_ROUTER = [
 ]
 
 _UNISWAP_V4 = [
-    _v4_single(0x06, "in", "params.amountIn", "params.amountOutMinimum"),
-    _v4_single(0x08, "out", "params.amountInMaximum", "params.amountOut"),
-    SwapAbi(
-        V4_ACTIONS.commands[0x07],
-        "uniswap-v4",
-        route=("params.currencyIn", "params.path"),
+    *_v4("uniswap-v4", V4_ACTIONS, 0x06, V4_ACTIONS_2_1),
+    *_v4("uniswap-v4", V4_ACTIONS_2_1, 0x06, V4_ACTIONS),
+]
+
+_STABLE: tuple[tuple[int, Literal["in", "out"], str, str], ...] = (
+    (0x22, "in", "amountIn", "amountOutMin"),
+    (0x23, "out", "amountInMax", "amountOut"),
+)
+
+_INFINITY = [
+    *_v4("pancake-infinity", INFINITY_ACTIONS, 0x06, V4_ACTIONS),
+    *_v4("pancake-infinity-bin", INFINITY_ACTIONS, 0x1C),
+    *(
+        SwapAbi(
+            INFINITY_ROUTER.commands[command],
+            "pancake-stable",
+            exact,
+            route=("path",),
+            amount_in=amount_in,
+            amount_out=amount_out,
+            recipient="recipient",
+        )
+        for command, exact, amount_in, amount_out in _STABLE
+    ),
+]
+
+_ROUTE = "(address from, address to, bool stable, address factory)"
+_FIRST_ROUTE = "(address from, address to, bool stable)"
+
+_VELODROME = [
+    *(
+        abi
+        for route, taxed in ((_ROUTE, True), (_FIRST_ROUTE, False))
+        for abi in (
+            *_solidly("swapExactTokensForTokens", route, "uint256 amountIn, ", taxed=taxed),
+            *_solidly("swapExactETHForTokens", route, "", taxed=taxed, give=True),
+            *_solidly("swapExactTokensForETH", route, "uint256 amountIn, ", taxed=taxed, take=True),
+        )
+    ),
+    SwapAbi(  # concentrated liquidity: pools are told apart by the spacing of their ticks
+        "exactInputSingle((address tokenIn, address tokenOut, int24 tickSpacing, address recipient,"
+        " uint256 deadline, uint256 amountIn, uint256 amountOutMinimum, uint160 sqrtPriceLimitX96)"
+        " params)",
+        "velodrome-cl",
+        route=("params.tokenIn", "params.tokenOut"),
         amount_in="params.amountIn",
         amount_out="params.amountOutMinimum",
+        price_limit="params.sqrtPriceLimitX96",
+        recipient="params.recipient",
+        deadline="params.deadline",
     ),
-    # here each element of the path is the token that its pool takes in
     SwapAbi(
-        V4_ACTIONS.commands[0x09],
-        "uniswap-v4",
+        "exactOutputSingle((address tokenIn, address tokenOut, int24 tickSpacing,"
+        " address recipient, uint256 deadline, uint256 amountOut, uint256 amountInMaximum,"
+        " uint160 sqrtPriceLimitX96) params)",
+        "velodrome-cl",
         "out",
-        route=("params.path", "params.currencyOut"),
+        route=("params.tokenIn", "params.tokenOut"),
         amount_in="params.amountInMaximum",
         amount_out="params.amountOut",
+        price_limit="params.sqrtPriceLimitX96",
+        recipient="params.recipient",
+        deadline="params.deadline",
     ),
 ]
 
@@ -227,6 +327,25 @@ _SUSHI = [
         amount_in="amountIn",
         amount_out="amountOutMin",
         recipient="to",
+    ),
+    SwapAbi(
+        "transferValueAndprocessRoute(address transferValueTo, uint256 amountValueTransfer,"
+        " address tokenIn, uint256 amountIn, address tokenOut, uint256 amountOutMin, address to,"
+        " bytes route)",
+        "sushi-route-processor",
+        route=("tokenIn", "tokenOut"),
+        amount_in="amountIn",
+        amount_out="amountOutMin",
+        recipient="to",
+    ),
+    SwapAbi(  # RedSnwapper
+        "snwap(address tokenIn, uint256 amountIn, address recipient, address tokenOut,"
+        " uint256 amountOutMin, address executor, bytes executorData)",
+        "sushi-snwap",
+        route=("tokenIn", "tokenOut"),
+        amount_in="amountIn",
+        amount_out="amountOutMin",
+        recipient="recipient",
     ),
 ]
 
@@ -344,19 +463,20 @@ _ONE_INCH = [
         "pools",
         recipient="recipient",
     ),
-    # v6
-    _one_inch_pools(
-        "unoswap(uint256 token, uint256 amount, uint256 minReturn, uint256 dex)",
-        "dex",
-        paid="token",
+    # v6: addresses stand in the low bits of numbers, one function for each number of pools
+    *(
+        _one_inch_pools(
+            f"{name}{'To' if to else ''}{count if count > 1 else ''}"
+            f"({'uint256 to, ' if to else ''}{paid}uint256 minReturn, {pools})",
+            *names,
+            paid="token" if paid else None,
+            recipient="to" if to else None,
+        )
+        for count, names in enumerate((("dex",), ("dex", "dex2"), ("dex", "dex2", "dex3")), 1)
+        for pools in (", ".join(f"uint256 {name}" for name in names),)
+        for name, paid in (("unoswap", "uint256 token, uint256 amount, "), ("ethUnoswap", ""))
+        for to in (False, True)
     ),
-    _one_inch_pools(
-        "unoswap2(uint256 token, uint256 amount, uint256 minReturn, uint256 dex, uint256 dex2)",
-        "dex",
-        "dex2",
-        paid="token",
-    ),
-    _one_inch_pools("ethUnoswap(uint256 minReturn, uint256 dex)", "dex"),
 ]
 
 STANDARD_SWAPS: tuple[SwapAbi, ...] = (
@@ -364,6 +484,8 @@ STANDARD_SWAPS: tuple[SwapAbi, ...] = (
     *_UNISWAP_V3,
     *_UNIVERSAL_ROUTER,
     *_UNISWAP_V4,
+    *_INFINITY,
+    *_VELODROME,
     *_SUSHI,
     *_ZERO_EX,
     *_ONE_INCH,

@@ -8,13 +8,14 @@ the calldata states.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from barewire._native import ffi, lib
 from barewire.errors import ConfigError
-from barewire.mempool.abi import Function, parse_function
+from barewire.mempool.abi import Function, Param, parse_function
 from barewire.mempool.decoder import DecodedBurst
 from barewire.mempool.record import Transaction
 from barewire.mempool.swap_abis import STANDARD_SWAPS, SwapAbi
@@ -23,6 +24,7 @@ from barewire.mempool.wrappers import STANDARD, Wrapper, serialise
 __all__ = ["STANDARD_SWAPS", "Swap", "SwapAbi", "SwapTable"]
 
 _LIMIT = 1 << 16  # records of 512 bytes
+_WIDTH = re.compile(r"(uint|int|address|bool)(\d*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +188,14 @@ def _serialise(
 ) -> bytes:
     packed, wrapper_count, sets, set_count = serialise(wrappers)
     entries: list[bytes] = []
+    later: list[bytes] = []  # a function's own layout is tried before others'
     ops: list[bytes] = []
     by_selector: dict[bytes, SwapAbi] = {}
     for abi in abis:
         try:
             function = parse_function(abi.signature)
             own = _Compiler(abi, function).ops
+            others = [parse_function(text).selector for text in abi.also]
         except ValueError as error:
             raise ConfigError(f"swap {abi.signature}: {error}") from None
         if function.selector in by_selector:
@@ -200,18 +204,20 @@ def _serialise(
                 hint=f"the other is {by_selector[function.selector].signature}",
             )
         by_selector[function.selector] = abi
-        entry: Any = ffi.new(
-            "struct bw_swap_abi *",
-            {
-                "selector": int.from_bytes(function.selector, "big"),
-                "protocol": protocols.index(abi.protocol),
-                "flags": _flags(abi),
-                "first_op": len(ops),
-                "ops": len(own),
-            },
-        )
-        entries.append(bytes(ffi.buffer(entry)))
+        for selector in (function.selector, *others):
+            entry: Any = ffi.new(
+                "struct bw_swap_abi *",
+                {
+                    "selector": int.from_bytes(selector, "big"),
+                    "protocol": protocols.index(abi.protocol),
+                    "flags": _flags(abi),
+                    "first_op": len(ops),
+                    "ops": len(own),
+                },
+            )
+            (entries if selector == function.selector else later).append(bytes(ffi.buffer(entry)))
         ops += own
+    entries += later
     body = b"".join([packed, sets, *entries, *ops])
     header: Any = ffi.new(
         "struct bw_swap_file *",
@@ -236,6 +242,12 @@ def _flags(abi: SwapAbi) -> int:
     return int(flags)
 
 
+def _address_in(function: Function, path: str) -> str:
+    """The type of a recipient: 1inch has addresses in the low bits of numbers."""
+    given = function.locate(path).param.canonical
+    return given if given == "uint256" else "address"
+
+
 class _Compiler:
     """The operations of one declaration, in the order in which native code does them."""
 
@@ -245,6 +257,8 @@ class _Compiler:
         self.ops: list[bytes] = []
         if abi.exact not in ("in", "out"):
             raise ValueError(f"exact = {abi.exact!r}: neither 'in' nor 'out'")
+        if abi.strict:
+            self._types(function.inputs, "")
         self._numbers()
         for path in abi.route:
             self._route(path)
@@ -253,7 +267,7 @@ class _Compiler:
         for path in abi.pools:
             self._pool(path)
         if abi.recipient:
-            self._read(lib.BW_OP_RECIPIENT, abi.recipient, "address")
+            self._read(lib.BW_OP_RECIPIENT, abi.recipient, _address_in(function, abi.recipient))
         if abi.zero_for_one:
             turn = len(abi.route) == 2
             self._read(lib.BW_OP_ZERO_FOR_ONE, abi.zero_for_one, "bool", a=int(turn))
@@ -282,6 +296,22 @@ class _Compiler:
             ]:
                 raise ValueError(f"pair_out: no uint256 comes behind {abi.pair_out!r}")
 
+    def _types(self, params: Sequence[Param], inside: str) -> None:
+        """Checks that arguments are values of their types, and where a path begins."""
+        head = sum(param.head_words for param in params)
+        for param in params:
+            path = inside + param.name
+            if param.base == "tuple" and not param.arrays:
+                self._types(param.components, f"{path}.")
+            elif param.dynamic:
+                if path in self.abi.route:
+                    self._read(lib.BW_OP_OFFSET, path, "", a=head)
+            elif not param.arrays and (width := _WIDTH.fullmatch(param.base)):
+                bits = int(width[2] or {"address": 160, "bool": 1}[width[1]])
+                if bits < 256:
+                    signed = int(width[1] == "int")
+                    self._read(lib.BW_OP_FITS, path, "", a=bits, b=signed)
+
     def _route(self, path: str) -> None:
         param = self.function.locate(path).param
         if param.canonical in ("address", "uint256"):
@@ -293,7 +323,11 @@ class _Compiler:
             self._read(
                 lib.BW_OP_PATH_PACKED_REVERSED if turned else lib.BW_OP_PATH_PACKED, path, "bytes"
             )
-        elif param.base == "tuple" and param.arrays == (None,) and param.element.dynamic:
+        elif param.base == "tuple" and param.arrays == (None,) and not param.element.dynamic:
+            if [part.canonical for part in param.components[:2]] != ["address", "address"]:
+                raise ValueError("route: a route begins with the tokens paid and received")
+            self._read(lib.BW_OP_PATH_ROUTES, path, "", a=param.element.head_words)
+        elif param.base == "tuple" and param.arrays == (None,):
             inside = Function(self.function.name, param.components)
             token, fee = self._first(inside, "address"), self._first(inside, "uint24")
             self._read(lib.BW_OP_PATH_TUPLES, path, "", a=token, b=fee)

@@ -30,21 +30,23 @@ const char *bw_wrappers_build(struct bw_wrappers *out, const uint8_t *wrappers, 
         struct bw_wrapper wrapper;
         memcpy(&wrapper, wrappers + i * sizeof wrapper, sizeof wrapper);
         const char *wrong = NULL;
-        if (wrapper.kind > BW_WRAPPER_COMMANDS)
+        const uint8_t *only = wrapper.limited ? wrapper.only : NULL;
+        if (wrapper.kind > BW_WRAPPER_PACKED)
             wrong = "a wrapper of an unknown kind";
         else if (wrapper.target_how > BW_WRAPPER_SLOT || wrapper.value_how > BW_WRAPPER_ZERO)
             wrong = "a wrapper's target or value is found in an unknown way";
         else if (wrapper.kind == BW_WRAPPER_COMMANDS && wrapper.command_set >= set_count)
             wrong = "a wrapper names a command set that is not there";
-        else if (wrapper.reserved)
-            wrong = "a wrapper's reserved bytes are not zero";
-        else if (bw_wrapper_find(out, wrapper.selector))
+        else if (wrapper.limited > 1 || (!only && memcmp(wrapper.only, zero, 20)))
+            wrong = "a wrapper is limited to a target in an unknown way";
+        else if (bw_wrapper_look(out, wrapper.selector, only))
             wrong = "two wrappers of one selector";
         if (wrong) {
             bw_wrappers_clear(out);
             return wrong;
         }
-        uint32_t mask = (1u << bits) - 1, at = (wrapper.selector * 0x9e3779b1u) >> out->shift;
+        uint32_t mask = (1u << bits) - 1, at = bw_wrapper_slot(out, wrapper.selector, only);
+        out->limited += wrapper.limited;
         while (out->slots[at].kind != 0xff)
             at = (at + 1) & mask;
         out->slots[at] = wrapper;
@@ -75,7 +77,7 @@ static bool take(struct walk *walk, struct bw_call call)
         return false;
     out->of[out->n++] = call;
     const struct bw_wrapper *inner =
-        call.has_selector ? bw_wrapper_find(walk->wrappers, call.selector) : NULL;
+        call.has_selector ? bw_wrapper_find(walk->wrappers, call.selector, call.target) : NULL;
     if (!inner)
         return true;
     if (call.depth == BW_CALL_DEPTH) {
@@ -142,6 +144,28 @@ static bool address_in_arrays(const struct bw_wrapper *wrapper, struct bw_region
     return true;
 }
 
+/* The calls in `packed`; sets *bad where one is cut off. False: no room for another. */
+static bool open_packed(struct walk *walk, struct bw_region packed, struct bw_call call, bool *bad)
+{
+    enum { HEAD = 1 + 20 + 32 + 32 };
+    while (packed.len) {
+        uint32_t len;
+        struct bw_region head = {packed.at + HEAD - 32, 32};
+        if (walk->steps++ == BW_CALL_STEPS)
+            return false;
+        if (packed.len < HEAD || !bw_abi_number(head, 0, &len) || len > packed.len - HEAD) {
+            *bad = true;
+            return true;
+        }
+        call.target = packed.at + 1;
+        call.value = packed.at + 21;
+        if (!take_data(walk, call, (struct bw_region){packed.at + HEAD, len}))
+            return false;
+        packed = (struct bw_region){packed.at + HEAD + len, packed.len - HEAD - len};
+    }
+    return true;
+}
+
 static bool open_wrapper(struct walk *walk, const struct bw_wrapper *wrapper, struct bw_call outer)
 {
     struct bw_region args = outer.args, part, list, data, commands = {0};
@@ -160,6 +184,17 @@ static bool open_wrapper(struct walk *walk, const struct bw_wrapper *wrapper, st
             goto bad;
         if (!take_data(walk, call, data))
             goto full;
+        return true;
+    }
+
+    if (wrapper->kind == BW_WRAPPER_PACKED) {
+        bool broken = false;
+        if (!bw_abi_follow(args, wrapper->data * 32u, &part) || !bw_abi_bytes(part, &data))
+            goto bad;
+        if (!open_packed(walk, data, call, &broken))
+            goto full;
+        if (broken)
+            goto bad;
         return true;
     }
 
@@ -226,7 +261,7 @@ void bw_calls_walk(const struct bw_wrappers *wrappers, const struct bw_call *out
     struct walk walk = {wrappers, out, 0};
     out->n = out->bad = out->bound = 0;
     const struct bw_wrapper *wrapper =
-        outer->has_selector ? bw_wrapper_find(wrappers, outer->selector) : NULL;
+        outer->has_selector ? bw_wrapper_find(wrappers, outer->selector, outer->target) : NULL;
     if (wrapper)
         open_wrapper(&walk, wrapper, *outer);
 }

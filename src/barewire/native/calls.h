@@ -21,7 +21,7 @@
 #define BW_CALL_DEPTH 4  /* wrappers inside each other */
 #define BW_CALLS 64      /* inner calls of one transaction */
 #define BW_CALL_STEPS 256 /* list elements looked at, undeclared commands included */
-#define BW_WRAPPERS 256  /* wrappers declared */
+#define BW_WRAPPERS 1024 /* wrappers declared, one for each target that one is limited to */
 #define BW_COMMAND_SETS 8
 
 enum bw_wrapper_kind {
@@ -30,6 +30,8 @@ enum bw_wrapper_kind {
     BW_WRAPPER_TUPLES,    /* (target, value, bytes, ...)[] */
     BW_WRAPPER_ARRAYS,    /* address[], uint256[], bytes[] side by side */
     BW_WRAPPER_COMMANDS,  /* bytes of commands, bytes[] of their inputs */
+    BW_WRAPPER_PACKED,    /* bytes: operation, 20 of target, 32 of value, 32 of length, calldata,
+                             one call after the other without padding (Safe's MultiSend) */
 };
 
 /* Which address is called, and with what value. */
@@ -48,12 +50,13 @@ struct bw_wrapper {
     uint8_t value_how;
     uint8_t command_set;  /* COMMANDS: which */
     uint8_t command_mask; /* COMMANDS: the bits of a command byte that name it */
-    uint8_t reserved;
+    uint8_t limited;      /* 1: only in calls of `only`, where it goes before one that is not */
     uint16_t list;        /* BYTES, TUPLES: slot of the array. COMMANDS: of the command bytes */
     uint16_t target;
     uint16_t value;
     uint16_t data;        /* slot of the bytes, or of the bytes[] */
     uint16_t deadline;    /* slot + 1 of the second until which the calls are good; 0: none */
+    uint8_t only[20];     /* zero where it is not limited */
 };
 
 /* What the commands of one set stand for: a selector, or 0 where the command is not declared. */
@@ -61,7 +64,7 @@ struct bw_command_set {
     uint32_t selectors[256];
 };
 /* </cdef> */
-_Static_assert(sizeof(struct bw_wrapper) == 20, "as serialised");
+_Static_assert(sizeof(struct bw_wrapper) == 40, "as serialised");
 
 struct bw_call {
     const uint8_t *target;  /* 20 bytes, or NULL: it creates a contract */
@@ -73,9 +76,10 @@ struct bw_call {
     uint8_t depth;          /* 0: the transaction's own call */
 };
 
-/* Declared wrappers, found by selector. */
+/* Declared wrappers, found by selector, and by target where they are limited to one. */
 struct bw_wrappers {
     uint32_t count;
+    uint32_t limited;        /* of them */
     uint32_t shift;          /* 32 - log2(slots) */
     uint32_t command_sets;
     struct bw_wrapper *slots;/* open addressing; kind 0xff: free */
@@ -95,19 +99,44 @@ const char *bw_wrappers_build(struct bw_wrappers *out, const uint8_t *wrappers, 
                               const uint8_t *command_sets, uint32_t set_count);
 void bw_wrappers_clear(struct bw_wrappers *wrappers);
 
-static inline const struct bw_wrapper *bw_wrapper_find(const struct bw_wrappers *wrappers,
-                                                       uint32_t selector)
+/* Where looking begins; `only` is NULL for a wrapper that is not limited. */
+static inline uint32_t bw_wrapper_slot(const struct bw_wrappers *wrappers, uint32_t selector,
+                                       const uint8_t *only)
 {
-    if (!wrappers->count)
-        return NULL;
+    uint32_t key = only ? selector ^ bw_be32(only) * 0x85ebca6bu : selector;
+    return (key * 0x9e3779b1u) >> wrappers->shift;
+}
+
+static inline const struct bw_wrapper *bw_wrapper_look(const struct bw_wrappers *wrappers,
+                                                       uint32_t selector, const uint8_t *only)
+{
     uint32_t mask = (1u << (32 - wrappers->shift)) - 1;
-    for (uint32_t i = (selector * 0x9e3779b1u) >> wrappers->shift;; i = (i + 1) & mask) {
+    for (uint32_t i = bw_wrapper_slot(wrappers, selector, only);; i = (i + 1) & mask) {
         const struct bw_wrapper *slot = &wrappers->slots[i];
         if (slot->kind == 0xff)
             return NULL;
-        if (slot->selector == selector)
+        if (slot->selector == selector && slot->limited == (only != NULL) &&
+            (!only || !memcmp(slot->only, only, 20)))
             return slot;
     }
+}
+
+/* The wrapper that a call of `target` (NULL: a creation) with this selector is, or NULL. */
+static inline const struct bw_wrapper *bw_wrapper_find(const struct bw_wrappers *wrappers,
+                                                       uint32_t selector, const uint8_t *target)
+{
+    if (!wrappers->count)
+        return NULL;
+    const struct bw_wrapper *found = NULL;
+    if (wrappers->limited && target)
+        found = bw_wrapper_look(wrappers, selector, target);
+    return found ? found : bw_wrapper_look(wrappers, selector, NULL);
+}
+
+/* The 20 bytes of who is called, or NULL: it creates a contract. */
+static inline const uint8_t *bw_target(const struct bw_tx *tx)
+{
+    return tx->flags & BW_TX_CREATE ? NULL : tx->to;
 }
 
 /* The transaction's own call; `raw` is its envelope. */
@@ -115,7 +144,7 @@ static inline struct bw_call bw_call_outer(const struct bw_tx *tx, const uint8_t
 {
     bool has = tx->flags & BW_TX_HAS_SELECTOR;
     return (struct bw_call){
-        .target = tx->flags & BW_TX_CREATE ? NULL : tx->to,
+        .target = bw_target(tx),
         .args = {raw + tx->data_off + (has ? 4 : 0), tx->data_len - (has ? 4 : 0)},
         .selector = tx->selector,
         .has_selector = has,

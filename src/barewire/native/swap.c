@@ -19,6 +19,10 @@ static const char *check_ops(const struct bw_swap_op *ops, uint32_t count)
             return "an operation of an unknown kind";
         if (ops[i].hop_count > 2)
             return "an operation with too many hops";
+        if (ops[i].kind == BW_OP_FITS && (ops[i].a < 1 || ops[i].a > 256 || ops[i].b > 1))
+            return "a type of an unknown width";
+        if (ops[i].kind == BW_OP_PATH_ROUTES && (ops[i].a < 2 || ops[i].a > 16))
+            return "routes of an unknown width";
     }
     return NULL;
 }
@@ -28,15 +32,20 @@ static uint32_t slot_of(const struct bw_swap_table *table, uint32_t selector)
     return (selector * 0x9e3779b1u) >> table->shift;
 }
 
-static const struct bw_swap_abi *find(const struct bw_swap_table *table, uint32_t selector)
+/* The next function of `selector` from slot *i on, or NULL; *i moves behind it. Those of one selector
+ * stand in the order in which they were loaded. */
+static const struct bw_swap_abi *next(const struct bw_swap_table *table, uint32_t selector,
+                                      uint32_t *i)
 {
     uint32_t mask = (1u << (32 - table->shift)) - 1;
-    for (uint32_t i = slot_of(table, selector);; i = (i + 1) & mask) {
-        const struct bw_swap_abi *slot = &table->slots[i];
+    for (;; *i = (*i + 1) & mask) {
+        const struct bw_swap_abi *slot = &table->slots[*i];
         if (!slot->ops)
             return NULL;
-        if (slot->selector == selector)
+        if (slot->selector == selector) {
+            *i = (*i + 1) & mask;
             return slot;
+        }
     }
 }
 
@@ -58,9 +67,11 @@ static const char *load_abis(struct bw_swap_table *table, const uint8_t *abis, u
             return "a function without operations, or with too many";
         if (abi.first_op > ops || abi.ops > ops - abi.first_op)
             return "a function's operations are not there";
-        if (find(table, abi.selector))
-            return "two functions of one selector";
-        uint32_t at = slot_of(table, abi.selector);
+        uint32_t layouts = 0, at = slot_of(table, abi.selector);
+        while (next(table, abi.selector, &at))
+            if (++layouts == BW_SWAP_LAYOUTS)
+                return "too many functions of one selector";
+        at = slot_of(table, abi.selector);
         while (table->slots[at].ops)
             at = (at + 1) & ((1u << bits) - 1);
         table->slots[at] = abi;
@@ -166,7 +177,7 @@ static bool path(struct bw_swap *swap, struct bw_region at)
 {
     struct bw_region list;
     uint32_t count;
-    if (!bw_abi_array(at, &list, &count) || !count)
+    if (!bw_abi_array(at, &list, &count) || count < 2) /* no router swaps along less */
         return false;
     for (uint32_t i = 0; i < count; i = next_kept(i, count, BW_SWAP_TOKENS))
         add_token(swap, list.at + 32 * i + 12);
@@ -179,8 +190,9 @@ static bool path(struct bw_swap *swap, struct bw_region at)
 static bool path_packed(struct bw_swap *swap, struct bw_region at, bool reversed)
 {
     struct bw_region bytes;
-    if (!bw_abi_bytes(at, &bytes) || bytes.len < 20 || (bytes.len - 20) % 23)
+    if (!bw_abi_bytes(at, &bytes) || bytes.len < 43)
         return false;
+    /* Up to 22 bytes behind the last token are no hop: the routers do not look at them. */
     uint32_t count = (bytes.len - 20) / 23 + 1;
     for (uint32_t i = 0; i < count; i = next_kept(i, count, BW_SWAP_TOKENS)) {
         const uint8_t *token = bytes.at + 23 * (reversed ? count - 1 - i : i);
@@ -200,7 +212,7 @@ static bool path_tuples(struct bw_swap *swap, struct bw_region at, const struct 
 {
     struct bw_region list, tuple;
     uint32_t count, fee;
-    if (!bw_abi_array(at, &list, &count))
+    if (!bw_abi_array(at, &list, &count) || !count) /* nothing is swapped along an empty one */
         return false;
     for (uint32_t i = 0; i < count && i < BW_SWAP_HOPS; i++) {
         const uint8_t *token;
@@ -220,11 +232,38 @@ static bool path_tuples(struct bw_swap *swap, struct bw_region at, const struct 
     return true;
 }
 
+/* An array of routes: tuples of `words` words that begin with the token paid and the one received. */
+static bool path_routes(struct bw_swap *swap, struct bw_region at, uint32_t words)
+{
+    struct bw_region list;
+    uint32_t count;
+    if (!bw_abi_array(at, &list, &count) || !count || count > list.len / 32 / words)
+        return false;
+    add_token(swap, list.at + 12);
+    for (uint32_t i = 0; i < count; i = next_kept(i, count, BW_SWAP_HOPS))
+        add_token(swap, list.at + 32 * words * i + 32 + 12);
+    swap->hops += count;
+    if (count > BW_SWAP_HOPS)
+        swap->flags |= BW_SWAP_PATH_CUT;
+    return true;
+}
+
+/* Whether `word` is a value of a type of `bits` bits, as a contract that reads it checks. */
+static bool fits(const uint8_t *word, uint32_t bits, bool is_signed)
+{
+    uint32_t whole = 32 - (bits + 7) / 8; /* bytes above the value */
+    uint8_t above = is_signed && word[whole] & 1u << (bits - 1) % 8 ? 0xff : 0;
+    for (uint32_t i = 0; i < whole; i++)
+        if (word[i] != above)
+            return false;
+    return bits % 8 == 0 || (uint8_t)(word[whole] ^ above) >> bits % 8 == 0;
+}
+
 static bool pools(struct bw_swap *swap, struct bw_region at)
 {
     struct bw_region list;
     uint32_t count;
-    if (!bw_abi_array(at, &list, &count))
+    if (!bw_abi_array(at, &list, &count) || !count)
         return false;
     for (uint32_t i = 0; i < count && i <= BW_SWAP_HOPS; i++)
         add_pool(swap, list.at + 32 * i + 12);
@@ -343,6 +382,10 @@ static bool apply(struct bw_swap *swap, const struct bw_swap_op *op, const struc
     case BW_OP_SIGNED_AMOUNT:
         signed_amount(swap, word);
         return true;
+    case BW_OP_FITS:
+        return fits(word, op->a, op->b);
+    case BW_OP_OFFSET:
+        return bw_abi_number(at, op->word * 32u, &fee) && fee == op->a * 32u;
     case BW_OP_PAIR_OUT:
         if (!bw_abi_word(at, op->word * 32u + 32))
             return false;
@@ -360,6 +403,8 @@ static bool apply(struct bw_swap *swap, const struct bw_swap_op *op, const struc
         return path_packed(swap, part, true);
     case BW_OP_PATH_TUPLES:
         return path_tuples(swap, part, op);
+    case BW_OP_PATH_ROUTES:
+        return path_routes(swap, part, op->a);
     default:
         return pools(swap, part);
     }
@@ -375,10 +420,27 @@ struct decoder {
     struct bw_swap_stats *stats;
 };
 
+/* Reads the arguments of `call` as those of `abi` into *swap; false: they are not. */
+static bool read_swap(struct decoder *decoder, const struct bw_swap_abi *abi,
+                      const struct bw_call *call, struct bw_swap *swap)
+{
+    memset(swap, 0, sizeof *swap);
+    swap->protocol = abi->protocol;
+    swap->flags = abi->flags;
+    if (call->deadline)
+        take_deadline(swap, call->deadline);
+    const struct bw_swap_op *op = decoder->table->ops + abi->first_op;
+    for (uint32_t i = 0; i < abi->ops; i++)
+        if (!apply(swap, &op[i], call, decoder->tx))
+            return false;
+    return true;
+}
+
 static void decode_call(struct decoder *decoder, const struct bw_call *call, uint32_t number)
 {
+    uint32_t at = call->has_selector ? slot_of(decoder->table, call->selector) : 0;
     const struct bw_swap_abi *abi =
-        call->has_selector ? find(decoder->table, call->selector) : NULL;
+        call->has_selector ? next(decoder->table, call->selector, &at) : NULL;
     if (!abi)
         return;
     if (decoder->n == decoder->max) {
@@ -386,14 +448,8 @@ static void decode_call(struct decoder *decoder, const struct bw_call *call, uin
         return;
     }
     struct bw_swap *swap = &decoder->out[decoder->n];
-    memset(swap, 0, sizeof *swap);
-    swap->protocol = abi->protocol;
-    swap->flags = abi->flags;
-    if (call->deadline)
-        take_deadline(swap, call->deadline);
-    const struct bw_swap_op *op = decoder->table->ops + abi->first_op;
-    for (uint32_t i = 0; i < abi->ops; i++) {
-        if (!apply(swap, &op[i], call, decoder->tx)) {
+    while (!read_swap(decoder, abi, call, swap)) {
+        if (!(abi = next(decoder->table, call->selector, &at))) {
             decoder->stats->bad++;
             return;
         }
@@ -416,7 +472,7 @@ static void decode_transaction(struct decoder *decoder)
     const struct bw_swap_table *table = decoder->table;
     struct bw_call outer = bw_call_outer(decoder->tx, decoder->envelope);
     decode_call(decoder, &outer, 0);
-    if (!outer.has_selector || !bw_wrapper_find(&table->wrappers, outer.selector))
+    if (!outer.has_selector || !bw_wrapper_find(&table->wrappers, outer.selector, outer.target))
         return;
     struct bw_calls calls;
     bw_calls_walk(&table->wrappers, &outer, &calls);

@@ -19,7 +19,8 @@
 #define BW_SWAP_TOKENS 8     /* of a path, kept */
 #define BW_SWAP_HOPS 7
 #define BW_SWAP_ABIS 1024    /* functions in a table */
-#define BW_SWAP_OPS 16       /* operations of one function */
+#define BW_SWAP_OPS 24       /* operations of one function */
+#define BW_SWAP_LAYOUTS 4    /* functions of one selector, tried in their order */
 
 /* swap.flags */
 #define BW_SWAP_EXACT_OUT 0x01    /* amount_out is exact and amount_in the most; else amount_in is
@@ -78,6 +79,9 @@ enum bw_swap_op_kind {
     BW_OP_PAIR_OUT,       /* number of token0 out, and of token1 in the next word */
     BW_OP_VALUE_IN,       /* no word: amount_in is the call's value */
     BW_OP_SELF_POOL,      /* no word: the contract called is the pool */
+    BW_OP_PATH_ROUTES,    /* offset of a tuple[], each of a words: the token paid, the one received */
+    BW_OP_FITS,           /* gives nothing: a value of a bits, signed where b == 1, or no swap */
+    BW_OP_OFFSET,         /* gives nothing: an offset of a words, or no swap */
     BW_OPS
 };
 
@@ -89,7 +93,8 @@ struct bw_swap_op {
     uint16_t a, b;
 };
 
-/* One function, `ops` operations of which begin at `first_op`. */
+/* One function, `ops` operations of which begin at `first_op`. Where several have one selector the
+ * first whose arguments are there gives the swap. */
 struct bw_swap_abi {
     uint32_t selector;
     uint16_t protocol;
@@ -100,7 +105,7 @@ struct bw_swap_abi {
 
 /* The serialised table: this header, struct bw_wrapper[], struct bw_command_set[],
  * struct bw_swap_abi[], struct bw_swap_op[]. Little-endian, without padding. */
-#define BW_SWAP_VERSION 1
+#define BW_SWAP_VERSION 2
 struct bw_swap_file {
     uint8_t magic[8];     /* "BWSWAPS" and a zero */
     uint32_t version;     /* BW_SWAP_VERSION */

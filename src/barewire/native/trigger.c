@@ -342,7 +342,7 @@ uint32_t bw_triggers_match(const struct bw_triggers *table, const struct bw_mess
             stats->transactions++;
             matcher.first = matcher.n;
             bool inside = table->inside_shapes && (tx->flags & BW_TX_HAS_SELECTOR) &&
-                          bw_wrapper_find(&table->wrappers, tx->selector);
+                          bw_wrapper_find(&table->wrappers, tx->selector, bw_target(tx));
             if (!found[i] && !(table->shapes >> SHAPE_ANY & 1) && !inside)
                 continue;
             const uint8_t *raw = messages[base + i].data;
