@@ -26,11 +26,13 @@ from barewire.rpc.confidential import Confidential
 from barewire.rpc.config import ProviderConfig, RpcConfig
 from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble, from_error
 from barewire.rpc.filters import Filters
+from barewire.rpc.freshness import BY_HASH, Freshness
 from barewire.rpc.heads import quantity
 from barewire.rpc.health import Health
 from barewire.rpc.jsonrpc import Reply, encode_params
 from barewire.rpc.link import Link
 from barewire.rpc.methods import Kind, Life, lookup
+from barewire.rpc.own_nonces import OwnNonces
 from barewire.rpc.pool import Attempt, Call, Pool, Step
 from barewire.rpc.provider import Provider
 from barewire.rpc.subscriptions import Subscription, subscribe
@@ -45,6 +47,7 @@ log = logging.getLogger("barewire.rpc")
 _RECENT = 128
 """Blocks whose states every node keeps; what is older only archives are asked for."""
 _OLD_STATES = (Kind.STATE, Kind.TRACE)
+_TAKERS_MS = 1_000
 _STALLED_NS = 5_000_000
 """An alarm later than this says that we were held up, not the providers."""
 
@@ -60,6 +63,7 @@ class RpcClient:
         links: the transports, in the order of the pool's providers.
         cache: results that are still true, or None when switched off.
         sharing: whether identical reads in flight are shared.
+        freshness: which block an answer has to know of.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class RpcClient:
         self._rng = rng or random.Random()  # noqa: S311  (spreads load; protects nothing)
         providers = [Provider(p.terms()) for p in config.providers]
         self.pool = Pool(providers, config.policy(), self._rng)
+        self.freshness = Freshness(self.pool.heads)
+        self._nonces = OwnNonces()
         self.cache: Cache | None = None
         if config.cache != "off":
             self.cache = Cache(
@@ -305,6 +311,11 @@ class RpcClient:
             archive = self._is_old(params, info.block)
         if wire is None:
             wire = encode_params(params)
+        if method == "eth_getTransactionCount" and self._nonces and not route:
+            ours = await self._pending_count(params, timeout_ms)
+            if ours is not None:
+                return ours
+        floor = -1 if route else self.freshness.floor(info, params)
         key: Key | None = None
         if info.repeat and not fresh and (self.sharing or self.cache):
             key = (method, wire, route, at_least)
@@ -313,9 +324,11 @@ class RpcClient:
                 if hit is not None:
                     return hit[0]
             shared = self._shared.get(key)
-            if shared is not None and not shared.done:
+            if shared is not None and not shared.done and shared.floor >= floor:
                 return await self._wait(shared, self._waiter(shared))
-        call = Call(info, params, route=route, bulk=bulk, at_least=at_least, archive=archive)
+        call = Call(
+            info, params, route=route, bulk=bulk, at_least=at_least, floor=floor, archive=archive
+        )
         call.wire = wire
         if info.name in Filters.METHODS:
             call.only = self._filters.owner(params)
@@ -362,7 +375,10 @@ class RpcClient:
         """
         number = transaction_hash(raw)
         self._confidential.sending(number, route)
-        return await broadcast(self, raw, number, route=route, settle=settle)
+        sent = await broadcast(self, raw, number, route=route, settle=settle)
+        if not route:
+            self._nonces.sent(raw, number, sent.accepted, time.monotonic_ns())
+        return sent
 
     async def subscribe(self, kind: str, *args: Any) -> Subscription:
         """A stream of `kind` that outlives its provider; see `subscriptions`."""
@@ -373,6 +389,30 @@ class RpcClient:
     def unsubscribed(self, subscription: Subscription) -> None:
         """`subscription` has ended."""
         self._subscriptions.discard(subscription)
+
+    async def _pending_count(self, params: Sequence[Any], timeout_ms: int) -> str | None:
+        """The "pending" count of an account that has sent by us of late; None for any other."""
+        if len(params) < 2 or params[1] != "pending":
+            return None
+        used, takers = self._nonces.of(params[0], time.monotonic_ns())
+        if not used and not takers:
+            return None
+        info = lookup("eth_getTransactionCount")
+        call = Call(info, params)
+        call.wire = encode_params(params)
+        asked = [self._wait(call, self._begin(call, timeout_ms))]
+        asked += [
+            self.ask(p, info.name, params, timeout_ms=_TAKERS_MS)
+            for p in self.pool.providers
+            if p.name in takers and p.connected and p.terms.private == ""
+        ]
+        first, *others = await asyncio.gather(*asked, return_exceptions=True)
+        counts = [quantity(count) for count in (first, *others)]
+        if max(counts) < 0:
+            if isinstance(first, BaseException):
+                raise first
+            return None
+        return hex(self._nonces.after(max(counts), used))
 
     def _pin(self, params: Sequence[Any], index: int, at_least: int) -> tuple[list[Any], int]:
         pinned = list(params)
@@ -410,6 +450,7 @@ class RpcClient:
                 copy.call.waiter = []
                 self._send(copy)
         self._set_alarm(attempt.due_ns if attempt else call.resume_ns)
+        self._look_for_heads()
         return waiter
 
     @staticmethod
@@ -463,6 +504,12 @@ class RpcClient:
             return
         if call.method.name in Filters.MAKERS:
             self._filters.made(reply.result, attempt.provider)
+        if call.only is None:
+            waited = now_ns >= call.floor_ns
+            self.freshness.learn(call.method, call.params, reply.result, waited=waited)
+        if call.method.name == "eth_sendTransaction" and call.params:
+            sender = call.params[0].get("from") if isinstance(call.params[0], dict) else None
+            self._nonces.sent_by(sender, attempt.provider.name, now_ns)
         for waiter in call.waiter:
             if not waiter.done():
                 waiter.set_result(reply.result)
@@ -471,19 +518,32 @@ class RpcClient:
         """Why an answer without an error is none after all."""
         if result is msgspec.UNSET:
             return Trouble(Fault.PROVIDER, "neither a result nor an error")
-        call = attempt.call
-        if call.method.name == "eth_blockNumber":
-            number = quantity(result)
-            if number < 0:
-                return Trouble(Fault.PROVIDER, f"eth_blockNumber said {printable(result, 40)}")
-            self.pool.heads.saw(attempt.provider, number, time.monotonic_ns())
+        call, provider, now_ns = attempt.call, attempt.provider, time.monotonic_ns()
+        name, heads = call.method.name, self.pool.heads
+        number = self.freshness.tells(call.method, call.params, result)
+        if name == "eth_blockNumber" and number < 0:
+            return Trouble(Fault.PROVIDER, f"eth_blockNumber said {printable(result, 40)}")
+        if number >= 0:
+            heads.saw(provider, number, now_ns)
             if number < call.at_least:
                 return Trouble(Fault.STALE, f"is at block {number}, not {call.at_least}")
-        elif result is None and call.method.name == "eth_getBlockByNumber":
+        elif result is None and name == "eth_getBlockByNumber":
             block = call.params[0] if call.params else None
-            number = quantity(block)
-            if 0 <= number <= max(self.pool.heads.newest, call.at_least):
-                return Trouble(Fault.STALE, f"does not have block {number}")
+            if 0 <= quantity(block) <= max(heads.newest, call.at_least):
+                return Trouble(Fault.STALE, f"does not have block {quantity(block)}")
+        if call.only is not None or call.route or now_ns >= call.floor_ns:
+            return None
+        if 0 <= number < self.freshness.floor_now:
+            call.floor = self.freshness.floor_now
+            return Trouble(Fault.STALE, f"is at block {number}, not {call.floor}", counts=False)
+        behind = 0 <= provider.head < heads.newest
+        if result is None and name in BY_HASH and behind:
+            call.floor = heads.newest
+            return Trouble(Fault.STALE, f"is at block {provider.head}", counts=False)
+        if result is None and name == "eth_getTransactionByHash" and call.params:
+            takers = self._nonces.takers(call.params[0])
+            if takers and provider.name not in takers:
+                return Trouble(Fault.STALE, "does not have what another took", counts=False)
         return None
 
     def lost(self, attempt: Attempt, trouble: Trouble) -> None:
@@ -532,6 +592,17 @@ class RpcClient:
             self._fail(call, self._plain(error))
         if not step.send and not step.failed:
             self._set_alarm(self.pool.next_due_ns())
+        self._look_for_heads()
+
+    def _look_for_heads(self) -> None:
+        if self.pool.wants_heads:
+            self.pool.wants_heads = False
+            self._health.look_now()
+
+    def heads_moved(self) -> None:
+        """A provider is known to be further than it was: calls may wait for that."""
+        if self.pool.heads_moved(time.monotonic_ns()):
+            self._set_alarm(time.monotonic_ns())
 
     @staticmethod
     def _plain(error: Exception) -> Exception:

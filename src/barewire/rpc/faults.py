@@ -36,6 +36,7 @@ class Trouble(Exception):  # noqa: N818  (an attempt is in trouble; a call has e
         retry_after_ms: how long the provider asked to be left alone, or 0.
         error: the JSON-RPC error object, where there was one.
         untouched: for certain nothing was done with the request; without it, perhaps.
+        counts: it counts against the provider.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Trouble(Exception):  # noqa: N818  (an attempt is in trouble; a call has e
         retry_after_ms: int = 0,
         error: Any = None,
         untouched: bool = False,
+        counts: bool = True,
     ) -> None:
         self.message = printable(message)
         super().__init__(self.message)
@@ -53,6 +55,7 @@ class Trouble(Exception):  # noqa: N818  (an attempt is in trouble; a call has e
         self.retry_after_ms = retry_after_ms
         self.error = error
         self.untouched = untouched
+        self.counts = counts
 
 
 class RpcAnswerError(BarewireError):

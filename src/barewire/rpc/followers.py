@@ -228,6 +228,7 @@ class HeadFollower(Follower):
     def _tell(self, block: dict[str, Any]) -> None:
         header = self._stitch.take(block)
         if header is not None:
+            self._client.freshness.tell(quantity(header["number"]))
             self._emit(header)
 
     async def _parent(self, number: int, parent: str, source: Provider) -> dict[str, Any]:

@@ -35,6 +35,7 @@ log = logging.getLogger("barewire.rpc")
 _PROBE_MS = 2_000
 _GRACE_S = 0.25
 """How long connecting waits for further providers once one can be used."""
+_LOOK_NS = 100_000_000, 2_000_000_000
 _PUSH_NS = 2_000_000_000
 """How long after the others a link may push a head."""
 
@@ -68,6 +69,8 @@ class Health:
         self._newest: dict[Provider, tuple[int, Any]] = {}  # what each last said it has
         self._said: dict[str, int] = {}  # name of a provider to the chain it says it serves
         self._task: asyncio.Task[None] | None = None
+        self._looking: set[asyncio.Task[None]] = set()
+        self._looked_ns = 0
         self._usable = asyncio.Event()
         self._vetting: dict[Link, asyncio.Task[None]] = {}
         self._pushes: dict[Link, _Pushes] = {}
@@ -210,7 +213,9 @@ class Health:
         if number < 0:
             return
         heads = self._client.pool.heads
-        if heads.saw(link.provider, number, time.monotonic_ns()):
+        moved = heads.saw(link.provider, number, time.monotonic_ns())
+        self._client.heads_moved()
+        if moved:
             for callback in self.on_head:
                 callback(heads.newest)
         elif heads.newest < heads.final:  # another chain than the one that was final: a reset node
@@ -224,9 +229,23 @@ class Health:
         """Checks all providers at the policy's interval until stopped."""
         self._task = asyncio.create_task(self._run())
 
+    def look_now(self) -> None:
+        """Asks those that do not push for their newest block, not more than twice a block."""
+        block_ns = self._client.pool.policy.block_time_ms * 1_000_000
+        pause_ns = min(max(block_ns // 2, _LOOK_NS[0]), _LOOK_NS[1])
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns < pause_ns or self._client.pool.heads.newest < 0:
+            return
+        self._looked_ns = now_ns
+        for link in self._client.links:
+            if link.provider.connected and link not in self._pushes:
+                task = asyncio.create_task(self._check(link))
+                self._looking.add(task)
+                task.add_done_callback(self._looking.discard)
+
     async def stop(self) -> None:
         """Stops checking."""
-        tasks = [*self._vetting.values(), *([self._task] if self._task else [])]
+        tasks = [*self._vetting.values(), *self._looking, *([self._task] if self._task else [])]
         self._vetting.clear()
         self._usable.clear()
         self._pushes.clear()

@@ -25,6 +25,9 @@ __all__ = ["Attempt", "Call", "Pool", "Step"]
 
 _MS = 1_000_000
 _NEVER = 1 << 62
+_FLOOR_NS = 500 * _MS
+"""How long a call holds out for a provider that knows the block its answer has to know."""
+_SOON_NS = 20 * _MS
 _HOPELESS = (Fault.UNSUPPORTED, Fault.PRUNED, Fault.TOO_MUCH, Fault.UNSURE)
 """What asking the same provider again does not change."""
 
@@ -39,6 +42,8 @@ class Call:
         route: "" for the public providers, or the name of the only private set it may reach.
         bulk: it goes in the bulk lane.
         at_least: the provider asked must know this block, -1 for any.
+        held: nobody that may be asked knows the floor.
+        floor: the same, for as long as `floor_ns` says: where nobody knows it by then, any will do.
         archive: it needs states that only archive nodes keep.
         only: the only provider it may go to, or None.
         suspects: who failed at it, and how; they are blamed once another has done better.
@@ -53,7 +58,10 @@ class Call:
         "causes",
         "deadline_ns",
         "done",
+        "floor",
+        "floor_ns",
         "hedges",
+        "held",
         "method",
         "only",
         "params",
@@ -74,6 +82,7 @@ class Call:
         route: str = "",
         bulk: bool = False,
         at_least: int = -1,
+        floor: int = -1,
         archive: bool = False,
         only: Provider | None = None,
     ) -> None:
@@ -82,6 +91,9 @@ class Call:
         self.route = route
         self.bulk = bulk
         self.at_least = at_least
+        self.floor = floor
+        self.floor_ns = 0
+        self.held = False
         self.archive = archive
         self.only = only
         self.waiter: Any = None
@@ -149,6 +161,7 @@ class Pool:
         hedges: speculative hedges sent.
         failovers: attempts sent because another was in trouble.
         prunes: some provider does not keep old states.
+        wants_heads: a call could be answered by more providers if their heads were known better.
     """
 
     def __init__(
@@ -167,6 +180,7 @@ class Pool:
         self.hedges = 0
         self.failovers = 0
         self.prunes = any(not p.archive for p in self.providers)
+        self.wants_heads = False
         self._allowance = 1.0  # speculative hedges that may be sent now
         self._usual = [(0.0, 0)] * KINDS  # see `_usual_us`: the value and until when it holds
         self._open: dict[Attempt, None] = {}
@@ -183,9 +197,13 @@ class Pool:
         self.calls += 1
         self._allowance = min(self._allowance + self.policy.hedge_share, 10.0)
         call.deadline_ns = now_ns + (timeout_ms or self.policy.timeout_ms) * _MS
+        call.floor_ns = now_ns + _FLOOR_NS
         provider = self._pick(call, now_ns)
         if provider is not None:
             return self._attempt(call, provider, now_ns)
+        if call.held:
+            self._pause(call, now_ns)
+            return None
         if call.at_least >= 0 and any(self._allowed(call, p, at_least=-1) for p in self.providers):
             self._pause(call, now_ns)
             return None
@@ -263,7 +281,9 @@ class Pool:
     def _pick(self, call: Call, now_ns: int) -> Provider | None:
         if call.only:
             return None if call.only in call.tried else call.only
-        method, route = call.method, call.route
+        method, route, floor = call.method, call.route, call.floor
+        if floor >= 0 and now_ns >= call.floor_ns:
+            floor = -1
         fresh = self.heads.newest - self.policy.max_lag
         usable = [
             p
@@ -282,8 +302,16 @@ class Pool:
             and p.can_afford(method, now_ns)
             and (p.archive or not call.archive)
         ]
+        call.held = False
         if not usable:
             return self._last_resort(call, now_ns)
+        if floor >= 0:
+            knowing = [p for p in usable if p.head < 0 or p.head >= floor]
+            self.wants_heads = self.wants_heads or len(knowing) < len(usable)
+            if not knowing:
+                call.held = True
+                return None
+            usable = knowing
         if len(usable) == 1:
             return usable[0]
         if call.bulk:
@@ -403,7 +431,7 @@ class Pool:
             # Not a sickness: it only does not keep everything. Who does is asked instead.
             provider.archive = False
             call.archive = self.prunes = True
-        elif trouble.fault in (Fault.TOO_MUCH, Fault.UNSURE):
+        elif trouble.fault in (Fault.TOO_MUCH, Fault.UNSURE) or not trouble.counts:
             pass  # the next may give more, or say the like; nothing is wrong with this one
         elif call.only or not call.method.repeat:
             self._strike(provider, trouble, now_ns)
@@ -411,7 +439,8 @@ class Pool:
             provider.erred(trouble.fault, trouble.message)
             call.suspects.append((provider, trouble))
         if not call.done and not attempt.mirror:
-            self._go_on(call, now_ns, step, attempt.may_repeat(trouble))
+            again = attempt.may_repeat(trouble)
+            self._go_on(call, now_ns, step, again, held=not trouble.counts)
         return step
 
     def _strike(self, provider: Provider, trouble: Trouble, now_ns: int) -> None:
@@ -423,8 +452,13 @@ class Pool:
         self.ranking.unseat(provider)
         self.ejection.struck(provider, trouble.fault, now_ns)
 
-    def _go_on(self, call: Call, now_ns: int, step: Step, may_repeat: bool = True) -> None:
-        """`call` lost an attempt: the next provider, a pause, or the end."""
+    def _go_on(
+        self, call: Call, now_ns: int, step: Step, may_repeat: bool = True, *, held: bool = False
+    ) -> None:
+        """`call` lost an attempt: the next provider, a pause, or the end.
+
+        `held`: what came was well, but of before the block that it has to know.
+        """
         agreed = sum(t.fault is Fault.UNSURE for _, t in call.causes) > 1
         if agreed:
             step.cancel += self.abandon(call)
@@ -437,7 +471,9 @@ class Pool:
             if call.attempts:
                 return
             hopeless = all(t.fault in _HOPELESS for _, t in call.causes)
-            if call.at_least >= 0 or (call.rounds + 1 < self.policy.rounds and not hopeless):
+            held = held and now_ns < call.floor_ns
+            waits = call.at_least >= 0 or call.held or held
+            if waits or (call.rounds + 1 < self.policy.rounds and not hopeless):
                 self._pause(call, now_ns)
                 return
         if not call.attempts:
@@ -458,7 +494,16 @@ class Pool:
         pause_ms = min(self.policy.backoff_ms << min(call.rounds, 4), 500)
         call.rounds += 1
         call.resume_ns = min(now_ns + pause_ms * _MS, call.deadline_ns)
+        if now_ns < call.floor_ns:
+            call.resume_ns = min(call.resume_ns, call.floor_ns)
         self._paused[call] = None
+
+    def heads_moved(self, now_ns: int) -> bool:
+        """Wakes the calls that wait for a provider to know a block; whether there are any."""
+        waiting = [c for c in self._paused if c.at_least >= 0 or c.floor >= 0]
+        for call in waiting:
+            call.resume_ns = now_ns
+        return bool(waiting)
 
     def stop(self) -> Step:
         """Fails every call, as when the client is closed."""
@@ -520,6 +565,9 @@ class Pool:
             return
         target = self._pick(call, now_ns)
         if target is None:
+            if call.held:  # another may know the block in a moment
+                attempt.late = False
+                attempt.due_ns = min(attempt.due_ns, now_ns + _SOON_NS, call.floor_ns)
             return
         if in_trouble:
             self.failovers += 1
