@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.conductor import NEVER, Conductor
-from appliance.config import Config, Core
+from appliance.config import Config, Core, Source
 from appliance.desk import Desk
 from appliance.firing import NOTHING_LEAVES, UNJOURNALLED, Standing, open_book
 from appliance.heads import Heads
@@ -39,6 +39,7 @@ from barewire.pump import Pump, Rings
 
 if TYPE_CHECKING:
     from appliance.streams import Streams
+    from dpdk_bindings.datagram import DatagramEndpoint
 
 __all__ = ["Appliance"]
 
@@ -365,6 +366,7 @@ class Appliance:
         return {
             "pump": self.pump.stats(),
             "sources": self._source_stats(),
+            "destinations": self._destination_stats(),
             "streams": self.streams.stats() if self.streams else {},
             "reassembly": self.pump.reassembly_stats(),
             "triggers": self.pump.match_stats() if self.triggers else {},
@@ -398,8 +400,23 @@ class Appliance:
                 stats[feed.name] |= feed.receiver.stats()
         for source, endpoint in zip(self._config.datagrams, self._intake.endpoints, strict=False):
             stats[source.name]["endpoint"] = endpoint.stats()
-            stats[source.name]["trouble"] = endpoint.trouble
+            stats[source.name]["trouble"] = endpoint.trouble or self._cannot_ask(source, endpoint)
         return stats
+
+    def _cannot_ask(self, source: Source, endpoint: DatagramEndpoint) -> str:
+        """Why a source's losses cannot be asked for again, or empty."""
+        peer = self.peers["retransmissions"].get(source.name)
+        trouble = "" if peer is None else endpoint.peer_trouble(peer)
+        return trouble and f"no retransmission: {trouble}"
+
+    def _destination_stats(self) -> dict[str, Any]:
+        """Why nothing can be sent to a destination; of the core that has the endpoints."""
+        if not self._intake.endpoints:
+            return {}
+        trouble = self._intake.endpoints[0].peer_trouble
+        return {
+            name: {"trouble": trouble(peer)} for name, peer in self.peers["destinations"].items()
+        }
 
 
 def _streams() -> type[Streams]:

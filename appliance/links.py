@@ -24,7 +24,14 @@ _OVERRUNS = (
     "port_share_dropped",
 )
 _NOT_LOST = {"rx_datagrams", "rx_bytes", "rx_misreleased", "rx_starved", "rx_left_to_kernel"}
-_REFUSED = ("tx_ring_full", "tx_unresolved", "tx_too_long", "tx_failed")
+_REFUSED = (
+    "tx_ring_full",
+    "tx_link_down",
+    "tx_unresolved",
+    "tx_too_long",
+    "tx_withdrawn",
+    "tx_failed",
+)
 
 
 def overruns(stats: dict[str, int]) -> int:

@@ -31,7 +31,7 @@ class Reporter:
         self._outlet = Outlet(_STDOUT)
         self._before: dict[str, int] = {}
         self._before_at = time.monotonic()
-        self._states: dict[tuple[str, str], str] = {}
+        self._states: dict[tuple[str, str, str], str] = {}
 
     def start(self, chosen: dict[str, Any], warnings: list[str]) -> None:
         """What was chosen, once; `warnings` are said in capitals where people read."""
@@ -78,15 +78,16 @@ class Reporter:
 
     def _changes(self, stats: dict[str, Any]) -> None:
         """Says what has changed since the last call of what a person on call has to know."""
-        for name, source in [*stats["sources"].items(), *stats.get("streams", {}).items()]:
-            for what in ("state", "trouble"):
-                self._change(name, what, source.get(what, ""))
-        self._change("triggers", "reload", stats["reload"])
-        self._change("shots", "expired", stats["expired"])
+        for part in ("sources", "streams", "destinations"):
+            for name, one in stats.get(part, {}).items():
+                for what in ("state", "trouble"):
+                    self._change(part, name, what, one.get(what, ""))
+        self._change("", "triggers", "reload", stats["reload"])
+        self._change("", "shots", "expired", stats["expired"])
 
-    def _change(self, name: str, what: str, now: str) -> None:
-        before = self._states.get((name, what), "")
-        self._states[name, what] = now
+    def _change(self, part: str, name: str, what: str, now: str) -> None:
+        before = self._states.get((part, name, what), "")
+        self._states[part, name, what] = now
         if now != before:
             self.event(f"{name}: {now or before + ' no longer'}")
 

@@ -93,10 +93,19 @@ class NativeEndpoint:
     def flush(self) -> bool:
         """Sends what was queued; True if all of it left.
 
-        What finds no room below stays queued for a later flush and is counted as tx_blocked.
+        What finds no room below stays queued for a later flush and is counted as tx_blocked. What
+        is refused (the link went down, no route, too long) is dropped and counted by its cause: it
+        never leaves.
 
         Raises:
-            OSError: the port below is gone.
+            OSError: a capture cannot be written to.
+        """
+
+    def withdraw(self) -> int:
+        """Takes back what was queued and has not left: it never leaves; returns how many.
+
+        For what must leave at once or not at all, where :meth:`flush` has said False. With them
+        are counted those that were refused since flush() last told of any.
         """
 
     def _end(self) -> None: ...

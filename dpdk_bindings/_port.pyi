@@ -85,11 +85,15 @@ class NativePort:
             False if there was no room, or it is longer than the port sends (counted).
         """
 
-    def flush(self) -> None:
-        """Sends what was queued.
+    def flush(self) -> bool:
+        """Sends what was queued; True if all of it left.
+
+        What finds no room stays queued, and is tried again by the next `poll()` or `flush()`. What
+        is queued when the link is found down, or thrown away by the driver, never leaves
+        (``tx_withdrawn``, ``tx_dropped``).
 
         Raises:
-            OSError: the interface is down or gone.
+            OSError: a capture cannot be written to.
         """
 
     def ref(self) -> tuple[int, int]:

@@ -55,6 +55,9 @@ class Backend(Protocol):
     def max_payload(self, peer: int) -> int:
         """The longest payload, in bytes, that can be sent to that peer now."""
 
+    def peer_trouble(self, peer: int) -> str:
+        """Why nothing can be sent to that peer now, or an empty string."""
+
     def housekeeping(self) -> None:
         """Follows what the kernel has said since the last call; never blocks."""
 
@@ -121,11 +124,20 @@ class DatagramEndpoint(NativeEndpoint):
     def max_payload(self, peer: int) -> int:
         """The longest payload, in bytes, that can be sent to that peer now.
 
-        The route's MTU less the headers over a port, where nothing is fragmented; 0 while there is
-        no route. The buffers' size over kernel sockets.
+        Over a port, where nothing is fragmented, the route's MTU as it is now less the headers,
+        and never more than fits a transmit slot, which was made for the MTU at open; 0 while there
+        is no route. The buffers' size over kernel sockets.
         """
         self._must_be_open()
         return self._backend.max_payload(peer)
+
+    def peer_trouble(self, peer: int) -> str:
+        """Why nothing can be sent to that peer now, as :meth:`housekeeping` found; or empty.
+
+        Kernel sockets do not tell: what they refuse is in :meth:`stats`, by cause.
+        """
+        self._must_be_open()
+        return self._backend.peer_trouble(peer)
 
     @property
     def gone(self) -> bool:
@@ -141,7 +153,11 @@ class DatagramEndpoint(NativeEndpoint):
         return self._backend.trouble
 
     def housekeeping(self) -> None:
-        """Follows links, routes and neighbours. Call it a few times a second; never blocks."""
+        """Follows links, routes and neighbours. Call it a few times a second; never blocks.
+
+        What the kernel refuses to tell is no error here: it is :meth:`peer_trouble`, counted in
+        :meth:`stats`, and asked again.
+        """
         self._must_be_open()
         self._backend.housekeeping()
 

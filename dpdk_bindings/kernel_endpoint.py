@@ -109,6 +109,10 @@ class KernelBackend:
         """What the buffers hold; the kernel fragments what is longer than the MTU."""
         return self._payload_bytes
 
+    def peer_trouble(self, peer: int) -> str:
+        """None that a socket would tell before it is sent by."""
+        return ""
+
     @property
     def gone(self) -> bool:
         """Never: sockets stay open, whatever becomes of the interfaces."""

@@ -45,11 +45,12 @@ class PortBackend:
         self._left_to_kernel = 0
         self._flows: list[int] = []
         self._peers: list[_Peer] = []
+        self._down = False
         try:
             about = port.info()
             self._interface: str | None = about.get("interface")
             if self._interface:
-                self._router = Router(self._interface)
+                self._router = Router(self._interface, about["longest_tx"])
             self._rx_checksum = choose_checksum(rx_checksum, about.get("driver", ""))
             self._open_native()
             if self._interface and channels:
@@ -142,18 +143,25 @@ class PortBackend:
         lib.dpb_over_port_set_peer(self._native, number, route or ffi.NULL)
 
     def housekeeping(self) -> None:
-        """Follows routes and neighbours: peers whose way changed get new headers."""
+        """Follows the link, routes and neighbours: peers whose way changed get new headers."""
         if not self._router.gone:
             self._port.housekeeping()
         changed = self._router.poll()
         for number, peer in enumerate(self._peers) if changed else ():
             if peer.destination in changed:
                 self._apply(number)
+        if (down := bool(self._router.trouble)) != self._down:
+            self._down = down
+            lib.dpb_over_port_set_link(self._native, not down)
 
     def max_payload(self, peer: int) -> int:
-        """What the way to that peer takes in one datagram."""
+        """What the way to that peer, and a slot of the port, take in one datagram."""
         way = self._router[self._peers[peer].destination]
         return max(0, way.mtu - (_IP4_UDP if way.address.version == 4 else _IP6_UDP))
+
+    def peer_trouble(self, peer: int) -> str:
+        """Why nothing can be sent to that peer now, or an empty string."""
+        return self._router.trouble or self._router[self._peers[peer].destination].trouble
 
     @property
     def gone(self) -> bool:
@@ -170,8 +178,10 @@ class PortBackend:
         if self._reserved:
             self._left_to_kernel = sum(dropped(s) for s in self._reserved)
         counts = {name: self._rejects.count[value] for value, name in _REASONS.items()}
+        asked = {f"netlink_refused_{what}": n for what, n in self._router.refused.items()}
+        asked["netlink_overruns"] = self._router.overruns
         below = {f"port_{name}": value for name, value in self._port.stats().items()}
-        return counts | {"rx_left_to_kernel": self._left_to_kernel} | below
+        return counts | {"rx_left_to_kernel": self._left_to_kernel} | asked | below
 
     def samples(self) -> dict[str, bytes]:
         """The first bytes of the last frame rejected for each cause."""
@@ -237,5 +247,5 @@ class _Peer:
         ffi.memmove(route.source, way.source.packed, len(way.source.packed))
         ffi.memmove(route.dest, way.address.packed, len(way.address.packed))
         route.source_port, route.dest_port = self._ports
-        route.vlan, route.mtu, route.ttl = way.vlan, min(way.mtu, 65535), self._ttl
+        route.vlan, route.mtu, route.ttl = way.vlan, way.mtu, self._ttl
         return route

@@ -16,7 +16,6 @@ from dpdk_bindings.port import FLOW_NONE, Port
 from dpdk_bindings.port_endpoint import choose_checksum
 from dpdk_bindings.routing import Destination, Router
 from dpdk_bindings.sockets import parse_address
-from dpdk_bindings.tables import IP
 
 try:
     from dpdk_bindings._lwip import ffi, lib
@@ -50,7 +49,6 @@ class PortStreams:
     def __init__(self, port: Port, *, rx_checksum: str, plain_beyond_link: bool) -> None:
         self._port = port
         self._connections: dict[int, _Connection] = {}
-        self._destinations: dict[tuple[IP, IP | None], int] = {}
         self._leaving: dict[int, _Connection] = {}
         self._plain_beyond_link = plain_beyond_link
         self._opened = 0
@@ -63,7 +61,7 @@ class PortStreams:
             raise BindingsError(
                 f"no connection can be made over {port.address}", hint="a capture does not answer"
             )
-        self._router = Router(interface)
+        self._router = Router(interface, about["longest_tx"])
         self._rx_checksum = rx_checksum
         try:
             self._rx_checksum = choose_checksum(rx_checksum, about.get("driver", ""))
@@ -92,7 +90,7 @@ class PortStreams:
                 f"peer {address} names interface {interface!r}, but this endpoint sends by "
                 f"{self._port.address}"
             )
-        number = self._destination(ip, parse_address(source) if source else None)
+        number = self._router.add(ip, parse_address(source) if source else None)
         way = self._router[number]
         if not (tls or self._plain_beyond_link or way.next_hop == ip):
             raise BindingsError(
@@ -125,14 +123,6 @@ class PortStreams:
                 "ports, those not yet quite closed included"
             )
         return address_of(stream)
-
-    def _destination(self, address: IP, source: IP | None) -> int:
-        """The router's number of a destination: one for all connections to it."""
-        key = address, source
-        number = self._destinations.get(key)
-        if number is None or not self._router[number].link:
-            number = self._destinations[key] = self._router.add(address, source)
-        return number
 
     def _apply(self, stream: int, connection: _Connection) -> None:
         """Hands what the router knows of a connection's way to the native side."""
@@ -278,7 +268,7 @@ class _Connection:
         ffi.memmove(route.source, self.source.packed, len(self.source.packed))
         ffi.memmove(route.dest, way.address.packed, len(way.address.packed))
         route.source_port, route.dest_port = self.port, self._remote_port
-        route.vlan, route.mtu, route.ttl = way.vlan, min(way.mtu, 65535), _TTL
+        route.vlan, route.mtu, route.ttl = way.vlan, way.mtu, _TTL
         return route
 
 

@@ -1,9 +1,10 @@
 """Where datagrams to a destination go: next hop, addresses, MTU, as the kernel has them.
 
 A frame that bypasses the kernel still has to go where the kernel would have sent it. The kernel is
-asked when a destination is added; what changes later is read from a notification socket of our
-own. A neighbour's new MAC address costs a few microseconds; anything larger (a route, an address,
-a link) has destinations looked up anew, one a call, about a millisecond each.
+asked when a destination is added; what changes later is announced on a socket of our own, and has
+the destinations that it can concern looked up anew, about 50 us each, all in one call as far as
+its time goes. Nothing that the kernel refuses is an error of the caller: it is the destination's
+`trouble`, is counted, and is asked again.
 
 The kernel resolves next hops, not we: an entry that is missing, stale or failed is marked as used
 and the kernel sends the ARP request or neighbour solicitation that a packet of its own would.
@@ -13,28 +14,36 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
+import sys
 import time
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 
 from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.netlink import Announcements, attributes
 from dpdk_bindings.sockets import interface_index
-from dpdk_bindings.tables import IP, NO_VLAN, Link, Tables, usable
+from dpdk_bindings.tables import IP, NO_VLAN, Link, Tables
 
 __all__ = ["Destination", "Router", "Unrouted", "multicast_mac"]
 
-# linux/rtnetlink.h, linux/neighbour.h
-_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400  # links, neighbours, addresses and routes
+# linux/rtnetlink.h, linux/neighbour.h: links, neighbours, addresses, routes and rules of both
+# families, next-hop objects
+_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x40000 | 0x80000000
 _RTM_NEWLINK, _RTM_DELLINK = 16, 17
+_RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _RTM_NEWNEIGH, _RTM_DELNEIGH = 28, 29
 _IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000  # linux/if.h
-_NDA_DST, _NDA_LLADDR = 1, 2
-_NUD_STALE, _NUD_FAILED = 0x04, 0x20
-_MESSAGES_A_CALL = 16
-_RETRY_NS = 1_000_000_000
+_NDA_DST = _RTA_DST = 1
+_VERSIONS: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 6}
+_ANNOUNCEMENTS_A_CALL = 64
+# In one call, the more of the two: the loop that follows the kernel has packets to take.
+_LOOK_UPS, _LOOK_UP_NS = 32, 2_000_000
+_RETRY_FIRST_NS, _RETRY_MOST_NS = 125_000_000, 1_000_000_000
 _ANY_MTU = 65535
+_ETHERNET, _ETHERNET_VLAN = 14, 18  # bytes of header
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Destination:
         next_hop: the address that `dest_mac` belongs to.
         dest_mac: None while the next hop is not resolved.
         vlan: tag to put in front, or NO_VLAN.
-        mtu: bytes of the largest IP datagram.
+        mtu: bytes of the largest IP datagram that can be sent there in one piece.
         trouble: why nothing can be sent now, or an empty string.
     """
 
@@ -79,29 +88,41 @@ class Destination:
 class Router:
     """Follows the kernel for the frames that leave by `interface`.
 
+    Args:
+        interface: its name.
+        longest_frame: bytes of the longest that whoever sends has room for, whatever the MTU
+            becomes.
+
     Attributes:
         gone: the interface was deleted; it does not come back, not even under its name.
         trouble: what is wrong with the interface now, or an empty string.
+        refused: questions that the kernel refused, by what was asked for.
     """
 
-    def __init__(self, interface: str) -> None:
+    def __init__(self, interface: str, longest_frame: int = _ANY_MTU) -> None:
         self.interface = interface
+        self._longest_frame = longest_frame
         self._index = interface_index(interface)
+        self._announcements = Announcements(_GROUPS)
         self._tables = Tables()
-        self._events = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-        )
-        self._events.bind((0, _GROUPS))
         self._destinations: list[Destination] = []
-        self._to_look_up: set[int] = set()
+        self._numbers: dict[tuple[IP, IP | None], int] = {}
+        self._by_address: dict[int, list[tuple[int, int]]] = {4: [], 6: []}  # address, number
+        self._by_next_hop: defaultdict[tuple[int, bytes], set[int]] = defaultdict(set)
+        self._links: dict[int, Link] = {}
+        self._next_hops: dict[tuple[IP, int], tuple[bytes | None, str]] = {}  # of this call
+        self._to_look_up: dict[int, None] = {}  # in the order in which it is their turn
+        self._changed: set[int] = set()
+        self._retry_ns = _RETRY_FIRST_NS
         self._retry_at_ns = 0
+        self.refused = dict.fromkeys(("route", "link", "neighbour"), 0)
         self.gone = False
-        self.trouble = self._trouble(self.link.flags)
+        self.trouble = self._look_at_link()
 
     @property
-    def link(self) -> Link:
-        """The interface itself."""
-        return self._tables.link(self._index)
+    def overruns(self) -> int:
+        """How often too much was announced to be read, and everything was looked up instead."""
+        return self._announcements.lost
 
     def __getitem__(self, number: int) -> Destination:
         return self._destinations[number]
@@ -109,123 +130,165 @@ class Router:
     def add(self, address: IP, source: IP | None) -> int:
         """Adds a destination and returns its number; its next hop may not be resolved yet.
 
+        One that is there already keeps its number.
+
         Raises:
             BindingsError: no route, or one that does not leave by this interface.
         """
+        self._next_hops.clear()
         destination = self._look_up(Destination(address, source))
         if not destination.link:
             raise BindingsError(
                 f"cannot send to {address} by {self.interface}: {destination.trouble}",
                 hint=f"`ip route get {address}` shows the kernel's way",
             )
-        self._destinations.append(destination)
-        return len(self._destinations) - 1
+        number = self._numbers.get((address, source))
+        if number is None:
+            number = self._numbers[address, source] = len(self._destinations)
+            self._destinations.append(Destination(address, source))
+            insort(self._by_address[address.version], (int(address), number))
+        self._set(number, destination)
+        return number
 
     def poll(self) -> set[int]:
         """Reads what the kernel announced; numbers of the destinations that changed.
 
-        Never waits. Also asks again, once a second, for next hops that did not answer.
+        Never waits. Also asks again for what is in trouble, with pauses that double up to 1 s.
         """
-        changed: set[int] = set()
-        for kind, body in self._announced():
-            if kind in (_RTM_NEWNEIGH, _RTM_DELNEIGH):
-                changed |= self._neighbour_changed(kind, body)
-            else:
-                self._to_look_up |= set(range(len(self._destinations)))
-            if kind in (_RTM_NEWLINK, _RTM_DELLINK):
-                self._link_changed(kind, body)
-        self._retry()
-        if self._to_look_up:
-            number = self._to_look_up.pop()
-            changed |= self._set(number, self._look_up(self._destinations[number]))
+        announced = self._announcements.read(_ANNOUNCEMENTS_A_CALL)
+        if announced is None:
+            self._links.clear()
+            self.trouble = self._look_at_link()
+            self._ask_for(range(len(self._destinations)))
+        for kind, body in announced or ():
+            self._announced(kind, body)
+        now = time.monotonic_ns()
+        self._retry(now)
+        self._next_hops.clear()
+        for done, number in enumerate(list(self._to_look_up)):
+            if done >= _LOOK_UPS and time.monotonic_ns() - now > _LOOK_UP_NS:
+                break
+            del self._to_look_up[number]
+            self._set(number, self._look_up(self._destinations[number]))
+        changed, self._changed = self._changed, set()
         return changed
 
     def close(self) -> None:
         """Closes the netlink sockets."""
-        self._events.close()
+        self._announcements.close()
         self._tables.close()
 
-    def _set(self, number: int, destination: Destination) -> set[int]:
-        if destination == self._destinations[number]:
-            return set()
+    def _set(self, number: int, destination: Destination) -> None:
+        before = self._destinations[number]
+        if destination == before:
+            return
+        if before.next_hop is not None:
+            self._by_next_hop[before.link, before.next_hop.packed].discard(number)
+        if destination.next_hop is not None:
+            self._by_next_hop[destination.link, destination.next_hop.packed].add(number)
         self._destinations[number] = destination
-        return {number}
+        self._changed.add(number)
 
-    def _retry(self) -> None:
-        now = time.monotonic_ns()
+    def _ask_for(self, numbers: Iterable[int]) -> None:
+        """Has destinations looked up because something happened to their way."""
+        before = len(self._to_look_up)
+        self._to_look_up.update(dict.fromkeys(numbers))
+        if len(self._to_look_up) > before:
+            self._retry_ns = _RETRY_FIRST_NS
+
+    def _retry(self, now: int) -> None:
         if now < self._retry_at_ns:
             return
-        self._retry_at_ns = now + _RETRY_NS
-        self._to_look_up |= {i for i, d in enumerate(self._destinations) if not d.ready}
+        waiting = [number for number, d in enumerate(self._destinations) if not d.ready]
+        self._to_look_up.update(dict.fromkeys(waiting))
+        self._retry_ns = min(2 * self._retry_ns, _RETRY_MOST_NS) if waiting else _RETRY_FIRST_NS
+        self._retry_at_ns = now + self._retry_ns
 
-    def _announced(self) -> Iterator[tuple[int, bytes]]:
-        for _ in range(_MESSAGES_A_CALL):
-            try:
-                data = self._events.recv(1 << 16)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                yield 0, b""  # some were lost: look everything up
-                continue
-            yield from _blocks(data, "=IH", 16)
+    def _announced(self, kind: int, body: bytes) -> None:
+        if kind in (_RTM_NEWROUTE, _RTM_DELROUTE):
+            self._route_changed(body)
+        elif kind in (_RTM_NEWNEIGH, _RTM_DELNEIGH):
+            self._neighbour_changed(body)
+        else:  # links, addresses, rules, next hops: what of it matters is for the kernel to say
+            if kind in (_RTM_NEWLINK, _RTM_DELLINK):
+                self._link_changed(kind, body)
+            self._ask_for(range(len(self._destinations)))
+
+    def _route_changed(self, body: bytes) -> None:
+        """Those are looked up whose address lies in the prefix: struct rtmsg, family and length."""
+        known = self._by_address.get(_VERSIONS.get(body[0], 0), [])
+        bits = 32 if body[0] == socket.AF_INET else 128
+        first = int.from_bytes(attributes(body, 12).get(_RTA_DST, b""), "big")
+        end = first + (1 << bits - body[1])
+        within = slice(bisect_left(known, (first, 0)), bisect_left(known, (end, 0)))
+        self._ask_for(number for _, number in known[within])
+
+    def _neighbour_changed(self, body: bytes) -> None:
+        """Looked up are those who go by it: struct ndmsg."""
+        link = int.from_bytes(body[4:8], sys.byteorder)
+        next_hop = attributes(body, 12).get(_NDA_DST, b"")
+        self._ask_for(self._by_next_hop.get((link, next_hop), ()))
 
     def _link_changed(self, kind: int, body: bytes) -> None:
-        family, index, flags = struct.unpack_from("=BxxxiI", body)  # struct ifinfomsg
-        if index != self._index or family != socket.AF_UNSPEC:
+        index = int.from_bytes(body[4:8], sys.byteorder)  # struct ifinfomsg
+        if body[0] != socket.AF_UNSPEC:
             return
-        if kind == _RTM_DELLINK:
-            self.gone = True
-            self.trouble = f"interface {self.interface} is gone"
-        else:
-            self.trouble = self._trouble(flags)
+        self._links.pop(index, None)
+        if index == self._index:
+            self.gone = self.gone or kind == _RTM_DELLINK
+            self.trouble = self._look_at_link()
 
-    def _trouble(self, flags: int) -> str:
+    def _look_at_link(self) -> str:
+        """What is wrong with our interface."""
+        flags = 0
+        if not self.gone:
+            try:
+                flags = self._link(self._index).flags
+            except OSError as error:
+                if error.errno != errno.ENODEV:
+                    return f"interface {self.interface}: {error.strerror}"
+                self.gone = True
+        if self.gone:
+            return f"interface {self.interface} is gone"
         if not flags & _IFF_UP:
             return f"interface {self.interface} is down"
         if not flags & _IFF_LOWER_UP:
             return f"interface {self.interface} has no carrier"
         return ""
 
-    def _neighbour_changed(self, kind: int, body: bytes) -> set[int]:
-        link, state = struct.unpack_from("=4xiH", body)  # struct ndmsg
-        attributes = dict(_blocks(body[12:], "=HH", 4))
-        if _NDA_DST not in attributes:
-            return set()
-        next_hop = ip_address(attributes[_NDA_DST])
-        concerned = [
-            (i, d)
-            for i, d in enumerate(self._destinations)
-            if d.link == link and d.next_hop == next_hop and not d.address.is_multicast
-        ]
-        if not concerned:
-            return set()
-        mac = attributes.get(_NDA_LLADDR)
-        if kind == _RTM_DELNEIGH or not usable(state) or mac is None or len(mac) != 6:
-            mac = None
-        changed: set[int] = set()
-        for number, destination in concerned:
-            changed |= self._set(number, _reach(destination, mac))
-        # Frames past the kernel do not keep its entry fresh: it has to be told of its use.
-        if state & _NUD_STALE:
-            self._tables.use(next_hop, link)
-        return changed
+    def _link(self, index: int) -> Link:
+        """What the kernel said of an interface; asked again when a change was announced."""
+        link = self._links.get(index)
+        if link is None:
+            try:
+                link = self._links[index] = self._tables.link(index)
+            except OSError:
+                self.refused["link"] += 1
+                raise
+        return link
 
     def _look_up(self, destination: Destination) -> Destination:
         group = destination.address.is_multicast
         nothing = Destination(destination.address, destination.wanted_source)
         by = self._index if group or destination.address.is_link_local else 0
-        route = self._tables.route(destination.address, source=destination.wanted_source, link=by)
-        if isinstance(route, str):
-            return replace(nothing, trouble=f"no route ({route})")
+        try:
+            route = self._tables.route(
+                destination.address, source=destination.wanted_source, link=by
+            )
+        except OSError as error:
+            self.refused["route"] += 1
+            return replace(nothing, trouble=f"no route ({error.strerror})")
         if route.kind not in ("unicast", "multicast"):
             return replace(nothing, trouble=f"the kernel calls the address {route.kind}")
-        link = self._tables.link(route.link)
+        try:
+            link = self._link(route.link)
+        except OSError as error:
+            return replace(nothing, trouble=f"no interface {route.link} ({error.strerror})")
         if route.link != self._index and (link.kind, link.parent) != ("vlan", self._index):
             return replace(nothing, trouble=f"the route leaves by {link.name}")
         if route.source is None:
             return replace(nothing, trouble=f"{link.name} has no address of this family")
+        room = self._longest_frame - (_ETHERNET if link.vlan == NO_VLAN else _ETHERNET_VLAN)
         found = replace(
             nothing,
             source=route.source,
@@ -233,15 +296,35 @@ class Router:
             next_hop=route.gateway or destination.address,
             source_mac=link.mac,
             vlan=link.vlan,
-            mtu=min(link.mtu, route.mtu or link.mtu),
+            mtu=min(link.mtu, route.mtu or link.mtu, room),
         )
         if group:
-            return _reach(found, multicast_mac(destination.address))
+            return replace(found, dest_mac=multicast_mac(destination.address))
+        return self._resolve(found)
+
+    def _resolve(self, found: Destination) -> Destination:
+        """Adds the next hop's MAC address, or has the kernel ask for it."""
         assert found.next_hop is not None
-        mac = self._tables.neighbour(found.next_hop, found.link)
-        if mac is None:
-            self._tables.use(found.next_hop, found.link)
-        return _reach(found, mac)
+        key = found.next_hop, found.link
+        if key not in self._next_hops:
+            self._next_hops[key] = self._next_hop(*key)
+        mac, trouble = self._next_hops[key]
+        return replace(found, dest_mac=mac, trouble=trouble)
+
+    def _next_hop(self, address: IP, link: int) -> tuple[bytes | None, str]:
+        """A next hop's MAC address, or why there is none; has the kernel look after its entry."""
+        mac = None
+        try:
+            neighbour = self._tables.neighbour(address, link)
+            mac = neighbour.mac
+            # Frames past the kernel do not keep an entry fresh: it has to be told of its use.
+            if neighbour.stale or mac is None:
+                self._tables.use(address, link)
+        except OSError as error:
+            self.refused["neighbour"] += 1
+            if mac is None:
+                return None, f"next hop {address}: {error.strerror}"
+        return mac, "" if mac else f"{address} has not told its MAC address"
 
 
 class Unrouted:
@@ -249,9 +332,11 @@ class Unrouted:
 
     gone = False
     trouble = ""
+    overruns = 0
 
     def __init__(self) -> None:
         self._destinations: list[Destination] = []
+        self.refused: dict[str, int] = {}
 
     def __getitem__(self, number: int) -> Destination:
         return self._destinations[number]
@@ -273,24 +358,9 @@ class Unrouted:
         """Nothing was opened."""
 
 
-def _reach(destination: Destination, mac: bytes | None) -> Destination:
-    trouble = "" if mac else f"{destination.next_hop} has not told its MAC address"
-    return replace(destination, dest_mac=mac, trouble=trouble)
-
-
 def multicast_mac(group: IP) -> bytes:
     """The Ethernet address of a group (RFC 1112, 6.4; RFC 2464, 7)."""
     if isinstance(group, IPv4Address):
         low = int(group) & 0x7FFFFF
         return b"\x01\x00\x5e" + low.to_bytes(3, "big")
     return b"\x33\x33" + group.packed[12:]
-
-
-def _blocks(data: bytes, header: str, size: int) -> Iterator[tuple[int, bytes]]:
-    """Netlink messages or attributes: a length that counts itself, a type, a body, padding."""
-    while len(data) >= size:
-        length, kind = struct.unpack_from(header, data)
-        if not size <= length <= len(data):
-            return
-        yield kind, data[size:length]
-        data = data[(length + 3) & ~3 :]

@@ -85,8 +85,8 @@ void dpb_lwip_flush(struct dpb_stream_lwip *e) {
         return;
     int result = e->ops->flush(e->port);
     e->unflushed = result == -EAGAIN;
-    if (result < 0 && result != -EAGAIN)
-        e->counters.tx_refused++;
+    if (result != 0 && result != -EAGAIN)
+        e->counters.tx_refused += result > 0 ? (uint64_t)result : 1;
 }
 
 err_t dpb_lwip_set_up(struct netif *netif) {

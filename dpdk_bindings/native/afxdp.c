@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #define HEADROOM ((uint32_t)sizeof(struct dpb_xdp_stamp)) /* stamp and headers share a line */
 #define ETHERNET_AND_VLAN 18
@@ -41,6 +42,8 @@ struct dpb_afxdp {
     int64_t reserved;      /* slot that reserve() gave, or -1 */
     bool unflushed;        /* descriptors that the kernel was not told about, or refused */
     bool refused;          /* it was told, and had no room: it is told again when we next poll */
+    bool littered;         /* descriptors that were withdrawn are still in the ring */
+    uint32_t lost;         /* frames that will never leave and that nobody was told of yet */
 
     /* Frames of several buffers are copied into these. */
     uint8_t *linear;
@@ -189,7 +192,8 @@ static inline int receive(struct dpb_afxdp *p, uint32_t queue, struct dpb_frame 
     return n;
 }
 
-static int afxdp_flush(void *port);
+static void hand_over(struct dpb_afxdp *p);
+static bool clear_ring(struct dpb_afxdp *p);
 
 static int afxdp_poll(void *port, struct dpb_frame *out, int max)
 {
@@ -197,7 +201,9 @@ static int afxdp_poll(void *port, struct dpb_frame *out, int max)
     if (p->closed)
         return -EBADF;
     if (__builtin_expect(p->refused, 0))
-        afxdp_flush(p);
+        hand_over(p);
+    if (__builtin_expect(p->littered, 0))
+        clear_ring(p);
     int n = 0;
     for (uint32_t i = 0; i < p->queue_count && n < max; i++) {
         uint32_t queue = p->next_queue;
@@ -272,12 +278,19 @@ static uint8_t *afxdp_reserve(void *port, uint32_t len)
         return NULL;
     if (len > p->slot_bytes) {
         p->stats.tx_too_long++;
+        errno = EMSGSIZE;
+        return NULL;
+    }
+    if (__builtin_expect(p->littered, 0) && !clear_ring(p)) {
+        p->stats.tx_link_down++;
+        errno = ENETDOWN;
         return NULL;
     }
     if (p->reserved < 0) {
         reap(p); /* the slot freed last is the one whose lines are still in the cache */
         if (p->free_slots == 0) {
             p->stats.tx_ring_full++;
+            errno = ENOBUFS;
             return NULL;
         }
         p->reserved = p->free_slot[--p->free_slots];
@@ -317,37 +330,138 @@ static int afxdp_commit(void *port, uint32_t len)
     return 0;
 }
 
-static int afxdp_flush(void *port)
+/* Why withdrawing is possible, and how. The kernel reads a descriptor when it takes it, and in copy
+ * mode it does so inside our sendto() only (xsk_generic_xmit); with the link down it takes none
+ * (ENETDOWN), and would take them all when the link is back, however late. The producer's index
+ * cannot be put back, as the kernel may have read it; but a descriptor whose address lies outside
+ * of the memory is passed over and counted (tx_invalid_descs), in both modes. Its slot is free at
+ * once, for nobody will complete it; its place in the ring is not, until the kernel has passed.
+ *
+ * A zero-copy driver reads descriptors whenever it runs, a batch at a time, and moves the consumer's
+ * index a moment later: addresses are changed by one store each, and only what is not taken some
+ * time after that counts as withdrawn. */
+#define WITHDRAWING (1ull << 62) /* set in an address: its slot is still to be given back */
+#define WITHDRAWN (1ull << 63)
+#define DRIVER_BATCH_NS 50000
+
+static void withdraw_descriptors(struct dpb_afxdp *p)
 {
-    struct dpb_afxdp *p = port;
-    if (p->closed)
-        return -EBADF;
-    if (!p->unflushed)
-        return 0;
+    struct dpb_xsk_ring *tx = &p->queues[0].tx;
+    struct xdp_desc *entries = tx->entries;
+    reap(p); /* first: what was completed is not ours to give back */
+    uint32_t from = __atomic_load_n(tx->consumer, __ATOMIC_ACQUIRE);
+    for (uint32_t at = from; at != tx->mine; at++) {
+        uint64_t *addr = (uint64_t *)&entries[at & tx->mask].addr;
+        if (!(*addr & WITHDRAWN))
+            __atomic_store_n(addr, *addr | WITHDRAWING, __ATOMIC_RELAXED);
+    }
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (p->info.mode == DPB_AFXDP_ZEROCOPY && from != tx->mine) {
+        nanosleep(&(struct timespec){.tv_nsec = DRIVER_BATCH_NS}, NULL);
+        reap(p);
+        from = __atomic_load_n(tx->consumer, __ATOMIC_ACQUIRE);
+    }
+    for (uint32_t at = from; at != tx->mine; at++) {
+        struct xdp_desc *desc = &entries[at & tx->mask];
+        if (!(desc->addr & WITHDRAWING))
+            continue;
+        uint32_t slot = (((desc->addr & ~WITHDRAWING) >> p->chunk_shift) - p->rx_chunks) /
+                        p->slot_chunks;
+        __atomic_store_n((uint64_t *)&desc->addr, WITHDRAWN, __ATOMIC_RELAXED);
+        if (!p->slot_pending[slot])
+            continue; /* taken and dropped: completed, although the index does not say so yet */
+        if (--p->slot_pending[slot] == 0)
+            p->free_slot[p->free_slots++] = slot;
+        if (!(desc->options & XDP_PKT_CONTD)) {
+            p->stats.tx_withdrawn++;
+            p->lost++;
+        }
+    }
+    tx->mine = *tx->producer; /* what the kernel was not told of yet need not be passed over */
+    p->unflushed = p->refused = false;
+    p->littered = __atomic_load_n(tx->consumer, __ATOMIC_ACQUIRE) != tx->mine;
+}
+
+/* Has the kernel pass over withdrawn descriptors before anything is queued behind them; false: it
+ * does not (the link is still down), or has not yet. */
+static __attribute__((noinline)) bool clear_ring(struct dpb_afxdp *p)
+{
+    struct dpb_xsk *xsk = &p->queues[0];
+    for (int kick = 0; kick < KICKS_PER_FLUSH && p->littered; kick++) {
+        if (sendto(xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) < 0 && errno != EAGAIN)
+            return false;
+        p->littered = __atomic_load_n(xsk->tx.consumer, __ATOMIC_ACQUIRE) != xsk->tx.mine;
+        if (p->info.mode == DPB_AFXDP_ZEROCOPY)
+            break; /* the driver does it when it runs */
+    }
+    return !p->littered;
+}
+
+/* Tells the kernel of what was queued, and has it taken as far as it goes. */
+static void hand_over(struct dpb_afxdp *p)
+{
     p->refused = false;
     struct dpb_xsk *xsk = &p->queues[0];
     dpb_ring_produced(&xsk->tx);
     if (!dpb_ring_needs_wakeup(&xsk->tx)) {
         p->unflushed = false;
-        return 0;
+        return;
     }
+    bool dropped = false;
+    bool zero_copy = p->info.mode == DPB_AFXDP_ZEROCOPY;
     /* In copy mode a call sends a batch (32) and says EAGAIN if there is more. */
     for (int kick = 0; kick < KICKS_PER_FLUSH; kick++) {
         if (sendto(xsk->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0) {
             p->unflushed = __atomic_load_n(xsk->tx.consumer, __ATOMIC_ACQUIRE) != xsk->tx.mine;
-            if (!p->unflushed || p->info.mode == DPB_AFXDP_ZEROCOPY)
-                return 0;
+            if (!p->unflushed || zero_copy)
+                return;
         } else if (errno == EAGAIN) {
             reap(p); /* a full completion ring says EAGAIN too */
+        } else if (errno == EBUSY && !zero_copy) {
+            dropped = true; /* a frame was taken, and thrown away: no carrier, or a full peer */
+            p->stats.tx_dropped++;
+            p->lost++;
         } else if (errno == EBUSY || errno == ENOBUFS || errno == EINTR) {
             break;
-        } else {
-            return -errno;
+        } else { /* ENETDOWN: the link is down; ENXIO: the interface is gone */
+            withdraw_descriptors(p);
+            return;
         }
+    }
+    if (dropped) { /* more of them than kicks */
+        withdraw_descriptors(p);
+        return;
     }
     p->stats.tx_kernel_busy++;
     p->refused = true;
-    return 0;
+}
+
+static int tell_lost(struct dpb_afxdp *p)
+{
+    int lost = (int)p->lost;
+    p->lost = 0;
+    return lost;
+}
+
+static int afxdp_flush(void *port)
+{
+    struct dpb_afxdp *p = port;
+    if (p->closed)
+        return -EBADF;
+    if (p->unflushed)
+        hand_over(p);
+    if (__builtin_expect(p->refused, 0))
+        return -EAGAIN;
+    return __builtin_expect(p->lost, 0) ? tell_lost(p) : 0;
+}
+
+static int afxdp_withdraw(void *port)
+{
+    struct dpb_afxdp *p = port;
+    if (p->closed)
+        return -EBADF;
+    withdraw_descriptors(p);
+    return tell_lost(p);
 }
 
 static const struct dpb_port_ops ops = {
@@ -358,6 +472,7 @@ static const struct dpb_port_ops ops = {
     .reserve = afxdp_reserve,
     .commit = afxdp_commit,
     .flush = afxdp_flush,
+    .withdraw = afxdp_withdraw,
 };
 
 const struct dpb_port_ops *dpb_afxdp_ops(void)

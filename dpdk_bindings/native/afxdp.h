@@ -65,7 +65,7 @@ struct dpb_afxdp_info {
     uint32_t queues;       /* served by this port */
     uint32_t chunk_bytes;
     uint32_t chunks;
-    uint32_t longest_tx;   /* bytes of the longest frame that can be sent */
+    uint32_t longest_tx;   /* bytes of the longest frame that can be sent: of the MTU at open */
     uint32_t program_id;
     int several_buffers;   /* 1: frames longer than a chunk are taken and sent */
     int asks_driver_time;  /* 1: the driver is asked for hardware time stamps */
@@ -86,13 +86,16 @@ struct dpb_afxdp_stats {
     uint64_t tx_pending;               /* now queued or with the kernel */
     uint64_t tx_ring_full;             /* refused: no free transmit buffer */
     uint64_t tx_too_long;              /* refused: longer than longest_tx */
+    uint64_t tx_link_down;             /* refused: the link is down, or the interface gone */
+    uint64_t tx_withdrawn;             /* of tx_frames: taken back, or lost with the link; unsent */
+    uint64_t tx_dropped;               /* of tx_frames: the driver threw them away: no carrier, ... */
     uint64_t tx_kernel_busy;           /* flushes after which frames had to stay queued */
     uint64_t program_taken_off;        /* times somebody else had detached our program */
     uint64_t kernel_rx_dropped;        /* XDP_STATISTICS of all queues: dropped for other reasons */
     uint64_t kernel_rx_ring_full;      /* dropped: poll() was not called soon enough */
     uint64_t kernel_rx_fill_ring_empty; /* times the kernel had no buffer: too many frames held */
     uint64_t kernel_rx_invalid_descs;
-    uint64_t kernel_tx_invalid_descs;
+    uint64_t kernel_tx_invalid_descs;  /* those of withdrawn frames included */
     uint64_t passed_unbound_queue;     /* to the kernel: our flow, but on a queue not served */
     uint64_t passed_fragments;         /* to the kernel: IP fragments of any flow */
     uint64_t passed_options;           /* to the kernel: IPv4 options, any flow */

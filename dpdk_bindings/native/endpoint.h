@@ -15,13 +15,15 @@ struct dpb_endpoint_counters {
     uint64_t rx_truncated;  /* longer than the buffers of the endpoint; not shown */
     uint64_t rx_errors;     /* errors the kernel reported on a receiving socket */
     uint64_t rx_misreleased; /* release() of what was not out: a bug of the caller, ignored */
-    uint64_t tx_datagrams;  /* accepted by the kernel or the port */
+    uint64_t tx_datagrams;  /* taken by the kernel or the port: counted when flushed */
     uint64_t tx_bytes;      /* their payload bytes */
     uint64_t tx_ring_full;  /* reserve() without a free transmit buffer */
-    uint64_t tx_unresolved; /* reserve() for a peer whose next hop is not known yet */
-    uint64_t tx_too_long;   /* reserve() for more than the peer's route carries in one piece */
+    uint64_t tx_link_down;  /* not sent: the link is down, or the interface gone */
+    uint64_t tx_unresolved; /* not sent: no route to the peer, or a next hop not known (yet) */
+    uint64_t tx_too_long;   /* not sent: more than the peer's route carries in one piece */
     uint64_t tx_blocked;    /* flush() cut short by a full queue below; the rest is kept */
-    uint64_t tx_failed;     /* refused by the kernel for another reason and dropped */
+    uint64_t tx_withdrawn;  /* queued, and taken back before the queue below had room */
+    uint64_t tx_failed;     /* refused below for another reason, after they were queued: dropped */
     uint64_t borrowed;      /* out now: handed out and not given back yet */
 };
 

@@ -45,6 +45,7 @@ struct dpb_kernel {
 
     uint8_t *tx;
     uint32_t tx_buffers, tx_head, tx_tail; /* sent up to head, queued up to tail */
+    uint32_t tx_lost;                      /* refused, and nobody was told yet */
     struct mmsghdr *out;
     struct iovec *out_iov;
     int *out_fd;
@@ -306,6 +307,29 @@ static int kernel_commit(void *endpoint, uint32_t len) {
     return 0;
 }
 
+static uint64_t *cause_of(struct dpb_kernel *k, int code) {
+    switch (code) {
+    case EMSGSIZE:
+        return &k->counters.tx_too_long;
+    case ENETDOWN:
+        return &k->counters.tx_link_down;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case EADDRNOTAVAIL: /* our address is gone */
+    case ENODEV:        /* the interface is */
+    case ENXIO:
+        return &k->counters.tx_unresolved;
+    default:
+        return &k->counters.tx_failed;
+    }
+}
+
+static int tell_lost(struct dpb_kernel *k) {
+    int lost = (int)k->tx_lost;
+    k->tx_lost = 0;
+    return lost;
+}
+
 /* Hands queued datagrams to the kernel, one system call for each run that shares a socket. */
 static int kernel_flush(void *endpoint) {
     struct dpb_kernel *k = endpoint;
@@ -330,12 +354,22 @@ static int kernel_flush(void *endpoint) {
         } else if (errno == ECONNREFUSED && !refused) {
             refused = 1; /* an earlier datagram's ICMP answer, reported here: not this one's */
         } else {
-            k->counters.tx_failed++;
+            ++*cause_of(k, errno);
+            k->tx_lost++;
             k->tx_head++;
             refused = 0;
         }
     }
-    return 0;
+    return tell_lost(k);
+}
+
+static int kernel_withdraw(void *endpoint) {
+    struct dpb_kernel *k = endpoint;
+    uint32_t queued = k->tx_tail - k->tx_head;
+    k->tx_head = k->tx_tail;
+    k->counters.tx_withdrawn += queued;
+    k->tx_lost += queued;
+    return tell_lost(k);
 }
 
 static const struct dpb_datagram_ops OPS = {
@@ -346,6 +380,7 @@ static const struct dpb_datagram_ops OPS = {
     .reserve = kernel_reserve,
     .commit = kernel_commit,
     .flush = kernel_flush,
+    .withdraw = kernel_withdraw,
 };
 
 void dpb_kernel_ref(struct dpb_kernel *k, struct dpb_datagram_ref *ref) {

@@ -34,6 +34,9 @@ static int outbox_commit(void *endpoint, uint32_t len) {
 
 static int outbox_flush(void *endpoint) { return 0; }
 
+/* What was written is the other core's, which gives it up when it is old. */
+static int outbox_withdraw(void *endpoint) { return 0; }
+
 static const struct dpb_datagram_ops OPS = {
     .abi = DPB_DATAGRAM_ABI,
     .size = sizeof(struct dpb_datagram_ops),
@@ -42,6 +45,7 @@ static const struct dpb_datagram_ops OPS = {
     .reserve = outbox_reserve,
     .commit = outbox_commit,
     .flush = outbox_flush,
+    .withdraw = outbox_withdraw,
 };
 
 void dpb_outbox_open(struct dpb_outbox *outbox, struct dpb_ring_tx *ring, uint16_t endpoint) {

@@ -26,7 +26,10 @@ struct dpb_over_port {
     const struct dpb_port_ops *ops;
     void *port;
     int verify;
+    int link_down;
     int channels, peers;
+    uint32_t queued; /* datagrams since all of them had left, and their bytes */
+    uint64_t queued_bytes;
     const struct dpb_tx_headers *reserved; /* of the reservation, or NULL */
     uint8_t *room;
     uint32_t room_len;
@@ -79,6 +82,14 @@ void dpb_over_port_set_peer(struct dpb_over_port *e, int peer, const struct dpb_
     e->peer[peer].resolved = route != NULL;
     if (route)
         dpb_tx_prepare(route, &e->peer[peer].headers);
+}
+
+static int port_withdraw(void *endpoint);
+
+void dpb_over_port_set_link(struct dpb_over_port *e, int up) {
+    e->link_down = !up;
+    if (!up)
+        port_withdraw(e);
 }
 
 static int is_for(const struct channel *channel, const struct dpb_udp *udp) {
@@ -167,6 +178,10 @@ static uint8_t *port_reserve(void *endpoint, int peer, uint32_t len) {
     e->reserved = NULL;
     if (peer < 0 || peer >= e->peers)
         return NULL;
+    if (e->link_down) {
+        e->counters.tx_link_down++;
+        return NULL;
+    }
     if (!e->peer[peer].resolved) {
         e->counters.tx_unresolved++;
         return NULL;
@@ -180,7 +195,10 @@ static uint8_t *port_reserve(void *endpoint, int peer, uint32_t len) {
     uint32_t room = h->len + len;
     uint8_t *frame = e->ops->reserve(e->port, room > sizeof h->bytes ? room : sizeof h->bytes);
     if (!frame) {
-        e->counters.tx_ring_full++;
+        uint64_t *why = errno == ENETDOWN   ? &e->counters.tx_link_down
+                        : errno == EMSGSIZE ? &e->counters.tx_too_long
+                                            : &e->counters.tx_ring_full;
+        ++*why;
         return NULL;
     }
     memcpy(frame, h->bytes, sizeof h->bytes);
@@ -200,18 +218,40 @@ static int port_commit(void *endpoint, uint32_t len) {
     if (rc < 0) {
         e->counters.tx_failed++;
     } else if (len) {
-        e->counters.tx_datagrams++;
-        e->counters.tx_bytes += len;
+        e->queued++;
+        e->queued_bytes += len;
     }
     return rc;
+}
+
+/* What was queued is no more: `lost` of it never leave, for the reason counted in `why`. */
+static int settle(struct dpb_over_port *e, int lost, uint64_t *why) {
+    /* A shared port also tells of frames of its other members. */
+    uint32_t ours = (uint32_t)lost < e->queued ? (uint32_t)lost : e->queued;
+    *why += ours;
+    e->counters.tx_datagrams += e->queued - ours;
+    if (ours && e->queued) /* which of them they were is not known */
+        e->queued_bytes = e->queued_bytes * (e->queued - ours) / e->queued;
+    e->counters.tx_bytes += e->queued_bytes;
+    e->queued = 0;
+    e->queued_bytes = 0;
+    return (int)ours;
 }
 
 static int port_flush(void *endpoint) {
     struct dpb_over_port *e = endpoint;
     int rc = e->ops->flush(e->port);
+    if (rc >= 0)
+        return settle(e, rc, &e->counters.tx_failed);
     if (rc == -EAGAIN)
         e->counters.tx_blocked++;
     return rc;
+}
+
+static int port_withdraw(void *endpoint) {
+    struct dpb_over_port *e = endpoint;
+    int rc = e->ops->withdraw(e->port);
+    return rc >= 0 ? settle(e, rc, &e->counters.tx_withdrawn) : rc;
 }
 
 static const struct dpb_datagram_ops OPS = {
@@ -222,6 +262,7 @@ static const struct dpb_datagram_ops OPS = {
     .reserve = port_reserve,
     .commit = port_commit,
     .flush = port_flush,
+    .withdraw = port_withdraw,
 };
 
 void dpb_over_port_ref(struct dpb_over_port *e, struct dpb_datagram_ref *ref) {

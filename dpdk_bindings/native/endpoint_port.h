@@ -39,6 +39,10 @@ int dpb_over_port_add_peer(struct dpb_over_port *e);
 /* Gives peer number `peer` a route, or with NULL takes it away. */
 void dpb_over_port_set_peer(struct dpb_over_port *e, int peer, const struct dpb_tx_route *route);
 
+/* Says whether the link is up. While it is not, nothing is sent; what is queued when it goes down
+ * is taken back. */
+void dpb_over_port_set_link(struct dpb_over_port *e, int up);
+
 void dpb_over_port_ref(struct dpb_over_port *e, struct dpb_datagram_ref *ref);
 struct dpb_endpoint_counters *dpb_over_port_counters(struct dpb_over_port *e);
 struct dpb_rejects *dpb_over_port_rejects(struct dpb_over_port *e);

@@ -121,6 +121,12 @@ static int pcap_flush(void *port)
     return result;
 }
 
+/* A capture has no link that could be late: what is in the buffer belongs into the file. */
+static int pcap_withdraw(void *port)
+{
+    return 0;
+}
+
 static uint8_t *pcap_reserve(void *port, uint32_t len)
 {
     struct dpb_pcap *p = port;
@@ -128,12 +134,14 @@ static uint8_t *pcap_reserve(void *port, uint32_t len)
         return NULL;
     if (len > LONGEST) {
         p->stats.tx_too_long++;
+        errno = EMSGSIZE;
         return NULL;
     }
     size_t need = sizeof(struct record) + len;
     if (p->out_fd < 0 || (p->out_used + need > OUT_BUFFER && pcap_flush(p) < 0 &&
                           p->out_used + need > OUT_BUFFER)) {
         p->stats.tx_write_failed++;
+        errno = ENOBUFS;
         return NULL;
     }
     p->reserved = true;
@@ -168,6 +176,7 @@ static const struct dpb_port_ops ops = {
     .reserve = pcap_reserve,
     .commit = pcap_commit,
     .flush = pcap_flush,
+    .withdraw = pcap_withdraw,
 };
 
 const struct dpb_port_ops *dpb_pcap_ops(void)

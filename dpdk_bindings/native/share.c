@@ -83,6 +83,12 @@ static int share_flush(void *port)
     return below->ops->flush(below->port);
 }
 
+static int share_withdraw(void *port)
+{
+    struct dpb_port_ref *below = &((struct member *)port)->share->port;
+    return below->ops->withdraw(below->port);
+}
+
 static const struct dpb_port_ops ops = {
     .abi = DPB_PORT_ABI,
     .size = sizeof ops,
@@ -91,6 +97,7 @@ static const struct dpb_port_ops ops = {
     .reserve = share_reserve,
     .commit = share_commit,
     .flush = share_flush,
+    .withdraw = share_withdraw,
 };
 
 struct dpb_share *dpb_share_new(const struct dpb_port_ref *port)

@@ -96,6 +96,15 @@ static PyObject *endpoint_flush(PyObject *object, PyObject *unused)
     return PyBool_FromLong(result == 0);
 }
 
+static PyObject *endpoint_withdraw(PyObject *object, PyObject *unused)
+{
+    Source *self = (Source *)object;
+    if (!source_usable(self))
+        return NULL;
+    int result = self->ops->withdraw(self->native);
+    return result < 0 ? raise_errno(-result) : PyLong_FromLong(result);
+}
+
 static int endpoint_init(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
     unsigned long long ref;
@@ -113,6 +122,7 @@ static PyMethodDef endpoint_methods[] = {
     {"recv", source_take, METH_NOARGS, NULL},
     {"send", (PyCFunction)(void (*)(void))endpoint_send, METH_FASTCALL, NULL},
     {"flush", endpoint_flush, METH_NOARGS, NULL},
+    {"withdraw", endpoint_withdraw, METH_NOARGS, NULL},
     {"_end", source_end, METH_NOARGS, NULL},
     {0},
 };

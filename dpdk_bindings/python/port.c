@@ -74,9 +74,9 @@ static PyObject *port_flush(PyObject *object, PyObject *unused)
     if (!source_usable(self))
         return NULL;
     int result = self->ops->flush(self->native);
-    if (result < 0)
+    if (result < 0 && result != -EAGAIN)
         return raise_errno(-result);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(result == 0);
 }
 
 static PyObject *port_ref(PyObject *object, PyObject *unused)

@@ -220,6 +220,46 @@ def test_a_refused_datagram_does_not_stop_the_next(endpoint: DatagramEndpoint) -
     assert (stats["tx_datagrams"], stats["tx_failed"]) == (3, 0)
 
 
+def test_what_the_kernel_refuses_is_said_and_counted_by_cause(other: socket.socket) -> None:
+    with open_datagram("kernel", channels=(), payload_bytes=65507) as endpoint:
+        loopback = endpoint.add_peer(*other.getsockname(), ttl=5)
+        assert endpoint.send(loopback, bytes(65507))
+        assert endpoint.flush()
+        assert other.recv(65507) == bytes(65507)
+        native = endpoint._backend._native
+        closed = lib.dpb_kernel_add_peer(native, -1, b"", 0, 512)  # EBADF: any other cause
+        endpoint._peers = closed + 1
+        assert endpoint.send(closed, b"x")
+        assert endpoint.send(loopback, b"the next")
+        assert not endpoint.flush()
+        assert other.recv(9) == b"the next"
+        assert endpoint.flush()  # told once
+        stats = endpoint.stats()
+        assert (stats["tx_datagrams"], stats["tx_failed"]) == (2, 1)
+
+
+def test_what_a_full_queue_keeps_can_be_taken_back(endpoint: DatagramEndpoint) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # its queue does fill
+    near.setblocking(False)
+    with near, far:
+        peer = lib.dpb_kernel_add_peer(endpoint._backend._native, near.fileno(), b"", 0, 512)
+        endpoint._peers = peer + 1
+        sent = 0
+        while endpoint.send(peer, sent.to_bytes(4, "big")) and endpoint.flush():
+            sent += 1
+        assert endpoint.stats()["tx_blocked"] == 1
+        assert endpoint.withdraw() == 1
+        assert endpoint.withdraw() == 0
+        assert endpoint.flush()
+        assert far.recv(9) == bytes(4)
+        assert endpoint.send(peer, b"last")
+        assert endpoint.flush()
+        heard = [far.recv(9) for _ in range(sent)]
+        assert heard == [i.to_bytes(4, "big") for i in range(1, sent)] + [b"last"]
+        stats = endpoint.stats()
+        assert (stats["tx_datagrams"], stats["tx_withdrawn"]) == (sent + 1, 1)
+
+
 def test_misuse_is_explained(endpoint: DatagramEndpoint) -> None:
     with pytest.raises(ValueError, match="no peer 0: 0 were added"):
         endpoint.send(0, b"x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import sha3
 from appliance.config import Core
 from appliance.core import Hot
 from appliance.demo.traffic import build
+from barewire._native import ffi
 from barewire.errors import BarewireError, ConfigError
 from barewire.feeds.envelope import to_messages
 from barewire.feeds.mold_publisher import MoldPublisher
@@ -187,6 +189,7 @@ def test_an_outbox_is_sent_by_the_core_that_has_the_endpoint(lossless):
             [Feed("fake", near.ref, None, [0])],
             stages=("receive", "receive"),
             rings=Rings(after=(wire := Wire()).into.handle, outboxes=[consumer.handle]),
+            clock_mono_ns=ffi.new("uint64_t *"),  # nothing grows old
         )
         outbox = Outbox(ring, 0)
         payloads = [bytes([n]) * (n + 1) for n in range(16)]
@@ -209,6 +212,38 @@ def test_an_outbox_is_sent_by_the_core_that_has_the_endpoint(lossless):
             owner.turn()
         assert ring.seats()[0].behind == 0
         assert owner.stats()["sent"] == 18
+        owner.close()
+        wire.close()
+
+
+def test_what_grew_old_in_an_outbox_is_given_up_and_counted(lossless):
+    ring, consumer = lossless
+    with (
+        open_datagram("kernel", channels=[Channel("127.0.0.1", 0)]) as far,
+        open_datagram("kernel", channels=[Channel("127.0.0.1", 0)]) as near,
+    ):
+        peer = near.add_peer("127.0.0.1", far.channels[0].port)
+        clock = ffi.new("uint64_t *")
+        owner = Pump(
+            [Feed("fake", near.ref, None, [0])],
+            stages=("receive", "receive"),
+            rings=Rings(after=(wire := Wire()).into.handle, outboxes=[consumer.handle]),
+            clock_mono_ns=clock,
+        )
+        outbox = Outbox(ring, 0)
+        now = time.monotonic_ns()
+        assert outbox.send(peer, b"decided for another instant")
+        clock[0] = now + 3_600_000_000_000  # the owner was held up
+        owner.turn()
+        clock[0] = now
+        assert outbox.send(peer, b"fresh")
+        heard = []
+        while not heard:
+            owner.turn()
+            with far.recv() as burst:
+                heard += [bytes(one) for one in burst]
+        assert heard == [b"fresh"]
+        assert (owner.stats()["sent"], owner.stats()["sends_refused"]) == (1, 1)
         owner.close()
         wire.close()
 

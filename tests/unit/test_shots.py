@@ -21,10 +21,10 @@ ROOMY = Caps(per_second=1000, total=10**6, total_value_wei=2**256 - 1, max_fee_w
 class Endpoint:
     """A datagram endpoint that keeps what it is told to send."""
 
-    def __init__(self, *, unknown_peers=(), commit=0, flush=0):
+    def __init__(self, *, unknown_peers=(), commit=0, flush=0, withdraw=0):
         self.unknown_peers = set(unknown_peers)
-        self.sent, self.flushes, self.given_back = [], 0, 0
-        self.commit_result, self.flush_result = commit, flush
+        self.sent, self.flushes, self.given_back, self.withdrawals = [], 0, 0, 0
+        self.commit_result, self.flush_result, self.withdraw_result = commit, flush, withdraw
         self._room = self._peer = None
         self._callbacks = [
             ffi.callback("int(void *, struct dpb_datagram *, int)", lambda *_: 0),
@@ -32,11 +32,12 @@ class Endpoint:
             ffi.callback("uint8_t *(void *, int, uint32_t)", self._reserve),
             ffi.callback("int(void *, uint32_t)", self._commit),
             ffi.callback("int(void *)", self._flush),
+            ffi.callback("int(void *)", self._withdraw),
         ]
-        names = ("recv", "release", "reserve", "commit", "flush")
+        names = ("recv", "release", "reserve", "commit", "flush", "withdraw")
         self._ops = ffi.new(
             "struct dpb_datagram_ops *",
-            {"abi": 1, **dict(zip(names, self._callbacks, strict=True))},
+            {"abi": lib.DPB_DATAGRAM_ABI, **dict(zip(names, self._callbacks, strict=True))},
         )
         self.ref = ffi.new("struct dpb_datagram_ref *", {"ops": self._ops})
 
@@ -59,6 +60,10 @@ class Endpoint:
     def _flush(self, _endpoint):
         self.flushes += 1
         return self.flush_result
+
+    def _withdraw(self, _endpoint):
+        self.withdrawals += 1
+        return self.withdraw_result
 
 
 def cause(*, trusted=True, sender=False, **fields):
@@ -252,7 +257,29 @@ def test_a_peer_without_room_does_not_hold_up_the_others():
         assert book.events()[-1].peers_sent == 2
 
 
-@pytest.mark.parametrize("how", [{"commit": -105}, {"flush": -100}])
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_what_finds_no_room_at_the_instant_is_taken_back(lost):
+    out = Endpoint(flush=-11, withdraw=lost)  # EAGAIN: it would leave when there is room
+    with book_of() as book:
+        arm(book, peers=[3, 1])
+        assert fire(book, "s", out) == ("send_failed" if lost == 2 else "fired")
+        assert out.withdrawals == 1
+        assert book.events()[-1].peers_sent == 2 - lost
+
+
+@pytest.mark.parametrize(("refused", "sent"), [(1, 1), (2, 0), (9, 0)])
+def test_peers_of_which_the_endpoint_refused_the_datagram_are_not_counted(refused, sent):
+    out = Endpoint(flush=refused)
+    with book_of() as book:
+        arm(book, peers=[3, 1])
+        assert fire(book, "s", out) == ("fired" if sent else "send_failed")
+        assert book.events()[-1].peers_sent == sent
+        assert not out.withdrawals
+
+
+@pytest.mark.parametrize(
+    "how", [{"commit": -105}, {"flush": -9}, {"flush": 1}, {"flush": -11, "withdraw": 1}]
+)
 def test_a_failing_endpoint_spends_the_shot(how):
     out = Endpoint(**how)
     with book_of() as book:
@@ -353,6 +380,13 @@ def test_sends_and_shots_are_under_the_same_caps():
             "cap_rate": 1,
             "cap_total": 1,
         }
+
+
+def test_a_send_that_finds_no_room_at_the_instant_is_taken_back():
+    out = Endpoint(flush=-11, withdraw=1)
+    with book_of() as book:
+        sent = book.send(b"x", peer=0, out=out, now_mono_ns=0)
+        assert (sent, out.withdrawals) == ("send_failed", 1)
 
 
 def test_a_send_obeys_the_halt_word_the_endpoint_and_the_journal():

@@ -632,19 +632,6 @@ def test_a_missing_capability_is_named(pair: Pair) -> None:
     assert pair.b.call(without, (perfmon,)) == ("it worked", "")
 
 
-def test_an_interface_that_goes_down_is_an_error_of_flush(pair: Pair) -> None:
-    with opened(pair.b) as port:
-        pair.b.run("ip", "link", "set", "veth0", "down")
-        try:
-            port.send(bytes(60))
-            with pytest.raises(OSError, match="Network is down"):
-                port.flush()
-            assert not port.poll()
-        finally:
-            pair.b.run("ip", "link", "set", "veth0", "up")
-            pair.b.run("ip", "-6", "addr", "replace", f"{pair.b.ip6}/64", "dev", "veth0", "nodad")
-
-
 def test_receives_while_another_thread_runs(pair: Pair) -> None:
     """Bursts dropped in another thread are given back by the port's own."""
     with opened(pair.b, "ring=64") as port, raw_socket(pair.a) as out:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from appliance.lab import Namespace, Pair
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.routing import Destination, Router
+from dpdk_bindings.tables import Tables
 from tests.requires import requires_root
 
 
@@ -20,6 +26,16 @@ def pair() -> Iterator[Pair]:
     requires_root()
     with Pair() as made:
         made.b.run("ip", "addr", "add", "10.55.0.3/24", "dev", "veth0")
+        yield made
+
+
+@pytest.fixture
+def fresh() -> Iterator[Pair]:
+    """A pair of its own, for tests that take addresses away."""
+    requires_root()
+    with Pair() as made:
+        for end in (made.a, made.b):  # its addresses are used at once
+            end.run("sysctl", "-qw", "net.ipv6.conf.veth0.accept_dad=0")
         yield made
 
 
@@ -168,3 +184,180 @@ def test_a_deleted_interface_is_gone_for_good() -> None:
         assert router.gone
         assert router.trouble == "interface veth0 is gone"
         router.close()
+
+
+def test_a_change_reaches_every_destination_in_one_turn(pair: Pair, router: Router) -> None:
+    for mac, last in (("02:00:00:00:55:fd", 253), ("02:00:00:00:55:fe", 254)):
+        pair.a.run("ip", "neigh", "replace", f"10.55.0.{last}", "lladdr", mac, "dev", "veth0")
+    pair.a.run("ip", "route", "add", "10.88.0.0/24", "via", "10.55.0.253")
+    try:
+        numbers = [router.add(ip_address(f"10.88.0.{i}"), None) for i in range(1, 33)]
+        while router.poll():
+            pass
+        assert {router[number].next_hop for number in numbers} == {ip_address("10.55.0.253")}
+        pair.a.run("ip", "route", "replace", "10.88.0.0/24", "via", "10.55.0.254")
+        assert router.poll() == set(numbers)
+        assert {router[number].dest_mac for number in numbers} == {b"\x02\0\0\0\x55\xfe"}
+    finally:
+        pair.a.run("ip", "route", "del", "10.88.0.0/24")
+
+
+def test_one_address_is_one_destination(router: Router) -> None:
+    first = router.add(ip_address("10.55.0.2"), None)
+    assert router.add(ip_address("10.55.0.2"), None) == first
+    assert router.add(ip_address("10.55.0.2"), ip_address("10.55.0.1")) == first + 1
+
+
+@pytest.mark.parametrize("foreign", [30, 3000], ids=["read", "overrun"])
+def test_foreign_changes_do_not_hide_ours(pair: Pair, router: Router, foreign: int) -> None:
+    """A BGP speaker's thousands: more than the socket holds, or a turn may read."""
+    pair.a.run("ip", "neigh", "replace", "10.55.0.251", "lladdr", "02:0:0:0:55:fb", "dev", "veth0")
+    pair.a.run("ip", "route", "add", "10.87.0.0/24", "via", "10.55.0.2")
+    number = router.add(ip_address("10.87.0.1"), None)
+    while router.poll():
+        pass
+    batch = "".join(
+        f"route add 10.{100 + i // 250}.{i % 250}.0/24 via 10.55.0.2\n" for i in range(foreign)
+    )
+    batch += "route replace 10.87.0.0/24 via 10.55.0.251\n"
+    subprocess.run(["ip", "-n", pair.a.name, "-batch", "-"], input=batch, text=True, check=True)
+    assert router.poll() == {number}
+    assert router[number].next_hop == ip_address("10.55.0.251")
+    assert (router.overruns > 0) == (foreign > 64)
+    assert router.poll() == set()
+    pair.a.run("ip", "route", "flush", "proto", "boot")
+
+
+def test_a_link_that_went_while_announcements_were_lost_is_seen(pair: Pair, router: Router) -> None:
+    number = router.add(ip_address("239.1.2.3"), None)
+    pair.a.run("ip", "link", "set", "veth0", "mtu", "1400")
+    batch = "".join(f"route add 10.100.{i}.0/24 via 10.55.0.2\n" for i in range(250))
+    subprocess.run(["ip", "-n", pair.a.name, "-batch", "-"], input=batch, text=True, check=True)
+    pair.a.run("ip", "link", "set", "veth0", "down")
+    router.poll()
+    assert (router.trouble, router[number].mtu) == ("interface veth0 is down", 0)
+    pair.a.run("ip", "link", "set", "veth0", "up", "mtu", "1500")
+    pair.a.run("ip", "-6", "addr", "replace", f"{pair.a.ip6}/64", "dev", "veth0", "nodad")
+    until(router, number, lambda d: d.mtu == 1500 and not router.trouble)
+
+
+@pytest.mark.parametrize(
+    ("do", "undo"),
+    [
+        (
+            ["rule", "add", "to", "10.86.0.1", "lookup", "77"],
+            ["rule", "del", "to", "10.86.0.1", "lookup", "77"],
+        ),
+        (
+            ["nexthop", "replace", "id", "7", "via", "10.55.0.3", "dev", "veth0"],
+            ["nexthop", "replace", "id", "7", "via", "10.55.0.2", "dev", "veth0"],
+        ),
+    ],
+    ids=["rule", "next-hop object"],
+)
+def test_what_moves_a_route_without_changing_it(
+    pair: Pair, router: Router, do: list[str], undo: list[str]
+) -> None:
+    pair.a.run("ip", "nexthop", "replace", "id", "7", "via", "10.55.0.2", "dev", "veth0")
+    pair.a.run("ip", "route", "replace", "10.86.0.0/24", "nhid", "7")
+    pair.a.run("ip", "route", "replace", "10.86.0.0/24", "via", "10.55.0.3", "table", "77")
+    number = router.add(ip_address("10.86.0.1"), None)
+    while router.poll():
+        pass
+    assert router[number].next_hop == ip_address("10.55.0.2")
+    pair.a.run("ip", *do)
+    assert router.poll() == {number}
+    assert router[number].next_hop == ip_address("10.55.0.3")
+    pair.a.run("ip", *undo)
+    assert router.poll() == {number}
+    assert router[number].next_hop == ip_address("10.55.0.2")
+
+
+@pytest.mark.parametrize(
+    ("gone", "back"),
+    [
+        ("ip link set veth0 mtu 1200", "ip link set veth0 mtu 1500"),
+        ("sysctl -qw net.ipv6.conf.veth0.disable_ipv6=1",) * 2,
+    ],
+    ids=["mtu", "disable_ipv6"],
+)
+def test_ipv6_goes_from_the_interface_and_comes_back(fresh: Pair, gone: str, back: str) -> None:
+    """An IPv4 route by an IPv6 next hop (RFC 8950) stays, and its neighbour cannot be asked for."""
+    fresh.a.run("ip", "route", "replace", "10.85.0.0/24", "via", "inet6", "fd55::2", "dev", "veth0")
+    with fresh.a:
+        router = Router("veth0")
+    four = router.add(ip_address("10.85.0.1"), None)
+    six = router.add(ip_address("fd55::2"), None)
+    until(router, four, lambda d: d.ready)
+    until(router, six, lambda d: d.ready)
+    fresh.a.run(*gone.split())
+    try:
+        until(router, four, lambda d: not d.ready)
+        assert until(router, six, lambda d: not d.ready).trouble.startswith("no route (")
+        assert router.refused["route"] > 0
+    finally:
+        fresh.a.run(*back.replace("=1", "=0").split())
+        fresh.a.run("ip", "-6", "addr", "replace", f"{fresh.a.ip6}/64", "dev", "veth0", "nodad")
+        fresh.a.run(
+            "ip", "route", "replace", "10.85.0.0/24", "via", "inet6", "fd55::2", "dev", "veth0"
+        )
+    until(router, four, lambda d: d.ready)
+    until(router, six, lambda d: d.ready)
+    router.close()
+
+
+@pytest.mark.parametrize("question", ["route", "link", "neighbour", "use"])
+@pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENODEV, errno.EINVAL, errno.EBADMSG])
+def test_a_question_that_the_kernel_refuses_is_a_trouble_and_asked_again(
+    pair: Pair, router: Router, monkeypatch: pytest.MonkeyPatch, question: str, code: int
+) -> None:
+    number = router.add(ip_address("10.55.0.2"), None)
+    until(router, number, lambda d: d.ready)
+    refusing = True
+    asked = getattr(Tables, question)
+
+    def refuse(*question: Any, **how: Any) -> Any:
+        if refusing:
+            raise OSError(code, os.strerror(code))
+        return asked(*question, **how)
+
+    monkeypatch.setattr(Tables, question, refuse)
+    pair.a.run("ip", "neigh", "flush", "dev", "veth0")
+    if question == "link" and code == errno.ENODEV:
+        return  # that is an interface that was deleted: it does not come back
+    pair.a.run("ip", "addr", "add", "10.55.0.77/24", "dev", "veth0")
+    router._links.clear()
+    lost = until(router, number, lambda d: not d.ready)
+    assert lost.trouble
+    counted = {"use": "neighbour"}.get(question, question)
+    assert router.refused[counted] > 0
+    refusing = False
+    until(router, number, lambda d: d.ready)
+    pair.a.run("ip", "addr", "del", "10.55.0.77/24", "dev", "veth0")
+
+
+def test_what_is_in_trouble_is_asked_again_with_pauses(
+    pair: Pair, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = router.add(ip_address("10.55.0.2"), None)
+    until(router, number, lambda d: d.ready)
+    while router.poll():
+        pass
+    asked = []
+
+    def refuse(*_question: Any, **_how: Any) -> Any:
+        asked.append(now_ns)
+        raise OSError(errno.ENOBUFS, "no room")
+
+    now_ns = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+    monkeypatch.setattr(Tables, "route", refuse)
+    router._ask_for([number])
+    for _ in range(1000):
+        router.poll()
+        now_ns += 10_000_000
+    pauses = [(b - a) / 1e9 for a, b in pairwise(asked)][1:]
+    assert pauses == sorted(pauses)
+    assert pauses[0] <= 0.3
+    assert pauses[-1] == 1.0
+    assert 10 <= len(pauses) <= 15

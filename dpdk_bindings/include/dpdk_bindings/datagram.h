@@ -11,7 +11,7 @@
 #include "frame.h"
 
 /* <cdef> */
-#define DPB_DATAGRAM_ABI 1
+#define DPB_DATAGRAM_ABI 2
 
 struct dpb_datagram {
     const uint8_t *data;     /* first payload byte; borrowed until release() */
@@ -39,17 +39,24 @@ struct dpb_datagram_ops {
     /* Gives n datagrams back, each exactly once. */
     void (*release)(void *endpoint, const struct dpb_datagram *datagrams, int n);
 
-    /* Room for a payload of `len` bytes to `peer`, or NULL: no free transmit buffer, or a peer
-     * whose next hop is not known yet (each counted). The room is the caller's until commit(). */
+    /* Room for a payload of `len` bytes to `peer`, or NULL: no free transmit buffer, a link
+     * that is down, too long, or a peer whose next hop is not known yet (each counted). The room is the caller's until commit(). */
     uint8_t *(*reserve)(void *endpoint, int peer, uint32_t len);
 
     /* Completes lengths and checksums and queues what reserve() last gave; len as reserved or
      * less, 0 gives the room back unsent. */
     int (*commit)(void *endpoint, uint32_t len);
 
-    /* Sends what was queued. 0: all of it left; -EAGAIN: some found no room below, stays queued,
-     * and leaves with a later flush(). */
+    /* Sends what was queued. 0: all of it left. -EAGAIN: some found no room below, stays queued,
+     * and leaves with a later flush(). Above 0: so many were refused below since this was last
+     * asked (each counted by its cause), and never leave. Another negative errno: the port below
+     * is gone. */
     int (*flush)(void *endpoint);
+
+    /* Takes back what was queued and has not left: it never leaves. What was decided for this
+     * instant must not leave at another, so who sends for an instant calls this when flush() says
+     * -EAGAIN. Returns how many datagrams, with those that flush() would have told of. */
+    int (*withdraw)(void *endpoint);
 };
 
 /* An endpoint as another native module sees it: hand both pointers on together. */

@@ -6,8 +6,9 @@
  * sends them from there. Money is not dropped on the way: a full ring refuses the reservation, and
  * a record stays in it until the owner has handed it to the real endpoint.
  *
- * What the real endpoint has no room or no next hop for is tried again for DPB_OUTBOX_PATIENCE_NS,
- * then given up and counted: what was decided for this instant must not leave at another.
+ * What the real endpoint has no room or no next hop for is tried again for DPB_OUTBOX_PATIENCE_NS
+ * after it was written, then given up and counted, as is what is found older than that, and what
+ * the endpoint takes and cannot send: what was decided for this instant must not leave at another.
  *
  * Records: `source` is the number of the endpoint among the owner's, `user` the peer. */
 #ifndef DPDK_BINDINGS_OUTBOX_H
@@ -57,19 +58,21 @@ static inline int dpb_outbox_drain(struct dpb_outbox_reader *reader,
     for (; reader->next < reader->count; reader->next++) {
         const struct dpb_record *record = &reader->held[reader->next];
         const struct dpb_datagram_ref *to = record->source < n ? &endpoints[record->source] : NULL;
+        int old = now_mono_ns > record->publish_mono_ns + DPB_OUTBOX_PATIENCE_NS;
         uint8_t *room =
-            to ? to->ops->reserve(to->endpoint, (int)record->user, record->len) : NULL;
+            to && !old ? to->ops->reserve(to->endpoint, (int)record->user, record->len) : NULL;
         if (room) {
             memcpy(room, record->data, record->len);
-            if (to->ops->commit(to->endpoint, record->len) >= 0) {
-                to->ops->flush(to->endpoint);
+            int rc = to->ops->commit(to->endpoint, record->len);
+            if (rc >= 0) rc = to->ops->flush(to->endpoint);
+            if (rc == -EAGAIN) to->ops->withdraw(to->endpoint);
+            if (rc == 0) {
                 reader->sent++;
                 sent++;
             } else {
                 reader->given_up++;
             }
-        } else if (!to ||
-                   now_mono_ns - record->publish_mono_ns > DPB_OUTBOX_PATIENCE_NS) {
+        } else if (!to || old) {
             reader->given_up++;
         } else {
             break;

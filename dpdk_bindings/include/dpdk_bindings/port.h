@@ -8,7 +8,7 @@
 #include "frame.h"
 
 /* <cdef> */
-#define DPB_PORT_ABI 1
+#define DPB_PORT_ABI 2
 
 struct dpb_port_ops {
     uint32_t abi;  /* DPB_PORT_ABI */
@@ -21,17 +21,24 @@ struct dpb_port_ops {
     /* Gives n frames back, in any order. Each exactly once. */
     void (*release)(void *port, const struct dpb_frame *frames, int n);
 
-    /* Room for a frame of `len` bytes to be written by the caller, or NULL: no free transmit
-     * buffer (counted as tx_ring_full). The room is the caller's until commit(). */
+    /* Room for a frame of `len` bytes to be written by the caller, or NULL, and errno says why:
+     * ENOBUFS (no free transmit buffer), EMSGSIZE (longer than any frame of this port), ENETDOWN
+     * (the link is down, or the interface gone). The room is the caller's until commit(). */
     uint8_t *(*reserve)(void *port, uint32_t len);
 
     /* Queues what reserve() last gave, with its final length (<= the length reserved; 0 gives
      * the room back unsent). The port owns the bytes from here. */
     int (*commit)(void *port, uint32_t len);
 
-    /* Makes the kernel or the NIC send what was queued. What it has no room for now stays queued,
-     * and is tried again by the next poll() or flush(). */
+    /* Makes the kernel or the NIC send what was queued. 0: it has taken all of it. -EAGAIN: it has
+     * no room now; what it did not take stays queued, and is tried again by the next poll() or
+     * flush(). Above 0: so many frames were refused since this was last asked (the link is down,
+     * the driver threw them away), and never leave. Another negative errno: the port is gone. */
     int (*flush)(void *port);
+
+    /* Takes back what was queued and has not been taken, whoever queued it: it never leaves.
+     * Returns how many frames, with those that flush() would have told of. */
+    int (*withdraw)(void *port);
 };
 
 /* A port as another native module sees it: hand both pointers on together. */

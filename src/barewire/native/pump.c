@@ -112,8 +112,11 @@ static void account(struct bw_pump *p, int busy) {
 
 static int send_for_others(struct bw_pump *p) {
     int sent = 0;
-    for (uint32_t i = 0; i < p->with.outboxes; i++)
+    for (uint32_t i = 0; i < p->with.outboxes; i++) {
+        uint64_t before = p->outbox[i].given_up;
         sent += dpb_outbox_drain(&p->outbox[i], p->endpoint, p->with.sources, p->now);
+        p->stats.sends_refused += p->outbox[i].given_up - before;
+    }
     p->stats.sent += (uint64_t)sent;
     return sent;
 }

@@ -134,21 +134,23 @@ static int request(struct bw_pump *p, uint32_t source) {
     if (n == 0 || in->with.request_peer < 0) return 0;
     const struct dpb_datagram_ops *ops = in->with.in.ops;
     void *endpoint = in->with.in.endpoint;
+    int queued = 0;
     for (int i = 0; i < n; i++) {
         uint8_t *room = ops->reserve(endpoint, in->with.request_peer, sizeof due[i].packet);
         if (room) memcpy(room, due[i].packet, sizeof due[i].packet);
-        if (!room || ops->commit(endpoint, sizeof due[i].packet) < 0) {
-            p->stats.requests_unsent++;
-            p->stats.sends_refused++;
-            continue;
-        }
-        p->stats.requests++;
-        p->stats.sent++;
+        if (!room || ops->commit(endpoint, sizeof due[i].packet) < 0) continue;
+        queued++;
         if (p->with.recorder)
             bw_record_sent(p->with.recorder, (uint16_t)source, NULL, in->with.request_peer,
                            due[i].packet, sizeof due[i].packet, p->now);
     }
-    ops->flush(endpoint);
+    int lost = ops->flush(endpoint);
+    if (lost == -EAGAIN) lost = ops->withdraw(endpoint); /* it is asked again, by its own clock */
+    if (lost < 0 || lost > queued) lost = queued;
+    p->stats.requests += (uint64_t)(queued - lost);
+    p->stats.sent += (uint64_t)(queued - lost);
+    p->stats.requests_unsent += (uint64_t)(n - queued + lost);
+    p->stats.sends_refused += (uint64_t)(n - queued + lost);
     return n;
 }
 

@@ -292,10 +292,14 @@ static enum bw_shot_outcome leave(struct bw_shots *book, uint32_t number,
     while (++peer < spec->peer_count)
         if ((room = out->ops->reserve(out->endpoint, spec->peers[peer], spec->len)))
             *sent += put(spec, room, out);
-    int flushed = out->ops->flush(out->endpoint);
+    /* Now or never: what finds no room now would leave after its outcome, or its expiry. */
+    int lost = out->ops->flush(out->endpoint);
+    if (lost == -EAGAIN)
+        lost = out->ops->withdraw(out->endpoint);
+    *sent = lost < 0 || lost >= *sent ? 0 : (uint8_t)(*sent - lost);
     book->left_at[book->left++ % book->config.caps.per_second] = now;
     memcpy(book->value_wei, value, sizeof book->value_wei);
-    return *sent && flushed >= 0 ? BW_SHOT_FIRED : BW_SHOT_SEND_FAILED;
+    return *sent ? BW_SHOT_FIRED : BW_SHOT_SEND_FAILED;
 }
 
 /* Fires a shot that is in state FIRING; says in *after which state it is in then. */

@@ -58,7 +58,8 @@ enum bw_shot_outcome {
     BW_SHOT_CAP_FEE,
     BW_SHOT_NO_ROOM,
     BW_SHOT_JOURNAL,         /* the journal refused; the halt word is set */
-    BW_SHOT_SEND_FAILED,     /* journalled, then the endpoint failed: counts as perhaps sent */
+    BW_SHOT_SEND_FAILED,     /* journalled, then not taken (no room at this instant, the link gone):
+                              * it never leaves from here, but counts as perhaps sent */
     BW_SHOT_NOT_ANNOUNCED,   /* tx.origin, which its trigger did not ask for */
     BW_SHOT_OUTCOMES
 };
@@ -108,7 +109,7 @@ struct bw_shot_event {
     uint8_t outcome;             /* enum bw_shot_outcome */
     uint8_t arrival_clock;       /* enum dpb_clock */
     uint8_t hashed;              /* 1: hash is filled in */
-    uint8_t peers_sent;          /* how many peers it was handed to the endpoint for */
+    uint8_t peers_sent;          /* how many peers it was sent to */
     uint8_t reserved[6];
 };
 
