@@ -385,8 +385,7 @@ def test_sends_and_shots_are_under_the_same_caps():
 def test_a_send_that_finds_no_room_at_the_instant_is_taken_back():
     out = Endpoint(flush=-11, withdraw=1)
     with book_of() as book:
-        sent = book.send(b"x", peer=0, out=out, now_mono_ns=0)
-        assert (sent, out.withdrawals) == ("send_failed", 1)
+        assert (send(book, out), out.withdrawals) == ("send_failed", 1)
 
 
 def test_a_send_obeys_the_halt_word_the_endpoint_and_the_journal():
