@@ -16,6 +16,7 @@ static uint8_t *outbox_reserve(void *endpoint, int peer, uint32_t len) {
     struct dpb_outbox *outbox = endpoint;
     outbox->peer = peer;
     outbox->room = 0;
+    outbox->expires_mono_ns = 0;
     uint8_t *room = peer < 0 || !len ? NULL : dpb_ring_reserve(outbox->ring, len);
     if (room) outbox->room = len;
     return room;
@@ -26,9 +27,12 @@ static int outbox_commit(void *endpoint, uint32_t len) {
     if (len > outbox->room) return -EINVAL;
     outbox->room = 0;
     if (!len) return 0; /* the next reservation takes the room over */
-    struct dpb_record record = {
-        .len = len, .source = outbox->endpoint, .user = (uint64_t)outbox->peer};
-    dpb_ring_commit(outbox->ring, &record, now_mono_ns());
+    uint64_t now = now_mono_ns(), expires = outbox->expires_mono_ns;
+    struct dpb_record record = {.len = len,
+                                .source = outbox->endpoint,
+                                .user = (uint64_t)outbox->peer,
+                                .origin_ns = expires ? expires : now + DPB_OUTBOX_OLD_NS};
+    dpb_ring_commit(outbox->ring, &record, now);
     return 0;
 }
 
@@ -36,6 +40,10 @@ static int outbox_flush(void *endpoint) { return 0; }
 
 /* What was written is the other core's, which gives it up when it is old. */
 static int outbox_withdraw(void *endpoint) { return 0; }
+
+static void outbox_expires(void *endpoint, uint64_t at_mono_ns) {
+    ((struct dpb_outbox *)endpoint)->expires_mono_ns = at_mono_ns;
+}
 
 static const struct dpb_datagram_ops OPS = {
     .abi = DPB_DATAGRAM_ABI,
@@ -46,6 +54,7 @@ static const struct dpb_datagram_ops OPS = {
     .commit = outbox_commit,
     .flush = outbox_flush,
     .withdraw = outbox_withdraw,
+    .expires = outbox_expires,
 };
 
 void dpb_outbox_open(struct dpb_outbox *outbox, struct dpb_ring_tx *ring, uint16_t endpoint) {

@@ -13,8 +13,9 @@ import sha3
 from appliance.config import Core
 from appliance.core import Hot
 from appliance.demo.traffic import build
-from barewire._native import ffi
+from barewire._native import ffi, lib
 from barewire.errors import BarewireError, ConfigError
+from barewire.execution.shots import Caps, ShotBook
 from barewire.feeds.envelope import to_messages
 from barewire.feeds.mold_publisher import MoldPublisher
 from barewire.feeds.moldudp64 import MoldConfig, MoldReceiver
@@ -25,6 +26,7 @@ from barewire.mempool.trigger_table import TriggerTable
 from barewire.mempool.triggers import Trigger
 from barewire.pump import STAGES, Feed, Pump, Rings
 from dpdk_bindings import Channel, open_datagram
+from dpdk_bindings._native import ffi as rings_ffi
 from dpdk_bindings.ring import Outbox, RingConsumer, RingKind, RingProducer
 
 STEPS = 48  # bytes of struct bw_steps
@@ -236,6 +238,15 @@ def test_what_grew_old_in_an_outbox_is_given_up_and_counted(lossless):
         clock[0] = now + 3_600_000_000_000  # the owner was held up
         owner.turn()
         clock[0] = now
+        book = ShotBook(Caps(10, 10, 0, 0), unjournalled=True)
+        book.arm(
+            "s", b"too late", peers=[peer], expires_mono_ns=now + 5, value_wei=0, max_fee_wei=0
+        )
+        cause = ffi.new("struct bw_tx *", {"flags": lib.BW_TX_TRUSTED})
+        out = ffi.cast("struct dpb_datagram_ref *", int(rings_ffi.cast("uintptr_t", outbox.ref)))
+        assert lib.bw_shots_fire(book.native, book.numbers["s"], 0, cause, 1, now + 4, out) == 0
+        clock[0] = now + 5
+        owner.turn()
         assert outbox.send(peer, b"fresh")
         heard = []
         while not heard:
@@ -243,7 +254,7 @@ def test_what_grew_old_in_an_outbox_is_given_up_and_counted(lossless):
             with far.recv() as burst:
                 heard += [bytes(one) for one in burst]
         assert heard == [b"fresh"]
-        assert (owner.stats()["sent"], owner.stats()["sends_refused"]) == (1, 1)
+        assert (owner.stats()["sent"], owner.stats()["sends_refused"]) == (1, 2)
         owner.close()
         wire.close()
 

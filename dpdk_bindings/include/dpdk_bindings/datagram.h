@@ -57,6 +57,11 @@ struct dpb_datagram_ops {
      * instant must not leave at another, so who sends for an instant calls this when flush() says
      * -EAGAIN. Returns how many datagrams, with those that flush() would have told of. */
     int (*withdraw)(void *endpoint);
+
+    /* Says, before commit(), when what was reserved is worth nothing any more (CLOCK_MONOTONIC):
+     * from then on it does not leave. NULL where what is committed leaves with flush() or is told
+     * of by it, so that its time cannot pass behind the caller's back. */
+    void (*expires)(void *endpoint, uint64_t at_mono_ns);
 };
 
 /* An endpoint as another native module sees it: hand both pointers on together. */

@@ -7,10 +7,12 @@
  * a record stays in it until the owner has handed it to the real endpoint.
  *
  * What the real endpoint has no room or no next hop for is tried again for DPB_OUTBOX_PATIENCE_NS
- * after it was written, then given up and counted, as is what is found older than that, and what
- * the endpoint takes and cannot send: what was decided for this instant must not leave at another.
+ * after it was written, then given up and counted: what was decided for this instant must not leave
+ * at another. So is what the endpoint takes and cannot send, and what is found too late, because the
+ * owner was held up: behind its expiry, or where it has none older than DPB_OUTBOX_OLD_NS.
  *
- * Records: `source` is the number of the endpoint among the owner's, `user` the peer. */
+ * Records: `source` is the number of the endpoint among the owner's, `user` the peer, `origin_ns` the
+ * expiry (CLOCK_MONOTONIC). */
 #ifndef DPDK_BINDINGS_OUTBOX_H
 #define DPDK_BINDINGS_OUTBOX_H
 
@@ -18,6 +20,7 @@
 #include "ring.h"
 
 #define DPB_OUTBOX_PATIENCE_NS 10000000u
+#define DPB_OUTBOX_OLD_NS 1000000000u
 #define DPB_OUTBOX_BURST 16
 
 /* <cdef> */
@@ -28,6 +31,7 @@ struct dpb_outbox {
     uint32_t room; /* bytes reserved; 0: none */
     uint16_t endpoint;
     uint8_t reserved[6];
+    uint64_t expires_mono_ns; /* of what was reserved; 0: not said */
 };
 /* </cdef> */
 
@@ -58,9 +62,10 @@ static inline int dpb_outbox_drain(struct dpb_outbox_reader *reader,
     for (; reader->next < reader->count; reader->next++) {
         const struct dpb_record *record = &reader->held[reader->next];
         const struct dpb_datagram_ref *to = record->source < n ? &endpoints[record->source] : NULL;
-        int old = now_mono_ns > record->publish_mono_ns + DPB_OUTBOX_PATIENCE_NS;
+        uint64_t age = now_mono_ns > record->publish_mono_ns ? now_mono_ns - record->publish_mono_ns : 0;
+        int late = now_mono_ns >= record->origin_ns;
         uint8_t *room =
-            to && !old ? to->ops->reserve(to->endpoint, (int)record->user, record->len) : NULL;
+            to && !late ? to->ops->reserve(to->endpoint, (int)record->user, record->len) : NULL;
         if (room) {
             memcpy(room, record->data, record->len);
             int rc = to->ops->commit(to->endpoint, record->len);
@@ -72,7 +77,7 @@ static inline int dpb_outbox_drain(struct dpb_outbox_reader *reader,
             } else {
                 reader->given_up++;
             }
-        } else if (!to || old) {
+        } else if (!to || late || age > DPB_OUTBOX_PATIENCE_NS) {
             reader->given_up++;
         } else {
             break;

@@ -254,6 +254,8 @@ static enum bw_shot_outcome forbidden(struct bw_shots *book, const struct bw_sho
 static bool put(const struct bw_shot_spec *spec, uint8_t *room, const struct dpb_datagram_ref *out)
 {
     memcpy(room, spec->bytes, spec->len);
+    if (out->ops->expires)
+        out->ops->expires(out->endpoint, spec->expires_mono_ns);
     return out->ops->commit(out->endpoint, spec->len) >= 0;
 }
 
