@@ -125,6 +125,11 @@ class JoinedBackend:
         member, number = self._peers[peer]
         return self._members[member].max_payload(number)
 
+    def peer_trouble(self, peer: int) -> str:
+        """Why nothing can be sent to that peer now."""
+        member, number = self._peers[peer]
+        return self._members[member].peer_trouble(number)
+
     @property
     def gone(self) -> bool:
         """Whether nothing can come by any member any more."""

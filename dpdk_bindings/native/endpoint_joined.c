@@ -18,6 +18,7 @@ struct peer {
 
 struct dpb_joined {
     int members, channels, peers;
+    int lost;                  /* refused by members, and nobody was told yet */
     int first;                 /* the member that the next recv() asks first */
     struct member *reserved;   /* whose the reservation is, or NULL */
     struct member member[MEMBERS];
@@ -106,16 +107,38 @@ static int joined_commit(void *endpoint, uint32_t len) {
     return m->ref.ops->commit(m->ref.endpoint, len);
 }
 
+static int tell_lost(struct dpb_joined *e) {
+    int lost = e->lost;
+    e->lost = 0;
+    return lost;
+}
+
 static int joined_flush(void *endpoint) {
     struct dpb_joined *e = endpoint;
     int worst = 0;
     for (int m = 0; m < e->members; m++) {
         struct dpb_datagram_ref *ref = &e->member[m].ref;
         int rc = ref->ops->flush(ref->endpoint);
-        if (rc < 0 && (worst == 0 || worst == -EAGAIN))
+        if (rc > 0)
+            e->lost += rc;
+        else if (rc < 0 && (worst == 0 || worst == -EAGAIN))
             worst = rc;
     }
-    return worst;
+    return worst ? worst : tell_lost(e);
+}
+
+static int joined_withdraw(void *endpoint) {
+    struct dpb_joined *e = endpoint;
+    int worst = 0;
+    for (int m = 0; m < e->members; m++) {
+        struct dpb_datagram_ref *ref = &e->member[m].ref;
+        int rc = ref->ops->withdraw(ref->endpoint);
+        if (rc > 0)
+            e->lost += rc;
+        else if (rc < 0)
+            worst = rc;
+    }
+    return worst ? worst : tell_lost(e);
 }
 
 static const struct dpb_datagram_ops OPS = {
@@ -126,6 +149,7 @@ static const struct dpb_datagram_ops OPS = {
     .reserve = joined_reserve,
     .commit = joined_commit,
     .flush = joined_flush,
+    .withdraw = joined_withdraw,
 };
 
 void dpb_joined_ref(struct dpb_joined *e, struct dpb_datagram_ref *ref) {

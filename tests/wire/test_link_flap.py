@@ -186,3 +186,30 @@ def until(endpoint: DatagramEndpoint, trouble: str) -> None:
     while endpoint.trouble != trouble:
         endpoint.housekeeping()
         assert time.monotonic() < end, endpoint.trouble
+
+
+def test_one_of_two_joined_interfaces_refuses_for_itself(pair: Pair) -> None:
+    pair.b.run("ip", "link", "add", "other", "type", "veth", "peer", "name", "beyond")
+    pair.b.run("ip", "addr", "add", "10.56.0.1/24", "dev", "other")
+    pair.b.run("ip", "neigh", "add", "10.56.0.2", "lladdr", "02:0:0:0:56:2", "dev", "other")
+    for name in ("other", "beyond"):
+        pair.b.run("ip", "link", "set", name, "up")
+    channels = [Channel(pair.b.ip4, 5000), Channel("10.56.0.1", 5000)]
+    with pair.b:
+        endpoint = open_datagram(["afxdp:veth0", "afxdp:other"], channels=channels)
+    with endpoint, udp_socket(pair.a) as ear:
+        near = endpoint.add_peer(pair.a.ip4, ear.getsockname()[1])
+        lost = endpoint.add_peer("10.56.0.2", 5000)
+        send(endpoint, near, b"one")
+        send(endpoint, lost, b"two")
+        pair.b.run("ip", "link", "set", "other", "down")
+        assert endpoint.send(lost, b"late")
+        assert endpoint.send(near, b"three")
+        assert not endpoint.flush()
+        until(endpoint, "interface other is down")
+        assert endpoint.peer_trouble(lost) == "interface other is down"
+        assert endpoint.peer_trouble(near) == ""
+        send(endpoint, near, b"four")
+        assert [ear.recv(9) for _ in range(3)] == [b"one", b"three", b"four"]
+        stats = endpoint.stats()
+        assert (stats["tx_datagrams"], stats["tx_failed"]) == (4, 1)
