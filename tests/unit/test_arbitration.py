@@ -176,6 +176,20 @@ def test_a_source_that_falls_behind():
     assert "ms later than the first" in told[1][3]
 
 
+def test_a_source_whose_new_connections_mend_nothing_is_given_more_time():
+    """It is what it is: cut after 1, 2, 4, 8 windows and so on, until one is good."""
+    race = arbiter(watch=Watch(window_ns=10 * SECOND, window_least=50))
+    told = []
+    for second in range(400):
+        now = second * SECOND + 1
+        numbers = range(second * 10, second * 10 + 10)
+        feed(race, 0, numbers, now)
+        feed(race, 1, numbers[: 10 if 310 <= second < 350 else 3], now)
+        feed(race, 2, numbers, now)
+        told += [second for trouble in race.watch(now) if trouble.source == 1]
+    assert told == [10, 20, 40, 80, 160, 360, 370, 390]
+
+
 def test_numbers_of_sources():
     for count in (0, 65):
         with pytest.raises(BarewireError, match="sources"):

@@ -207,6 +207,115 @@ def test_numbers_gaps_and_catching_up():
     assert stream.confirmed == 9
 
 
+def test_what_the_sequencer_takes_back_is_told_anew():
+    stream = relay()
+    connect(stream)
+
+    def say(numbers, history):
+        messages = [feed_message(n, b"\4" + signed(1000 * history + n)) for n in numbers]
+        return [(m.sequence, m.reorganised) for m in hear(stream, broadcast(*messages))]
+
+    assert say(range(10, 15), 0) == [(n, False) for n in range(10, 15)]
+    assert say(range(10, 15), 0) == []  # the same again
+    assert say(range(12, 15), 1) == [(12, True), (13, False), (14, False)]
+    assert say([15], 1) == [(15, False)]
+    assert say([13], 0) == [(13, True)]  # and back
+    counts = stream.counts
+    assert (counts.reorganisations, counts.duplicates, counts.messages) == (2, 5, 10)
+    assert stream.next_sequence == 14
+
+
+def test_a_gap_that_a_reorganisation_makes_void_is_not_asked_for():
+    stream = relay()
+    connect(stream)
+    hear(stream, broadcast(*(feed_message(n, b"\4" + signed(n)) for n in (1, 2, 5))))
+    assert stream.behind
+    hear(stream, broadcast(feed_message(2, b"\4" + signed(99))))
+    assert not stream.behind
+    assert stream.wanted == 3
+
+
+def test_a_chain_that_began_anew_below_what_was_heard():
+    stream = relay()
+    connect(stream)
+    hear(stream, broadcast(feed_message(500, b"\4" + signed(1))))
+    stream.end("reset")
+    stream.connect()
+    connect(stream)
+    heard = hear(stream, broadcast(*(feed_message(n, b"\4" + signed(n)) for n in range(2))))
+    assert [m.sequence for m in heard] == [0, 1]
+    assert stream.counts.earlier == 2
+
+
+def test_what_is_told_of_the_past_is_marked():
+    stream = relay()
+    connect(stream)
+
+    def origins(*numbers):
+        messages = [feed_message(n, b"\4" + signed(n)) for n in numbers]
+        txs = [tx for m in hear(stream, broadcast(*messages)) for tx in m.transactions]
+        late = {tx.known_ns for tx in txs if tx.origin == "resent"}
+        assert late <= {8 * SECOND}  # the sequencer's time
+        return [tx.origin for tx in txs]
+
+    assert origins(1) == ["resent"]  # the first of a connection is what the relay keeps
+    assert origins(2, 3) == ["resent"] * 2  # and what it sends in pieces
+    assert origins(4) == ["announced"]
+    assert origins(5, 6) == ["announced"] * 2
+    assert origins(9) == ["announced"]
+    assert origins(7) == ["resent"]
+    stream.end("reset")
+    stream.connect()
+    connect(stream)
+    assert origins(8, 9, 10) == ["resent"] * 2
+
+
+def test_a_message_that_is_none_leaves_the_others_alone():
+    stream = relay()
+    connect(stream)
+    bad = feed_message(2, b"")
+    bad["message"]["message"]["l2Msg"] = None
+    worse = feed_message(3, b"")
+    worse["message"]["message"] = None
+    worst = {"x": 1}
+    messages = [feed_message(1, b"\4" + signed(1)), bad, worse, worst]
+    messages.append(feed_message(4, b"\4" + signed(4)))
+    assert [m.sequence for m in hear(stream, broadcast(*messages))] == [1, 2, 4]
+    counts = stream.counts
+    assert (counts.void, counts.malformed, counts.gaps, stream.unclear) == (1, 2, 0, 0)
+    assert not stream.behind
+
+
+def test_a_number_that_is_too_far_ahead_is_not_believed():
+    stream = relay()
+    connect(stream)
+    hear(stream, broadcast(feed_message(1, b"\4" + signed(1))))
+    for number in (2**63, 2**64, 2_000_000):
+        assert hear(stream, broadcast(feed_message(number, b"\4" + signed(1)))) == []
+    assert (stream.counts.malformed, stream.counts.gaps) == (3, 0)
+    assert [m.sequence for m in hear(stream, broadcast(feed_message(2, b"x")))] == [2]
+
+
+def test_a_backlog_that_comes_slowly_is_waited_for():
+    stream = relay()
+    connect(stream)
+    stream.tick(0)
+    backlog = broadcast(*(feed_message(n, b"\4" + signed(n)) for n in range(200)))
+    data = frame(1, json.dumps(backlog).encode())
+    step = len(data) // 20 + 1
+    heard = []
+    for second in range(20):
+        heard += stream.receive(data[second * step : (second + 1) * step])
+        stream.tick(second * SECOND)
+        assert stream.phase is Phase.LIVE
+    assert len(heard) == 200
+    for second in range(20, 40):  # and pings alone are none of its signs of life
+        stream.receive(frame(9, b"x" * 125))
+        list(stream.receive(frame(9, b"x" * 125)))
+        stream.tick(second * SECOND)
+    assert stream.why == "no sign of life within 10 s"
+
+
 def test_a_jump_does_not_take_all_memory():
     stream = relay(start=1)
     connect(stream)
@@ -232,7 +341,7 @@ def test_what_is_not_of_this_feed():
     bad.append(broadcast(feed_message(1, b"x") | {"message": {"message": {"l2Msg": "*"}}}))
     bad.append(b'{"version":1,"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}")
     assert hear(stream, *bad, {"version": 1}) == []
-    assert stream.unclear == 6
+    assert (stream.unclear, stream.counts.malformed) == (4, 2)
     assert stream.phase is Phase.LIVE
 
 
@@ -356,6 +465,57 @@ def test_beginning_in_the_middle_and_blocks_that_begin_again():
     assert [f.block_number for f in heard] == [None, 7, 7, 7, 8]
     assert [f.replaced for f in heard] == [False, False, True, True, False]
     assert (stream.counts.headless, stream.counts.replaced, stream.counts.missing) == (1, 1, 3)
+
+
+def test_parts_that_come_late_and_again():
+    """Behind the first part of the next block, as from a proxy with two upstreams."""
+    order = [(100, 0), (100, 2), (101, 0), (100, 1), (100, 2), (100, 3), (101, 1), (101, 0)]
+    stream = flashblocks()
+    heard = hear(
+        stream,
+        *(
+            part(f"0x{block:x}", index, op(10 * block + index), number=None if index else block)
+            for block, index in order
+        ),
+    )
+    assert [(f.block_number, f.index) for f in heard] == list(dict.fromkeys(order))
+    assert {tx.origin for f in heard for tx in f.transactions} == {"block"}
+    counts = stream.counts
+    assert (counts.parts, counts.duplicates, counts.late, counts.missing) == (6, 2, 2, 0)
+    assert (counts.blocks, counts.replaced, counts.headless) == (2, 0, 0)
+
+
+def test_the_first_part_comes_late():
+    stream = flashblocks()
+    heard = hear(
+        stream, part("0x01", 1, op(1)), part("0x02", 0, number=8), part("0x01", 0, number=7)
+    )
+    assert [(f.block_number, f.index, f.replaced) for f in heard] == [
+        (None, 1, False),
+        (8, 0, False),
+        (7, 0, False),
+    ]
+    assert (stream.counts.headless, stream.counts.missing, stream.counts.late) == (0, 0, 1)
+
+
+def test_what_comes_late_of_a_block_that_was_given_up():
+    stream = flashblocks()
+    heard = hear(
+        stream,
+        part("0x01", 0, number=7),
+        part("0x02", 0, number=7),
+        part("0x01", 1, op(1)),
+        part("0x02", 1, op(2)),
+    )
+    assert [(f.payload_id, f.index) for f in heard] == [("0x01", 0), ("0x02", 0), ("0x02", 1)]
+    assert (stream.counts.void, stream.counts.replaced, stream.counts.missing) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("index", [-3, 2**16, 2**40])
+def test_an_index_that_is_none(index):
+    stream = flashblocks()
+    assert hear(stream, part("0x01", 0, number=7), part("0x01", index, op(1)))[1:] == []
+    assert (stream.unclear, stream.counts.missing) == (1, 0)
 
 
 def test_messages_that_are_compressed():

@@ -23,6 +23,7 @@ from dpdk_bindings.metrics import Values, histogram_values
 
 __all__ = ["Arbiter", "SourceReport", "Trouble", "Watch"]
 
+_MOST_SPARED = 7  # 128 windows, an hour or so
 QUANTILES = (0.5, 0.99, 0.999)
 
 
@@ -89,7 +90,7 @@ class SourceReport:
 
 @dataclass(slots=True)
 class _Mark:
-    """A source's counters when its window began, and whether its silence was told."""
+    """A source's counters when its window began, and what of it was told."""
 
     brought: int = 0
     lags: int = 0
@@ -97,6 +98,8 @@ class _Mark:
     total_at_last: int = 0
     last_mono_ns: int = 0
     silent: bool = False
+    behind: int = 0  # how often in a row that was told
+    spared: int = 0  # windows for which it is not told again
 
 
 class Arbiter:
@@ -248,13 +251,17 @@ class Arbiter:
         """Who was behind in the window that ends, in which `new` transactions were new."""
         if new < self._watch.window_least or len(self._marks) < 2:
             return []
-        troubles = []
+        troubles: list[Trouble] = []
         for source, mark in enumerate(self._marks):
             brought, lags, lag_ns = self._brought(source)
             share = (brought - mark.brought) / new
             mean_ns = (lag_ns - mark.lag_ns) / (lags - mark.lags) if lags > mark.lags else 0.0
             if mark.silent or brought == mark.brought:
                 continue  # told already, or never begun
+            if mark.spared:
+                mark.spared -= 1
+                continue
+            told = len(troubles)
             if share < self._watch.coverage:
                 troubles.append(
                     Trouble(source, "behind", f"brought {share:.0%} of {new} new transactions")
@@ -263,4 +270,7 @@ class Arbiter:
                 troubles.append(
                     Trouble(source, "behind", f"{mean_ns / 1e6:.0f} ms later than the first")
                 )
+            # A new connection mended nothing: the next may wait, twice as long each time.
+            mark.spared = (1 << min(mark.behind, _MOST_SPARED)) - 1 if len(troubles) > told else 0
+            mark.behind = mark.behind + 1 if len(troubles) > told else 0
         return troubles

@@ -13,7 +13,12 @@ messages, each behind eight bytes of length, nested 16 deep at most.
 
 Numbers have no gaps. What was missed is asked for when the connection begins anew: the relay keeps
 a while of the past and starts from the number in a header. A gap within a connection is reported at
-once (:attr:`ArbitrumRelay.behind`), so that its owner may reconnect.
+once (:attr:`ArbitrumRelay.behind`), so that its owner may reconnect. What a relay sends of the past
+is marked (`Transaction.origin` "resent"): the first broadcast of a connection, those behind it as
+long as they hold more than one message, and every number that had been missing.
+
+The sequencer can take back what it has told (a reorganisation): then a number comes again with
+other contents, and all that was told from it on is void (:attr:`Sequenced.reorganised`).
 
 What is not done: the sequencer's signature over each message is not checked (connect to a relay of
 your own, or over TLS); messages that begin on the parent chain (deposits, retryable tickets,
@@ -22,11 +27,14 @@ reports) are handed on without a transaction, as nobody signed one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import msgspec
 
+from barewire._native import lib
 from barewire.feeds.session import MessageSession
 from barewire.feeds.websocket import Opened, WebSocket
 from barewire.mempool.decoder import DecodedBurst, Decoder
@@ -102,7 +110,7 @@ class _Header(msgspec.Struct):
 
 class _Incoming(msgspec.Struct):
     header: _Header
-    l2_message: bytes = msgspec.field(name="l2Msg", default=b"")  # msgspec undoes the base64
+    l2_message: bytes | None = msgspec.field(name="l2Msg", default=None)  # base64 is undone
 
 
 class _Metadata(msgspec.Struct):
@@ -110,25 +118,43 @@ class _Metadata(msgspec.Struct):
     delayed_read: int = msgspec.field(name="delayedMessagesRead", default=0)
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0)]  # of 64 bits, which msgspec cannot say
+
+
+class _Numbered(msgspec.Struct):
+    """What is left of a message whose contents are none."""
+
+    sequence: _Number = msgspec.field(name="sequenceNumber")
+
+
 class _FeedMessage(msgspec.Struct):
-    sequence: int = msgspec.field(name="sequenceNumber")
+    sequence: _Number = msgspec.field(name="sequenceNumber")
     message: _Metadata
     block_hash: str | None = msgspec.field(name="blockHash", default=None)
 
 
 class _Confirmed(msgspec.Struct):
-    sequence: int = msgspec.field(name="sequenceNumber")
+    sequence: _Number = msgspec.field(name="sequenceNumber")
 
 
 class _Broadcast(msgspec.Struct):
     version: int
-    messages: list[_FeedMessage] | None = None
+    messages: list[msgspec.Raw] | None = None
     confirmed: _Confirmed | None = msgspec.field(
         name="confirmedSequenceNumberMessage", default=None
     )
 
 
 _decode = msgspec.json.Decoder(_Broadcast).decode
+_decode_message = msgspec.json.Decoder(_FeedMessage).decode
+_decode_number = msgspec.json.Decoder(_Numbered).decode
+
+_REMEMBERED = 1 << 16  # numbers whose contents are known, to tell a copy from a reorganisation
+_LATEST_S = 1 << 33  # of a clock that nanoseconds in 64 bits can tell
+_FARTHEST = 1_000_000  # ahead of what comes next: more than a relay keeps, within a connection
+
+
+_Place = Literal["next", "recovered", "earlier", "reorganised", "duplicate", "unbelievable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,8 @@ class Sequenced:
         l1_block: block of the parent chain that the sequencer saw. timestamp_s: its clock.
         block_hash: of the L2 block that it makes, where the sequencer says so.
         transactions: in their order; those that the decoder refused are left out, and counted.
+        reorganised: this number had been told with other contents: what was handed on from it on is
+            void.
     """
 
     sequence: int
@@ -149,6 +177,7 @@ class Sequenced:
     timestamp_s: int
     block_hash: bytes | None
     transactions: tuple[Transaction, ...]
+    reorganised: bool
 
 
 @dataclass(slots=True)
@@ -156,7 +185,10 @@ class RelayCounts:
     """What came.
 
     Attributes:
-        messages: of the sequence, each number once. duplicates: heard before.
+        messages: of the sequence, each number once, or again after a reorganisation.
+        duplicates: heard before. earlier: below the first number that was heard.
+        reorganisations: numbers that came again with other contents.
+        malformed: messages that are none; a number of which only that can be read is not missing.
         transactions: in them. refused: not accepted by the decoder (its counters say why).
         void: L2 messages that are none. last_void: why the last of them is.
         gaps: numbers that were left out. recovered: of these, came after a reconnect.
@@ -165,6 +197,9 @@ class RelayCounts:
 
     messages: int = 0
     duplicates: int = 0
+    earlier: int = 0
+    reorganisations: int = 0
+    malformed: int = 0
     transactions: int = 0
     refused: int = 0
     void: int = 0
@@ -212,7 +247,11 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         self._trusted = trusted
         self._dictionary = dictionary
         self._missing: set[int] = set()
+        self._contents: dict[int, int] = {}  # of numbers heard, the oldest first
+        self._first: int | None = None  # heard
+        self._least = start or 0  # wanted
         self._resumed = False
+        self._catching_up = True
         self.next_sequence = start
         self.confirmed: int | None = None
         self.counts = RelayCounts()
@@ -231,7 +270,7 @@ class ArbitrumRelay(MessageSession[Sequenced]):
     def connect(self) -> None:
         """Begins anew, from the first number that is missing."""
         super().connect()
-        self._resumed = True
+        self._resumed = self._catching_up = True
 
     def _headers(self) -> dict[str, str]:
         headers = {"Arbitrum-Feed-Client-Version": _CLIENT_VERSION}
@@ -266,30 +305,84 @@ class ArbitrumRelay(MessageSession[Sequenced]):
             return
         if broadcast.confirmed is not None:
             self.confirmed = max(self.confirmed or 0, broadcast.confirmed.sequence)
-        for entry in broadcast.messages or ():
-            if self._is_new(entry.sequence):
-                yield self._sequenced(entry, arrival_ns, clock)
+        entries = broadcast.messages or ()
+        if entries:
+            self._catching_up = self._resumed or (self._catching_up and len(entries) > 1)
+        for raw in entries:
+            try:
+                entry = decode_json(_decode_message, bytes(raw))
+            except msgspec.MsgspecError:
+                self._malformed(bytes(raw))
+                continue
+            was = self._place(entry.sequence, _contents(entry))
+            if was in ("next", "recovered", "earlier", "reorganised"):
+                late = was in ("recovered", "earlier") or self._catching_up
+                yield self._sequenced(
+                    entry, arrival_ns, clock, late=late, reorganised=was == "reorganised"
+                )
 
-    def _is_new(self, sequence: int) -> bool:
-        """Keeps the books on numbers: missing, late, heard before."""
+    def _malformed(self, raw: bytes) -> None:
+        """A message that is none: its number, where it has one, is not asked for again for ever."""
+        self.counts.malformed += 1
+        self.last_unclear = raw[:1000]
+        with contextlib.suppress(msgspec.MsgspecError):
+            self._place(decode_json(_decode_number, raw).sequence, None)
+
+    def _place(self, sequence: int, contents: int | None) -> _Place:
+        """Keeps the books on numbers: missing, late, heard before, told anew.
+
+        Args:
+            sequence: the number.
+            contents: what tells them from others; None: there are none.
+        """
+        expected = self.next_sequence
+        far = not self._resumed and expected is not None and sequence - expected > _FARTHEST
+        if far or sequence >> 64:
+            self.counts.malformed += 1
+            return "unbelievable"
         if self._resumed:
             # What the relay would have sent first, had it been kept, is lost.
             self._resumed = False
             gone = {number for number in self._missing if number < sequence}
             self.counts.lost += len(gone)
             self._missing -= gone
-        expected = self.next_sequence if self.next_sequence is not None else sequence
-        if sequence < expected:
-            if sequence not in self._missing:
-                self.counts.duplicates += 1
-                return False
+        place: _Place = "next"
+        if expected is None or sequence >= expected:
+            self._note_gap(sequence if expected is None else expected, sequence)
+            self.next_sequence = sequence + 1
+        elif sequence in self._missing:
             self._missing.remove(sequence)
             self.counts.recovered += 1
-        else:
-            self._note_gap(expected, sequence)
-            self.next_sequence = sequence + 1
+            place = "recovered"
+        elif sequence in self._contents:
+            if contents is None or self._contents[sequence] == contents:
+                self.counts.duplicates += 1
+                return "duplicate"
+            self._take_back(sequence)
+            place = "reorganised"
+        elif self._least <= sequence < (self._first or 0):
+            self.counts.earlier += 1
+            place = "earlier"
+        else:  # too long ago to tell
+            self.counts.duplicates += 1
+            return "duplicate"
+        self._first = sequence if self._first is None else self._first
+        self._remember(sequence, contents)
         self.counts.messages += 1
-        return True
+        return place
+
+    def _remember(self, sequence: int, contents: int | None) -> None:
+        if contents is not None:
+            self._contents[sequence] = contents
+            if len(self._contents) > _REMEMBERED:
+                del self._contents[next(iter(self._contents))]
+
+    def _take_back(self, sequence: int) -> None:
+        """All that was told from this number on is void; what follows it is told anew."""
+        self.counts.reorganisations += 1
+        self._contents = {n: known for n, known in self._contents.items() if n < sequence}
+        self._missing = {n for n in self._missing if n < sequence}
+        self.next_sequence = sequence + 1
 
     def _note_gap(self, expected: int, sequence: int) -> None:
         self.counts.gaps += sequence - expected
@@ -297,12 +390,14 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         self.counts.lost += first - expected
         self._missing.update(range(first, sequence))
 
-    def _sequenced(self, entry: _FeedMessage, arrival_ns: int, clock: int) -> Sequenced:
+    def _sequenced(
+        self, entry: _FeedMessage, arrival_ns: int, clock: int, *, late: bool, reorganised: bool
+    ) -> Sequenced:
         header = entry.message.message.header
         envelopes: list[bytes] = []
         if header.kind == 3:
             try:
-                envelopes = signed_transactions(entry.message.message.l2_message)
+                envelopes = signed_transactions(entry.message.message.l2_message or b"")
             except L2Error as error:
                 self.counts.void += 1
                 self.counts.last_void = f"{entry.sequence}: {error}"
@@ -312,7 +407,12 @@ class ArbitrumRelay(MessageSession[Sequenced]):
             arrival_ns=arrival_ns,
             arrival_clock=clock,
             trusted=self._trusted,
+            origin="resent" if late else "announced",
         )
+        if late and 0 < header.timestamp < _LATEST_S:
+            for i in range(len(envelopes)):
+                burst.records[i].known_ns = header.timestamp * 1_000_000_000
+                burst.records[i].known_clock = lib.DPB_CLOCK_REAL
         # Types that Nitro refuses wherever it meets them (parse_l2.go) make no transaction.
         accepted = tuple(tx for tx in burst if isinstance(tx, Transaction) and tx.type != 3)
         self.counts.transactions += len(accepted)
@@ -325,7 +425,22 @@ class ArbitrumRelay(MessageSession[Sequenced]):
             header.timestamp,
             _hash(block_hash) if block_hash else None,
             accepted,
+            reorganised,
         )
+
+
+def _contents(entry: _FeedMessage) -> int:
+    """What tells a message from another of the same number."""
+    message = entry.message.message
+    return hash(
+        (
+            message.header.kind,
+            message.header.block_number,
+            message.header.timestamp,
+            message.l2_message,
+            entry.message.delayed_read,
+        )
+    )
 
 
 def _hash(text: str) -> bytes | None:

@@ -9,7 +9,8 @@ The format is that of rollup-boost's `FlashblocksPayloadV1` and of Base's docume
 ("Flashblocks WebSocket reference"): JSON objects of which each holds what is new since the one
 before: `index` counts within a block, index 0 also says which block it is (`base`),
 `diff.transactions` are raw envelopes. A builder may give a block up: then another payload begins
-with the same number.
+with the same number. Parts can come late, and again, also behind the first of the next block (a
+proxy has two upstreams): each is handed on once, with the block that it is of.
 
 Base's public endpoint compresses its messages with Brotli, which this package does not bring: hand
 in a function that undoes it. Envelopes of the chain's own type (0x7e, deposits) are counted and not
@@ -20,7 +21,8 @@ call it unstable), and the stream has no way to ask for what was missed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 
@@ -32,6 +34,7 @@ from barewire.untrusted import bytes_of, decode_json, quantity_of
 __all__ = ["Flashblock", "FlashblockCounts", "Flashblocks"]
 
 _DEPOSIT = 0x7E
+_PAYLOADS = 16  # remembered: a block takes ten parts, and late ones are of the last blocks
 
 
 class _Base(msgspec.Struct):
@@ -49,7 +52,7 @@ class _Diff(msgspec.Struct):
 
 class _Payload(msgspec.Struct):
     payload_id: str
-    index: int
+    index: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)]
     diff: _Diff
     base: _Base | None = None
 
@@ -82,12 +85,25 @@ class Flashblock:
 
 
 @dataclass(slots=True)
+class _Building:
+    """A payload, as far as it was heard."""
+
+    heard: set[int] = field(default_factory=set)
+    next_index: int = 0
+    base: _Base | None = None
+    replaced: bool = False  # another was heard for its block before
+    void: bool = False  # another was heard after it
+
+
+@dataclass(slots=True)
 class FlashblockCounts:
     """What came.
 
     Attributes:
-        parts: handed on. blocks: begun. duplicates: heard before, or out of order.
-        missing: indices that were left out. headless: payloads whose index 0 was not heard.
+        parts: handed on. blocks: begun. duplicates: heard before. late: of the parts, behind one
+            that follows them. void: of a payload that was replaced by then, and not handed on.
+        missing: indices that were left out and did not come late. headless: payloads whose index 0
+            was not heard, so far.
         replaced: blocks that began again under another payload.
         transactions: handed on. deposits: of the chain itself. refused: not accepted.
         deflated: messages that needed a decompressor and had none.
@@ -96,6 +112,8 @@ class FlashblockCounts:
     parts: int = 0
     blocks: int = 0
     duplicates: int = 0
+    late: int = 0
+    void: int = 0
     missing: int = 0
     headless: int = 0
     replaced: int = 0
@@ -134,11 +152,7 @@ class Flashblocks(MessageSession[Flashblock]):
         self._decompress = decompress
         self._source = source
         self._trusted = trusted
-        self._payload_id = ""
-        self._next_index = 0
-        self._base: _Base | None = None
-        self._latest = -1
-        self._replaced = False
+        self._payloads: dict[str, _Building] = {}  # the last ones
         self.counts = FlashblockCounts()
         super().__init__(url, max_message=max_message)
 
@@ -164,9 +178,10 @@ class Flashblocks(MessageSession[Flashblock]):
         except (msgspec.MsgspecError, ValueError):
             self._misunderstood(plain)
             return
-        if not self._in_order(payload):
+        building = self._book(payload)
+        if building is None:
             return
-        base = self._base
+        base = building.base
         yield Flashblock(
             payload.payload_id,
             payload.index,
@@ -175,31 +190,57 @@ class Flashblocks(MessageSession[Flashblock]):
             gas_used,
             block_hash,
             self._transactions(raws, arrival_ns, clock),
-            self._replaced,
+            building.replaced,
         )
 
-    def _in_order(self, payload: _Payload) -> bool:
-        """Keeps the books on payloads and indices; False for what was heard before."""
-        if payload.payload_id != self._payload_id:
-            self._payload_id = payload.payload_id
-            self._next_index = 0
-            self._base = None
-            self._replaced = False
+    def _book(self, payload: _Payload) -> _Building | None:
+        """Keeps the books on payloads and indices; None for what was heard before, or is void."""
+        building = self._payloads.get(payload.payload_id)
+        if building is None:
+            building = self._payloads[payload.payload_id] = _Building()
             self.counts.blocks += 1
-            self.counts.headless += payload.base is None
-        elif payload.index < self._next_index:
+            self.counts.headless += payload.index > 0
+            if len(self._payloads) > _PAYLOADS:
+                del self._payloads[next(iter(self._payloads))]
+        if payload.index in building.heard:
             self.counts.duplicates += 1
-            return False
-        if payload.base is not None:
-            self._base = payload.base
-            number = quantity_of(payload.base.block_number)
-            self._replaced = number <= self._latest
-            self.counts.replaced += self._replaced
-            self._latest = number
-        self.counts.missing += payload.index - self._next_index
-        self._next_index = payload.index + 1
+            return None
+        building.heard.add(payload.index)
+        if payload.base is not None and building.base is None:
+            self._begin(building, payload.base)
+        if payload.index < building.next_index:
+            self.counts.missing -= 1
+            self.counts.headless -= payload.index == 0
+            self.counts.late += 1
+        else:
+            self.counts.missing += payload.index - building.next_index
+            self.counts.late += building is not self._latest() and not building.void
+            building.next_index = payload.index + 1
+        if building.void:
+            self.counts.void += 1
+            return None
         self.counts.parts += 1
-        return True
+        return building
+
+    def _begin(self, building: _Building, base: _Base) -> None:
+        """Its block is known: what was built for that or a later one before it is void."""
+        building.base = base
+        number = int(base.block_number, 16)
+        before = True
+        for other in self._payloads.values():
+            if other is building:
+                before = False
+            elif other.base is None:
+                continue
+            elif before and int(other.base.block_number, 16) >= number:
+                other.void = building.replaced = True
+            elif not before and int(other.base.block_number, 16) <= number:
+                building.void = other.replaced = True
+        self.counts.replaced += building.replaced or building.void
+
+    def _latest(self) -> _Building:
+        """The payload that began last."""
+        return self._payloads[next(reversed(self._payloads))]
 
     def _transactions(
         self, raws: list[bytes], arrival_ns: int, clock: int
@@ -211,6 +252,7 @@ class Flashblocks(MessageSession[Flashblock]):
             arrival_ns=arrival_ns,
             arrival_clock=clock,
             trusted=self._trusted,
+            origin="block",
         )
         accepted = tuple(tx for tx in burst if isinstance(tx, Transaction))
         self.counts.deposits += len(raws) - len(signed)

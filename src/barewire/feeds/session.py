@@ -81,6 +81,7 @@ class MessageSession(Generic[T]):
         self._since_ns: int | None = None
         self._asked = False
         self._next_question_ns = 0
+        self._heard = 0
         self._websocket = self._socket()
 
     def data_to_send(self) -> bytes:
@@ -129,8 +130,14 @@ class MessageSession(Generic[T]):
             self.end(f"no handshake within {self._answer_ns / 1e9:g} s")
         if self.phase is not Phase.LIVE:
             return
+        # The answer may stand behind a backlog of megabytes: bytes are life enough meanwhile. Pings
+        # are not: whoever sends them may be a proxy of a relay that hangs.
+        heard = self._websocket.received_bytes - self._websocket.control_bytes
+        comes, self._heard = heard > self._heard, max(heard, self._heard)
+        if comes:
+            self._since_ns = now_mono_ns
         if self._asked:
-            if late:
+            if late and not comes:
                 self.end(f"no sign of life within {self._answer_ns / 1e9:g} s")
         elif now_mono_ns >= self._next_question_ns:
             self._since_ns = now_mono_ns

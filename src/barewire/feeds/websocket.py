@@ -48,6 +48,7 @@ _event_of = struct.Struct("=8xI2xBBII").unpack_from
 """Of a ``struct bw_ws_event``: len, kind, compressed, at, rest."""
 _ELSEWHERE: int = lib.BW_WS_ELSEWHERE
 _MASK_BYTES = 4096
+_LONGEST_CONTROL = 2 + 125  # bytes of such a frame from a server (RFC 6455, 5.5)
 _SHORT = 4096
 """Payloads of up to so many bytes are written in memory that a connection has ready."""
 
@@ -330,6 +331,16 @@ class WebSocket:
             return []
         self.state = State.CLOSED
         return [Closed(1006, "the stream ended without a close frame", by_peer=False)]
+
+    @property
+    def received_bytes(self) -> int:
+        """Of frames, so far."""
+        return int(lib.bw_ws_stats(self.native).bytes)
+
+    @property
+    def control_bytes(self) -> int:
+        """Of these at most so many in control frames, which a proxy may send for a dead node."""
+        return _LONGEST_CONTROL * int(lib.bw_ws_stats(self.native).controls)
 
     def stats(self) -> dict[str, int]:
         """Counters of the frame reader (``struct bw_ws_stats``)."""
