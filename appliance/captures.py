@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from appliance.output import complain
 from barewire.feeds.envelope import Reassembler
 from barewire.feeds.moldudp64 import MoldConfig, MoldReceiver
+from barewire.mempool.record import Origin
 from dpdk_bindings.port import open_port
 from dpdk_bindings.udp import parse_udp
 
-__all__ = ["is_capture", "read_capture", "read_timed"]
+__all__ = ["Arrived", "is_capture", "read_capture", "read_timed"]
 
 _MAGICS = (
     b"\xa1\xb2\xc3\xd4",
@@ -31,18 +33,26 @@ def is_capture(content: bytes) -> bool:
 
 def read_capture(path: Path) -> list[bytes]:
     """The envelopes in the capture at `path`, as :func:`read_timed`, without their times."""
-    return [envelope for _, envelope in read_timed(path)]
+    return [arrived.envelope for arrived in read_timed(path)]
 
 
-def read_timed(path: Path) -> list[tuple[int, bytes]]:
+class Arrived(NamedTuple):
+    """An envelope: when it came, in nanoseconds of the capture's clock, itself, and how it came."""
+
+    at_ns: int
+    envelope: bytes
+    origin: Origin = "announced"
+
+
+def read_timed(path: Path) -> list[Arrived]:
     """The envelopes in the UDP payloads of the capture at `path`, each once, as they arrived.
 
-    With each comes when, in nanoseconds of the capture's clock. A payload is a MoldUDP64 datagram
-    when it adds up as one (feeds are told apart by session, and several lines of one are merged),
-    and otherwise a transaction when it begins like one. Others are passed over.
+    Only what was received: of a pcapng not what it marks as outbound. A payload is a MoldUDP64
+    datagram when it adds up as one (feeds are told apart by session, and several lines of one are
+    merged), and otherwise a transaction when it begins like one. Others are passed over.
     """
     feeds: dict[bytes, tuple[MoldReceiver, Reassembler]] = {}
-    envelopes: list[tuple[int, bytes]] = []
+    envelopes: list[Arrived] = []
     for number, (at_ns, payload) in enumerate(_payloads(path)):
         if _adds_up(payload):
             session = payload[:10]
@@ -52,9 +62,9 @@ def read_timed(path: Path) -> list[tuple[int, bytes]]:
             for message in receiver.receive(0, payload, number):
                 envelope = reassembler.push(message.data, number)
                 if envelope is not None:
-                    envelopes.append((at_ns, envelope))
+                    envelopes.append(Arrived(at_ns, envelope, reassembler.origin))
         elif payload and (payload[0] in _TYPED or payload[0] >= _LIST):
-            envelopes.append((at_ns, payload))
+            envelopes.append(Arrived(at_ns, payload))
     return envelopes
 
 
@@ -76,6 +86,11 @@ def _complain_of(path: Path, stats: dict[str, int]) -> None:
         complain(
             f"{path}: a record is broken or the file ends inside it: what follows was not read",
             f"{stats['rx_frames']:,} frames were",
+        )
+    if stats["rx_other_link"]:
+        complain(
+            f"{path}: {stats['rx_other_link']:,} frames are not Ethernet and were passed over",
+            'capture on an interface, not on "any"',
         )
     if stats["rx_cut_short"]:
         complain(

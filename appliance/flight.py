@@ -25,11 +25,12 @@ _MTU = 1 << 17  # of a record: the longest envelope but those with blobs, which 
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """One source: its channels as address and port, and whether its transactions are trusted."""
+    """One source: its channels as address and port, whether it is trusted, and a byte stream."""
 
     name: str
     channels: list[tuple[str, int]]
     trusted: bool = False
+    stream: bool = False
 
 
 class About(msgspec.Struct, frozen=True):

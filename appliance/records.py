@@ -92,7 +92,10 @@ class Records:
         channels = [[(c.address, c.port) for c in endpoint.channels] for endpoint in endpoints]
         sources = [
             flight.Listed(
-                source.name, channels[number] if number < len(channels) else [], source.trusted
+                source.name,
+                channels[number] if number < len(channels) else [],
+                source.trusted,
+                source.is_stream,
             )
             for number, source in enumerate(config.datagrams + config.streams)
         ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.captures import read_timed
+from appliance.captures import Arrived, read_timed
 from appliance.conductor import Conductor
 from appliance.desk import Desk
 from appliance.strategy import Actions, Strategy
@@ -29,7 +29,7 @@ from barewire.execution.shots import Caps, ShotBook
 from barewire.feeds.blocks import Block
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.dedup import Dedup
-from barewire.mempool.record import Transaction
+from barewire.mempool.record import ORIGINS, Origin, Transaction
 from barewire.mempool.trigger_table import TriggerTable
 from barewire.mempool.triggers import Trigger, parse_triggers
 from barewire.pump import Pump, Rings
@@ -93,7 +93,7 @@ class Replayed:
 
 def replay(
     strategy: Callable[[Actions, dict[str, Any]], Strategy],
-    capture: str | Path | Iterable[tuple[int, bytes]],
+    capture: str | Path | Iterable[tuple[int, bytes] | Arrived],
     *,
     triggers: Sequence[Trigger] | list[dict[str, Any]],
     options: dict[str, Any] | None = None,
@@ -110,8 +110,9 @@ def replay(
 
     Args:
         strategy: its class.
-        capture: a pcap file (MoldUDP64 feeds, or a raw transaction a datagram; what ``barewire
-            record`` wrote, say), or envelopes with their times in nanoseconds, ascending.
+        capture: a pcap or pcapng file (MoldUDP64 feeds, or a raw transaction a datagram; what
+            ``barewire record`` wrote, say), of which what was sent is passed over; or envelopes
+            with their times in nanoseconds, ascending.
         triggers: as in the configuration, made or as tables.
         options: what the configuration would hand to it.
         destinations: the names that it may send to.
@@ -131,13 +132,13 @@ def replay(
     told = deque(blocks)
     limits = limit_ms, timer_ms
     with _Stage(strategy, table, options or {}, destinations, caps, limits) as stage:
-        for number, (at_ns, envelope) in enumerate(envelopes):
+        for number, (at_ns, envelope, origin) in enumerate(Arrived(*one) for one in envelopes):
             if number == 0:
                 began_ns = min([at_ns, *(at for at, _ in list(told)[:1])])
                 stage.open(Rules.preset(fork, chain_id), began_ns)
             while told and told[0][0] <= at_ns:
                 stage.take_block(*told.popleft())
-            stage.take(at_ns, envelope, trusted=trusted)
+            stage.take(at_ns, envelope, origin, trusted=trusted)
         for block in told:
             stage.take_block(*block)
         return stage.finish()
@@ -205,7 +206,7 @@ class _Stage:
             rings=Rings(before=self._from.handle),
         )
 
-    def take(self, at_ns: int, envelope: bytes, *, trusted: bool) -> None:
+    def take(self, at_ns: int, envelope: bytes, origin: Origin, *, trusted: bool) -> None:
         """One envelope, and all that comes of it."""
         assert self._pump is not None
         self._pass(at_ns)
@@ -216,7 +217,8 @@ class _Stage:
         record = self._record[0]
         record.data, record.len = held, len(payload)
         record.origin_ns, record.clock = at_ns, rings_lib.DPB_CLOCK_MONO
-        record.kind = lib.BW_MESSAGE_TRUSTED if trusted else 0
+        record.kind = ORIGINS.index(origin) << lib.BW_MESSAGE_ORIGIN
+        record.kind |= lib.BW_MESSAGE_TRUSTED if trusted else 0
         self._into.publish_burst(self._record, 1)
         found = self._pump.turn()
         self._note_fired()

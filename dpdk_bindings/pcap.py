@@ -16,8 +16,9 @@ __all__ = ["PcapPort"]
 class PcapPort(Port):
     """Frames from one capture file, and sent frames into another.
 
-    ``pcap:IN?out=OUT``; either may be left out. Classic pcap of Ethernet frames, microseconds or
-    nanoseconds, either byte order; OUT is written with nanoseconds. Nothing is paced.
+    ``pcap:IN?out=OUT``; either may be left out. IN is pcap (microseconds or nanoseconds, either
+    byte order) or pcapng of Ethernet frames; of a pcapng only what its flags do not mark as
+    outbound is received. OUT is written as pcap with nanoseconds. Nothing is paced.
 
     Arrival times are of the capture's clock. Frames carry no flow number (:data:`FLOW_NONE`):
     whoever reads them takes all, or matches them itself.

@@ -1,7 +1,8 @@
 """Write what came and went in the last seconds to a capture file.
 
 Reads the flight recorders of the running loops, or of those that died; the loops do not notice.
-The file is a classic pcap with nanoseconds, each frame at the time when it arrived here.
+The file is a pcapng: each frame at the time when it arrived here, marked as inbound or outbound;
+what WebSocket and IPC sources brought is in it transaction by transaction (appliance/captured.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 from appliance.captured import write_capture
-from appliance.flight_reader import Datagram, read_records, real_ns
+from appliance.flight_reader import read_records, real_ns
 from appliance.metrics.files import FOLDER
 from appliance.output import add_output_argument, console, print_json
 from barewire.errors import BarewireError
@@ -36,28 +37,25 @@ def run(args: argparse.Namespace) -> int:
     if args.last is not None and not 0 < args.last < 1e9:
         raise BarewireError(f"--last {args.last:g} is no time", hint="seconds, more than 0")
     since_ns = time.time_ns() - int(args.last * 1e9) if args.last else 0
-    datagrams = [
-        record
-        for record in read_records(args.folder)
-        if isinstance(record, Datagram) and real_ns(record) >= since_ns
-    ]
+    records = [record for record in read_records(args.folder) if real_ns(record) >= since_ns]
     try:
-        count = write_capture(args.to, datagrams)
+        written = write_capture(args.to, records)
     except OSError as error:
         raise BarewireError(f"{args.to}: {error.strerror}", hint="name a file to write") from error
-    times = [real_ns(one) for one in datagrams]
     said = {
         "file": str(args.to),
-        "frames": count,
-        "sent": sum(one.out for one in datagrams),
-        "cut_short": sum(len(one.content) < one.full_bytes for one in datagrams),
-        "seconds": (max(times) - min(times)) / 1e9 if times else 0.0,
+        "frames": written.frames,
+        "sent": written.sent,
+        "streamed": written.streamed,
+        "cut_short": written.cut_short,
+        "seconds": (written.last_ns - written.first_ns) / 1e9,
     }
     if args.output == "json":
         print_json(said)
     else:
         console.print(
             f"{said['file']}: {said['frames']:,} frames of {said['seconds']:.3f} s, "
-            f"{said['sent']:,} of them sent by us, {said['cut_short']:,} cut short"
+            f"{said['sent']:,} of them sent by us, {said['streamed']:,} transactions of streams, "
+            f"{said['cut_short']:,} cut short"
         )
     return 0

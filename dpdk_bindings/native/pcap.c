@@ -10,11 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MICROSECONDS 0xa1b2c3d4u
+#include "capture.h"
+
 #define NANOSECONDS 0xa1b23c4du
-#define PCAPNG 0x0a0d0d0au
 #define ETHERNET 1
-#define LONGEST 262144 /* as tcpdump's MAXIMUM_SNAPLEN */
+#define LONGEST DPB_CAPTURE_LONGEST
 #define OUT_BUFFER (4u * LONGEST)
 
 struct file_header {
@@ -28,20 +28,16 @@ struct record {
 
 struct dpb_pcap {
     const uint8_t *in;   /* mapped; NULL without input */
-    size_t in_size, at;  /* `at`: the next record */
+    size_t in_size;
+    struct dpb_capture capture; /* reads it */
     int in_fd;           /* -1 without input */
-    bool swapped, microseconds, closed;
+    bool closed;
     int out_fd;          /* -1 without output */
     uint8_t *out;        /* records not yet written */
     size_t out_used;
     bool reserved;
     struct dpb_pcap_stats stats;
 };
-
-static uint32_t order(const struct dpb_pcap *p, uint32_t value)
-{
-    return p->swapped ? __builtin_bswap32(value) : value;
-}
 
 /* A file that was made shorter has lost the pages behind its end, and to touch one is a SIGBUS:
  * nothing more is read from it. */
@@ -56,35 +52,27 @@ static int pcap_poll(void *port, struct dpb_frame *out, int max)
     struct dpb_pcap *p = port;
     if (p->closed)
         return -EBADF;
-    int n = 0;
-    if (p->at < p->in_size && shrunk(p)) {
-        p->stats.rx_bad_record = 1;
-        p->at = p->in_size;
+    struct dpb_capture *c = &p->capture;
+    if (c->at < c->size && shrunk(p)) {
+        c->bad = 1;
+        c->at = c->size;
     }
-    for (; n < max && p->at < p->in_size; n++) {
-        struct record record;
-        size_t left = p->in_size - p->at;
-        if (left >= sizeof record)
-            memcpy(&record, p->in + p->at, sizeof record);
-        uint32_t len = left >= sizeof record ? order(p, record.len) : UINT32_MAX;
-        if (len > LONGEST || len > left - sizeof record) {
-            p->stats.rx_bad_record = 1;
-            p->at = p->in_size;
-            break;
-        }
+    int n = 0;
+    for (struct dpb_captured frame; n < max && dpb_capture_next(c, &frame); n++) {
         out[n] = (struct dpb_frame){
-            .data = p->in + p->at + sizeof record,
-            .arrival_ns = order(p, record.seconds) * UINT64_C(1000000000) +
-                          order(p, record.fraction) * UINT64_C(1) * (p->microseconds ? 1000 : 1),
-            .handle = p->at,
-            .len = len,
+            .data = frame.data,
+            .arrival_ns = frame.arrival_ns,
+            .handle = frame.at,
+            .len = frame.len,
             .flow = DPB_FLOW_NONE,
             .clock = DPB_CLOCK_CAPTURE,
         };
-        p->stats.rx_cut_short += len < order(p, record.wire_len);
-        p->stats.rx_bytes += len;
-        p->at += sizeof record + len;
+        p->stats.rx_cut_short += frame.len < frame.wire_len;
+        p->stats.rx_bytes += frame.len;
     }
+    p->stats.rx_bad_record = c->bad;
+    p->stats.rx_outbound = c->outbound;
+    p->stats.rx_other_link = c->other_link;
     p->stats.rx_frames += n;
     p->stats.rx_held += n;
     return n;
@@ -186,27 +174,19 @@ const struct dpb_port_ops *dpb_pcap_ops(void)
 
 static int read_file_header(struct dpb_pcap *p, const char *path, struct dpb_error *error)
 {
-    struct file_header header = {0};
-    if (p->in_size >= sizeof header)
-        memcpy(&header, p->in, sizeof header);
-    uint32_t magic = header.magic, swapped = __builtin_bswap32(magic);
-    p->swapped = swapped == MICROSECONDS || swapped == NANOSECONDS;
-    p->microseconds = order(p, magic) == MICROSECONDS;
-    if (!p->microseconds && order(p, magic) != NANOSECONDS) {
-        dpb_fail(error, EINVAL, "\"%s\" is no pcap file", path);
-        dpb_hint(error, magic == PCAPNG ? "it is pcapng: `editcap -F nsecpcap IN OUT` converts it"
-                                        : "a capture starts with 0x%08x or 0x%08x",
-                 MICROSECONDS, NANOSECONDS);
+    uint32_t link_type = 0;
+    switch (dpb_capture_open(&p->capture, p->in, p->in_size, &link_type)) {
+    case DPB_CAPTURE_NONE:
+        dpb_fail(error, EINVAL, "\"%s\" is no pcap or pcapng file", path);
+        dpb_hint(error, "a capture of tcpdump, dumpcap or `barewire record`");
         return -EINVAL;
-    }
-    uint32_t link_type = order(p, header.link_type) & 0xffff; /* above it: length of a trailing FCS */
-    if (link_type != ETHERNET) {
+    case DPB_CAPTURE_LINK_TYPE:
         dpb_fail(error, EINVAL, "\"%s\" holds frames of link type %u", path, link_type);
         dpb_hint(error, "only Ethernet (1) is read; capture on an interface, not on \"any\"");
         return -EINVAL;
+    default:
+        return 0;
     }
-    p->at = sizeof header;
-    return 0;
 }
 
 static int open_in(struct dpb_pcap *p, const char *path, struct dpb_error *error)
@@ -275,7 +255,7 @@ void dpb_pcap_stats(const struct dpb_pcap *p, struct dpb_pcap_stats *stats)
 
 int dpb_pcap_exhausted(const struct dpb_pcap *p)
 {
-    return p->closed || p->at >= p->in_size;
+    return p->closed || p->capture.at >= p->capture.size;
 }
 
 int dpb_pcap_close(struct dpb_pcap *p)

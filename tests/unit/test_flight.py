@@ -1,5 +1,6 @@
 """Flight recorders: what their numbers stand for, and what is no record."""
 
+import json
 import random
 import tempfile
 import time
@@ -7,9 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from scapy.utils import rdpcap
 
 from appliance import config, flight
 from appliance.captured import write_capture
+from appliance.captures import read_timed
 from appliance.cli import main
 from appliance.flight_reader import Datagram, Trace, read_records, real_ns
 from appliance.ledger import Ledger
@@ -17,13 +23,18 @@ from appliance.mainnet_block import load_block_transactions
 from appliance.metrics.files import alone, create
 from appliance.records import Records
 from appliance.reload import Reload
+from appliance.strategy_kit import replay
 from appliance.why import lines, story
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
+from barewire.keccak import keccak256
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.record import ORIGINS
 from barewire.mempool.triggers import parse_triggers
+from dpdk_bindings._native import ffi as rings_ffi
+from dpdk_bindings._native import lib as rings_lib
 from dpdk_bindings.ring import RingConsumer
+from tests.transactions import envelope, make
 
 
 @pytest.fixture
@@ -126,7 +137,7 @@ def test_what_no_recorder_writes_is_passed_over(folder, tmp_path):
     assert any(isinstance(one, Trace) for one in records)
     datagrams = [one for one in records if isinstance(one, Datagram)]
     capture = tmp_path / "x.pcap"
-    assert write_capture(capture, datagrams) == len(datagrams) > 0
+    assert write_capture(capture, datagrams).frames == len(datagrams) > 0
     assert main(["record", "--to", str(capture), "--folder", str(folder)]) == 0
     assert main(["why", "31" * 32, "--folder", str(folder)]) == 0
     assert list(lines(story(b"1" * 32, folder)))
@@ -180,10 +191,85 @@ def test_streams_are_sources_too(folder):
     )
     records.close()
     ((_, written),) = flight.read_about(folder)["hot"]
-    assert [(one.name, one.channels) for one in written.sources] == [
-        ("site", [("127.0.0.1", 9)]),
-        ("node", []),
+    assert [(one.name, one.channels, one.stream) for one in written.sources] == [
+        ("site", [("127.0.0.1", 9)], False),
+        ("node", [], True),
     ]
+
+
+def put(ring, payload, kind, *, source, at_ns):
+    held = rings_ffi.from_buffer(payload)
+    record = {"data": held, "len": len(payload), "kind": kind, "source": source}
+    record |= {"origin_ns": at_ns, "clock": rings_lib.DPB_CLOCK_MONO}
+    ring.publish_burst(rings_ffi.new("struct dpb_record[]", [record]), 1)
+
+
+def put_datagram(ring, payload, *, out, at_ns):
+    raw = ffi.new("struct bw_recorded *")
+    raw.out, raw.family, raw.len, raw.port = out, 4, len(payload), 7
+    put(ring, bytes(ffi.buffer(raw)) + payload, lib.BW_RECORD_DATAGRAM, source=0, at_ns=at_ns)
+
+
+def put_streamed(ring, tx, *, origin, at_ns, kept=None):
+    raw = ffi.new("struct bw_trace *")
+    raw.hash, raw.raw_len, raw.origin = keccak256(tx), len(tx), ORIGINS.index(origin)
+    put(ring, bytes(ffi.buffer(raw)) + tx[:kept], lib.BW_RECORD_TRACE, source=1, at_ns=at_ns)
+
+
+def test_a_capture_tells_directions_and_what_streams_brought(folder, tmp_path, capsys):
+    """Read back by scapy and by us; a replay takes what came, and nothing that was sent."""
+    rng = random.Random(3)
+    site, own, other, pooled = (envelope(2, make(rng, 2)) for _ in range(4))
+    long = envelope(2, make(rng, 2) | {"data": rng.randbytes(90_000), "gas": 10**7})
+    with flight.create(folder, "hot", 4) as ring:
+        told = about("a")
+        told.sources.append(flight.Listed("node", [], stream=True))
+        flight.write_about(folder, told, ring)
+        now = time.monotonic_ns()
+        put_streamed(ring, long, origin="announced", at_ns=now + 4)
+        put_datagram(ring, site, out=False, at_ns=now + 1)
+        put_datagram(ring, own, out=True, at_ns=now + 2)
+        put_streamed(ring, other, origin="announced", at_ns=now + 3)
+        put_streamed(ring, pooled, origin="pool", at_ns=now + 5)
+        put_streamed(ring, site, origin="announced", at_ns=now + 6, kept=50)
+    capture = str(tmp_path / "x.pcapng")
+    assert main(["record", "--to", capture, "--folder", str(folder), "-o", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["sent"], said["streamed"], said["cut_short"]) == (1, 3, 1)
+
+    packets = rdpcap(capture)
+    assert len(packets) == said["frames"] == 6  # the long one takes two
+    assert [packet.direction for packet in packets] == [1, 2, 1, 1, 1, 1]
+    assert packets[0][Raw].load == site
+    assert packets[1][Raw].load == own
+    assert packets[2].sniffed_on == "hot/node"
+    assert other in packets[2][Raw].load
+    assert packets[-1].comments == [b"origin: pool"]
+    for packet in packets:
+        again = packet.copy()
+        del again[IP].chksum, again[UDP].chksum
+        assert bytes(Ether(bytes(again))) == bytes(packet)
+
+    arrived = read_timed(Path(capture))
+    assert [(one.envelope, one.origin) for one in arrived] == [
+        (site, "announced"),
+        (other, "announced"),
+        (long, "announced"),
+        (pooled, "pool"),
+    ]
+    assert [one.at_ns - arrived[0].at_ns for one in arrived] == [0, 2, 3, 4]
+
+    class Counts:
+        def __init__(self, actions, options):
+            self.seen = []
+
+        def on_match(self, match):
+            self.seen.append((match.tx.raw, match.tx.origin))
+
+    seen = replay(
+        Counts, capture, triggers=[{"name": "all", "origin": list(ORIGINS)}], fork="osaka"
+    )
+    assert seen.strategy.seen == [(one.envelope, one.origin) for one in arrived]
 
 
 @pytest.mark.parametrize("last", ["0", "-1", "nan", "inf"])

@@ -90,15 +90,9 @@ def test_copies_one_capture_to_another(tmp_path: Path) -> None:
 
 
 def test_says_what_a_file_is_when_it_is_no_capture(tmp_path: Path) -> None:
-    ng = tmp_path / "ng.pcap"
-    with PcapNgWriter(str(ng)) as out:
-        out.write(Ether(some(1)[0]))
-    with pytest.raises(BindingsError, match="is no pcap file") as caught:
-        open_port(f"pcap:{ng}")
-    assert "editcap" in caught.value.hint
     for content in (b"", b"\xd4\xc3", b"not a capture at all, but long enough"):
         (tmp_path / "x").write_bytes(content)
-        with pytest.raises(BindingsError, match="is no pcap file"):
+        with pytest.raises(BindingsError, match="is no pcap or pcapng file"):
             open_port(f"pcap:{tmp_path}/x")
     (tmp_path / "cooked").write_bytes(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 113))
     with pytest.raises(BindingsError, match="link type 113"):
@@ -107,6 +101,116 @@ def test_says_what_a_file_is_when_it_is_no_capture(tmp_path: Path) -> None:
         open_port(f"pcap:{tmp_path}/missing")
     with pytest.raises(BindingsError, match="overwrite"):
         open_port(f"pcap:{tmp_path}/x?out={tmp_path}/x")
+
+
+def test_reads_the_pcapng_that_scapy_wrote(tmp_path: Path) -> None:
+    frames = some(150)
+    path = tmp_path / "in.pcapng"
+    with PcapNgWriter(str(path)) as out:
+        for i, frame in enumerate(frames):
+            packet = Ether(frame)
+            packet.time = EDecimal(arrival_ns(i, False)) / 10**9
+            packet.direction = i % 3  # 0: not told, 1: inbound, 2: outbound
+            packet.comments = [b"x" * (i % 9)]
+            out.write(packet)
+    with open_port(f"pcap:{path}") as port:
+        got = []
+        while burst := port.poll():
+            with burst:
+                got += [(bytes(view), burst.arrival_ns(i)) for i, view in enumerate(burst)]
+        stats = port.stats()
+    assert got == [(f, arrival_ns(i, False)) for i, f in enumerate(frames) if i % 3 != 2]
+    assert (stats["rx_outbound"], stats["rx_bad_record"]) == (50, 0)
+
+
+def block(endian: str, kind: int, body: bytes) -> bytes:
+    length = struct.pack(endian + "I", len(body) + 12)
+    return struct.pack(endian + "I", kind) + length + body + length
+
+
+def option(endian: str, code: int, value: bytes) -> bytes:
+    return struct.pack(endian + "HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def section(endian: str) -> bytes:
+    return block(endian, 0x0A0D0D0A, struct.pack(endian + "IHHq", 0x1A2B3C4D, 1, 0, -1))
+
+
+def interface(endian: str, link_type: int = 1, longest: int = 0, **options: bytes) -> bytes:
+    codes = {"resolution": 9, "offset": 14}
+    written = b"".join(option(endian, codes[name], value) for name, value in options.items())
+    head = struct.pack(endian + "HHI", link_type, 0, longest)
+    return block(endian, 1, head + written + (bytes(4) if options else b""))
+
+
+def packet(endian: str, number: int, units: int, frame: bytes, options: bytes = b"") -> bytes:
+    head = struct.pack(
+        endian + "IIIII", number, units >> 32, units & 0xFFFFFFFF, len(frame), len(frame) + 1
+    )
+    return block(endian, 6, head + frame + bytes(-len(frame) % 4) + options)
+
+
+@pytest.mark.parametrize("endian", "<>")
+def test_sections_interfaces_and_blocks_of_all_kinds(tmp_path: Path, endian: str) -> None:
+    """By the draft's own tables; no writer that is at hand makes most of these."""
+    other = "<>"[endian == "<"]
+    offset = struct.pack(endian + "q", 1_000_000_000)
+    sent = option(endian, 2, struct.pack(endian + "I", 2 | 0x100))
+    resolutions = [b"\x06", b"\x09", b"\x00", b"\x0c", bytes([0x80 | 20]), b"\x7f"]
+    content = section(endian) + block(endian, 4, b"names, perhaps  ")
+    content += b"".join(interface(endian, resolution=one) for one in resolutions)
+    content += interface(endian, 113) + interface(endian, offset=offset)
+    content += b"".join(packet(endian, n, 3 << 33 | 5, b"abc") for n in range(8))
+    content += packet(endian, 0, 1, b"sent by us", sent) + packet(endian, 0, 2, b"")
+    content += section(other) + interface(other, longest=4)
+    content += block(other, 3, struct.pack(other + "I", 6) + b"simp")
+    content += packet(other, 0, 7, b"other section")
+    content += block(other, 2, struct.pack(other + "HHIIII", 0, 9, 0, 8, 3, 3) + b"old\0")
+    (tmp_path / "x").write_bytes(content)
+    units = 3 << 33 | 5
+    with open_port(f"pcap:{tmp_path}/x") as port:
+        with port.poll() as burst:
+            got = [(bytes(view), burst.arrival_ns(i)) for i, view in enumerate(burst)]
+        stats = port.stats()
+    expected = [units * 1000, units, units * 10**9 % 2**64, units // 1000, units * 10**9 >> 20, 0]
+    assert got == [
+        *((b"abc", ns) for ns in expected),
+        (b"abc", units * 1000 + 10**18),
+        (b"", 2000),
+        (b"simp", 0),
+        (b"other section", 7000),
+        (b"old", 8000),
+    ]
+    counted = ("rx_outbound", "rx_other_link", "rx_bad_record", "rx_cut_short")
+    assert [stats[name] for name in counted] == [1, 1, 0, len(got) - 1]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        block("<", 6, struct.pack("<IIIII", 0, 0, 0, 9, 9) + bytes(8)),
+        block("<", 6, struct.pack("<IIIII", 1, 0, 0, 0, 0)),
+        block("<", 6, struct.pack("<IIIII", 0, 0, 0, 2**32 - 1, 0)),
+        block("<", 6, bytes(16)),
+        block("<", 3, b""),
+        block("<", 3, struct.pack("<I", 5)),
+        block("<", 1, bytes(4)),
+        block("<", 7, b"")[:-4] + bytes(4),
+        struct.pack("<III", 7, 13, 13) + bytes(4),
+        struct.pack("<III", 7, 8, 8),
+        section("<")[:20],
+        section("<")[:8] + bytes(20),
+        b"\6\0\0\0",
+    ],
+)
+def test_a_block_that_cannot_be_ends_the_input(tmp_path: Path, broken: bytes) -> None:
+    good = packet("<", 0, 1, b"good")
+    (tmp_path / "x").write_bytes(section("<") + interface("<") + good + broken + good)
+    with open_port(f"pcap:{tmp_path}/x") as port:
+        with port.poll() as burst:
+            assert [bytes(view) for view in burst] == [b"good"]
+        assert port.stats()["rx_bad_record"] == 1
+        assert port.exhausted
 
 
 @pytest.mark.parametrize("cut", [1, 15, 16, 17, 40])
