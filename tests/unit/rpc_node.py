@@ -58,6 +58,7 @@ class ScriptedNode:
         self.head = head
         self.chain_id = chain_id
         self.asked: list[dict[str, Any]] = []
+        self._asking: dict[Any, asyncio.StreamWriter] = {}
         self.drops = 0
         self.more = ""
         self.port = 0
@@ -92,6 +93,10 @@ class ScriptedNode:
             writer.transport.abort()
         await asyncio.sleep(0)
 
+    async def say_late(self, asked: dict[str, Any], value: Any) -> None:
+        """A good answer to what was asked before, over whatever connection it was asked."""
+        self._asking[asked["id"]].write(result(asked, value))
+
     def block(self, number: int) -> dict[str, str]:
         return {"number": hex(number), "hash": f"0x{number:064x}", "parentHash": "0x" + "00" * 32}
 
@@ -117,6 +122,8 @@ class ScriptedNode:
                     return
                 length = int(head.lower().partition(b"content-length:")[2].split()[0])
                 asked = json.loads(await reader.readexactly(length))
+                if isinstance(asked, dict):
+                    self._asking[asked["id"]] = writer
                 fine = self.well(asked) if isinstance(asked, dict) else None
                 self.asked += asked if isinstance(asked, list) else [asked]
                 if isinstance(asked, list):

@@ -827,3 +827,62 @@ async def test_the_blocking_provider_refuses_to_hang_in_a_forked_child():
             os.close(reader)
             os.waitpid(child, 0)
             provider.close()
+
+
+# Shared reads
+
+
+async def test_who_shares_a_read_keeps_a_deadline_of_his_own():
+    """The impatient gives up alone; the patient has his answer, whoever of them asked first."""
+    for patient_first in (False, True):
+        held: list[dict[str, Any]] = []
+        node = ScriptedNode(lambda asked, held=held: held.append(asked) or b"")
+        async with pool_of(node, mirror_share=0.0, check_ms=60_000, hedge_share=0.0) as client:
+            order = [60_000, 50] if patient_first else [50, 60_000]
+            calls = {}
+            for ms in order:
+                work = client.request("eth_getCode", ["0x1", "latest"], timeout_ms=ms)
+                calls[ms] = asyncio.create_task(work)
+                await asyncio.sleep(0)
+            with pytest.raises(AllProvidersFailed, match="time that this caller gave it"):
+                await calls[50]
+            assert not calls[60_000].done()
+            third = asyncio.create_task(client.request("eth_getCode", ["0x1", "latest"]))
+            await asyncio.sleep(0)
+            assert len(held) == 1
+            await node.say_late(held[0], "0x60")
+            assert await calls[60_000] == await third == "0x60"
+            assert client._shared == {}
+            assert client.pool.providers[0].tally.faults == {}
+
+
+async def test_nobody_waits_for_a_read_that_all_have_given_up():
+    node = ScriptedNode(lambda asked: b"")
+    async with pool_of(node, mirror_share=0.0, check_ms=60_000) as client:
+        calls = [
+            client.request("eth_getCode", ["0x1", "latest"], timeout_ms=ms) for ms in (60, 50, 40)
+        ]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(error, AllProvidersFailed) for error in errors)
+        assert client._shared == {}
+        assert not client.pool._open
+
+
+async def test_web3_keeps_the_types_of_as_many_calls_as_are_on_the_way():
+    async with ScriptedNode(lambda asked: result(asked, hex(7))) as node, asyncio.timeout(60):
+        async with AsyncWeb3(BarewireProvider([node.url])) as w3:
+            account = "0x" + "00" * 20
+            asked = [w3.eth.get_balance(account, number) for number in range(700)]
+            assert await asyncio.gather(*asked) == [7] * 700
+            node.say = lambda asked: error(-32000, "execution reverted")(asked)
+            asked = [w3.eth.get_balance(account, number) for number in range(20)]
+            await asyncio.gather(*asked, return_exceptions=True)
+            known = w3.provider._request_processor._request_information_cache
+            assert len(known) == 0
+
+
+async def test_web3s_own_time_for_a_call_holds():
+    async with ScriptedNode(lambda asked: b"") as node, asyncio.timeout(20):
+        async with AsyncWeb3(BarewireProvider([node.url], request_timeout=0.05)) as w3:
+            with pytest.raises(AllProvidersFailed):
+                await w3.eth.gas_price

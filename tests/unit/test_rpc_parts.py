@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import json
 import random
@@ -26,6 +27,7 @@ from barewire.rpc.jsonrpc import Splitter, decode, encode_batch, encode_params, 
 from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider, Terms
 from barewire.rpc.stitch import HeadStitch, LogStitch, OnceStitch
+from barewire.rpc.transports.http1 import request_headers
 from tests.unit.rpc_sayings import ANSWERS, TROUBLES, UNSURE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,6 +155,39 @@ SAID = [
 @pytest.mark.parametrize(("code", "message", "fault"), SAID)
 def test_errors_are_told_apart(code, message, fault):
     assert from_error({"code": code, "message": message}).fault is fault
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "sent"),
+    [
+        ("u:plain", "u:plain"),
+        ("u:p%40ss%3Aw%2Frd", "u:p@ss:w/rd"),
+        (":SECRET", ":SECRET"),
+        ("u", "u:"),
+        ("u:", "u:"),
+        ("%C3%BC:%25", "ü:%"),
+    ],
+)
+def test_credentials_of_an_address_become_a_header(userinfo, sent):
+    address = Address(f"https://{userinfo}@one.example/v3/KEY")
+    header = request_headers(address, {})["authorization"]
+    assert base64.b64decode(header.removeprefix("Basic ")).decode() == sent
+    assert "authorization" not in request_headers(Address("https://one.example"), {})
+    assert "SECRET" not in str(address)
+
+
+def test_a_whole_address_may_be_a_secret(monkeypatch):
+    monkeypatch.setenv("RPC_URL", "https://[2001:db8::1]:8545/v2/KEY")
+    for key, fine in (("http", True), ("ws", False)):
+        config = load(f'[[provider]]\nname = "a"\n{key} = "${{env:RPC_URL}}"\n')[0]
+        if fine:
+            address = RpcClient(config).links[0].http.address
+            assert address.url.endswith("/KEY")
+            assert str(address) == "https://[2001:db8::1]:8545/..."
+        else:
+            with pytest.raises(ConfigError, match=r"ws = 'https://\[2001:db8::1\]:8545/...'"):
+                RpcClient(config)
+    assert ProviderConfig.from_url("${env:RPC_URL}").http == "${env:RPC_URL}"
 
 
 def meant(code, message, data):

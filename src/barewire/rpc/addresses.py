@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from barewire.errors import ConfigError
 
@@ -68,7 +68,8 @@ def redact(url: str) -> str:
         return url
     port = f":{number}" if number else ""
     hidden = "/..." if parts.path.strip("/") or parts.query else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{hidden}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}{port}{hidden}"
 
 
 def _split(url: str) -> SplitResult:
@@ -97,6 +98,7 @@ class Address:
         port: port.
         target: path and query as a request line has them.
         secure: whether TLS is used.
+        userinfo: user and password with a colon between, or "" without them.
     """
 
     __slots__ = ("host", "port", "scheme", "secure", "target", "url", "userinfo")
@@ -114,7 +116,9 @@ class Address:
         self.port = parts.port or _PORTS[parts.scheme]
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.secure = parts.scheme in ("https", "wss")
-        self.userinfo = f"{parts.username}:{parts.password or ''}" if parts.username else ""
+        # Percent-encoded in the URL, not in the header (RFC 3986, 3.2.1; RFC 7617).
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        self.userinfo = f"{user}:{password}" if user or password else ""
 
     @property
     def authority(self) -> str:

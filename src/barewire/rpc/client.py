@@ -325,23 +325,62 @@ class RpcClient:
                     return hit[0]
             shared = self._shared.get(key)
             if shared is not None and not shared.done and shared.floor >= floor:
-                return await self._wait(shared, self._waiter(shared))
+                return await self._result(key, shared, self._join(shared, timeout_ms))
         call = Call(
             info, params, route=route, bulk=bulk, at_least=at_least, floor=floor, archive=archive
         )
         call.wire = wire
         if info.name in Filters.METHODS:
             call.only = self._filters.owner(params)
+        waiter = self._begin(call, timeout_ms)
         if key is not None and self.sharing:
             self._shared[key] = call
-        try:
-            result = await self._wait(call, self._begin(call, timeout_ms))
-        finally:
-            if key is not None and self._shared.get(key) is call:
-                del self._shared[key]
+        result = await self._result(key, call, waiter)
         if key is not None and self.cache:
             self.cache.put(key, info, params, result, time.monotonic_ns())
         return result
+
+    async def _result(self, key: Key | None, call: Call, waiter: asyncio.Future[Any]) -> Any:
+        try:
+            return await self._wait(call, waiter)
+        finally:
+            over = call.done or not call.waiter
+            if over and key is not None and self._shared.get(key) is call:
+                del self._shared[key]
+
+    def _join(self, call: Call, timeout_ms: int) -> asyncio.Future[Any]:
+        """Waits for `call`, which another began, and no longer than `timeout_ms`.
+
+        The call goes on for the most patient of those who wait; the others give up by themselves.
+        """
+        until_ns = time.monotonic_ns() + (timeout_ms or self.pool.policy.timeout_ms) * 1_000_000
+        if not call.joined:
+            call.joined = True
+            self._expire(call, call.waiter[0], call.deadline_ns)
+        waiter = self._waiter(call)
+        self._expire(call, waiter, until_ns)
+        call.deadline_ns = max(call.deadline_ns, until_ns)
+        return waiter
+
+    def _expire(self, call: Call, waiter: asyncio.Future[Any], until_ns: int) -> None:
+        def too_late() -> None:
+            if not waiter.done():
+                trouble = Trouble(Fault.TIMEOUT, "no answer in the time that this caller gave it")
+                asked = call.tried[-1].name if call.tried else "nobody"
+                error = AllProvidersFailed(call.method.name, [*call.causes, (asked, trouble)])
+                self._leave(call, waiter)
+                waiter.set_exception(error)
+
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later((until_ns - time.monotonic_ns()) / 1e9, too_late)
+        waiter.add_done_callback(lambda _: timer.cancel())
+
+    def _leave(self, call: Call, waiter: asyncio.Future[Any]) -> None:
+        """Who waits by `waiter` no longer does; a call for which nobody waits is abandoned."""
+        call.waiter.remove(waiter)
+        if not call.waiter and not call.done:
+            for attempt in self.pool.abandon(call):
+                self._link_of[attempt.provider].cancel(attempt)
 
     async def batch(
         self, calls: Iterable[tuple[str, Sequence[Any]]], **how: Any
@@ -463,10 +502,7 @@ class RpcClient:
         try:
             return await waiter
         except asyncio.CancelledError:
-            call.waiter.remove(waiter)
-            if not call.waiter and not call.done:
-                for attempt in self.pool.abandon(call):
-                    self._link_of[attempt.provider].cancel(attempt)
+            self._leave(call, waiter)
             raise
 
     def _send(self, attempt: Attempt) -> None:

@@ -80,14 +80,15 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     @classmethod
     def from_url(cls, url: str, index: int = 0) -> ProviderConfig:
         """A provider with one address and defaults for the rest, named after its host."""
-        scheme, separator, _ = url.partition("://")
+        whole = resolve_secrets(url, "the address") if url.startswith("${") else url
+        scheme, separator, _ = whole.partition("://")
         if not separator:
             if ":" in url and "/" not in url:
                 raise ConfigError(
                     f"{url!r} has no scheme", hint=f"http://{url}, ws://{url}, or an IPC path"
                 )
             return cls(name=f"{index}-{Path(url).name}", ipc=url)
-        name = f"{index}-{Address(url).authority}"
+        name = f"{index}-{Address(whole).authority}"
         if scheme in ("ws", "wss"):
             return cls(name=name, ws=url)
         return cls(name=name, http=url)
@@ -97,15 +98,9 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         where = f"provider {self.name!r}"
         if not (self.http or self.ws or self.ipc):
             raise ConfigError(f"{where} has no address", hint="give one of http, ws, ipc")
-        for key, value, schemes in (
-            ("http", self.http, ("http", "https")),
-            ("ws", self.ws, ("ws", "wss")),
-        ):
-            if value and value.partition("://")[0] not in schemes:
-                raise ConfigError(
-                    f"{where}: {key} = {redact(value)!r} is not allowed",
-                    hint=f"{key} begins with {' or '.join(s + '://' for s in schemes)}",
-                )
+        for key, value in (("http", self.http), ("ws", self.ws)):
+            if value and not value.startswith("${"):  # then it is seen once it is filled in
+                self._check_scheme(key, value)
         if self.priority < 0:
             raise ConfigError(
                 f"{where}: priority = {self.priority} is not allowed",
@@ -123,6 +118,20 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                     f"{where}: {key} = {getattr(self, key)} is not allowed",
                     hint=f"{key} is 0, which is no limit, or more",
                 )
+
+    def _check_scheme(self, key: str, value: str) -> None:
+        if value.partition("://")[0] not in (key, key + "s"):
+            raise ConfigError(
+                f"provider {self.name!r}: {key} = {redact(value)!r} is not allowed",
+                hint=f"{key} begins with {key}:// or {key}s://",
+            )
+
+    def _address(self, key: str, value: str) -> Address:
+        """Where `key` says it is, its secrets filled in; all of it may be one."""
+        whole = resolve_secrets(value, f"provider {self.name!r}: {key}")
+        if value.startswith("${"):
+            self._check_scheme(key, whole)
+        return Address(whole)
 
     def terms(self) -> Terms:
         """What the pool has to know."""
@@ -157,7 +166,7 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                     hint="a line end after a secret, perhaps",
                 )
         if self.http:
-            address = Address(resolve_secrets(self.http, f"{where}: http"))
+            address = self._address("http", self.http)
             if self.http2:
                 link.http = Http2Channel(address, link, dialer, headers=headers)
             else:
@@ -167,7 +176,7 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         if self.ipc:
             link.stream = IpcChannel(self.ipc, link)
         elif self.ws:
-            address = Address(resolve_secrets(self.ws, f"{where}: ws"))
+            address = self._address("ws", self.ws)
             link.stream = WebSocketChannel(address, link, dialer, headers=headers)
         return link
 

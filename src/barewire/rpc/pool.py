@@ -46,6 +46,7 @@ class Call:
         floor: the same, for as long as `floor_ns` says: where nobody knows it by then, any will do.
         archive: it needs states that only archive nodes keep.
         only: the only provider it may go to, or None.
+        joined: others wait for it beside the one who began it; each has a deadline of its own.
         suspects: who failed at it, and how; they are blamed once another has done better.
         waiter: the shell's own (what to wake when it is finished).
     """
@@ -62,6 +63,7 @@ class Call:
         "floor_ns",
         "hedges",
         "held",
+        "joined",
         "method",
         "only",
         "params",
@@ -103,6 +105,7 @@ class Call:
         self.causes: list[tuple[str, Trouble]] = []
         self.suspects: list[tuple[Provider, Trouble]] = []
         self.hedges = 0
+        self.joined = False
         self.rounds = 0
         self.resume_ns = 0
         self.deadline_ns = 0

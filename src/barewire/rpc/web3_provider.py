@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -36,6 +37,7 @@ with recursion_limit_kept():
     from web3.providers.base import JSONBaseProvider
     from web3.providers.persistent import PersistentConnectionProvider
     from web3.types import RPCEndpoint, RPCRequest, RPCResponse
+from web3.utils import SimpleCache
 
 __all__ = ["BarewireProvider", "BarewireSyncProvider"]
 
@@ -75,12 +77,25 @@ class BarewireProvider(PersistentConnectionProvider):
         endpoint_uri: the redacted addresses, for people.
     """
 
-    def __init__(self, source: Source, *, route: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        route: str = "",
+        request_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Takes URLs, an `RpcConfig`, or an `RpcClient`; `kwargs` are web3's own.
 
-        With `route`, all that is asked goes to the providers of that private route alone.
+        With `route`, all that is asked goes to the providers of that private route alone. A call is
+        given up after `request_timeout` seconds, or where it is None after the client's own time.
         """
+        self._timeout_ms = int((request_timeout or 0) * 1000)
+        if request_timeout is not None:
+            kwargs["request_timeout"] = request_timeout
         super().__init__(**kwargs)
+        # What is known of a call on the way must not be forgotten: its answer would lose its types.
+        self._request_processor._request_information_cache = SimpleCache(sys.maxsize)  # noqa: SLF001
         self.route = route
         self.client = _client(source)
         self.endpoint_uri = ", ".join(p.name for p in self.client.pool.providers)
@@ -156,7 +171,9 @@ class BarewireProvider(PersistentConnectionProvider):
             elif method == "eth_unsubscribe":
                 answer["result"] = await self._unsubscribe(params[0])
             else:
-                answer["result"] = await self.client.request(method, params, route=self.route)
+                answer["result"] = await self.client.request(
+                    method, params, route=self.route, timeout_ms=self._timeout_ms
+                )
         except RpcAnswerError as error:
             answer["error"] = error.error
         return cast(RPCResponse, answer)
@@ -194,6 +211,9 @@ class BarewireProvider(PersistentConnectionProvider):
             return await self._get_response_for_request_id(number)
         try:
             answer = await task
+        except BaseException:  # nobody asks of what kind it would have been
+            self._request_processor.pop_cached_request_information(generate_cache_key(number))
+            raise
         finally:
             self._flying.pop(number, None)
         self._request_processor._request_response_cache.pop(generate_cache_key(number))  # noqa: SLF001
@@ -254,9 +274,17 @@ class BarewireSyncProvider(JSONBaseProvider):
         route: the private route that it belongs to, or "".
     """
 
-    def __init__(self, source: Source, *, route: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        route: str = "",
+        request_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Takes URLs, an `RpcConfig`, or a fresh `RpcClient`; the rest as `BarewireProvider`."""
         super().__init__(**kwargs)
+        self._timeout_ms = int((request_timeout or 0) * 1000)
         self.route = route
         self.client = _client(source)
         self._loop: LoopThread | None = None
@@ -309,7 +337,7 @@ class BarewireSyncProvider(JSONBaseProvider):
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": number}
         try:
             answer["result"] = await self.client.request(
-                method, _plain(params or []), route=self.route
+                method, _plain(params or []), route=self.route, timeout_ms=self._timeout_ms
             )
         except RpcAnswerError as error:
             answer["error"] = error.error

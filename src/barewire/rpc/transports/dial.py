@@ -1,4 +1,9 @@
-"""Opening connections: names resolved each time, TLS sessions reused, no delay, kept alive."""
+"""Opening connections: names resolved each time, TLS sessions reused, no delay, kept alive.
+
+A name often has several addresses, of which one leads nowhere: so they are tried a quarter of a
+second apart, families taking turns, and the first that is there is taken (happy eyeballs, RFC
+8305).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from barewire.rpc.addresses import Address
@@ -15,6 +21,8 @@ __all__ = ["Dialer", "Resolver"]
 
 _RESOLVE_S = 2.0
 """How long a name may take to resolve; a resolver that hangs must not hold up the checks."""
+_NEXT_S = 0.25
+"""RFC 8305 section 5: how long one address may be tried alone."""
 _PROBE_S = 15
 """Idle seconds after which the kernel asks whether the other side is there; NATs forget sooner."""
 
@@ -26,6 +34,18 @@ async def resolve(host: str, port: int) -> list[str]:
     """The addresses of `host` as the system's resolver gives them now."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+async def _connected(ip: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _ResumingContext(ssl.SSLContext):
@@ -61,6 +81,8 @@ class Dialer:
         self.resolver = resolver
         self.connect_timeout_s = connect_timeout_s
         self._ca_file = ca_file
+        self._reached = ""
+        self._failed: set[str] = set()
         self._contexts: dict[str, _ResumingContext] = {}
 
     async def addresses(self, address: Address) -> list[str]:
@@ -119,29 +141,73 @@ class Dialer:
         self, factory: Callable[[], P], address: Address, alpn: str
     ) -> tuple[asyncio.Transport, P, str]:
         loop = asyncio.get_running_loop()
-        addresses = await self.addresses(address)
+        ips = self._in_order(await self.addresses(address))
+        sock, ip = await self._first(ips, address.port)
+        self._failed.add(ip)  # unless it comes to something
+        try:
+            transport, protocol = await loop.create_connection(
+                factory,
+                sock=sock,
+                ssl=self._context(alpn) if address.secure else None,
+                server_hostname=address.host if address.secure else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        self._failed.discard(ip)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S // 3)
+        return transport, protocol, ip
+
+    def _in_order(self, ips: list[str]) -> list[str]:
+        """The last that was reached first, families in turns, who failed lately last."""
+        self._failed &= set(ips)
+        six = [ip for ip in ips if ":" in ip]
+        four = [ip for ip in ips if ":" not in ip]
+        first, other = (six, four) if ips and ":" in ips[0] else (four, six)
+        turns = [ip for pair in zip_longest(first, other) for ip in pair if ip is not None]
+        return sorted(turns, key=lambda ip: (ip in self._failed, ip != self._reached))
+
+    async def _first(self, ips: list[str], port: int) -> tuple[socket.socket, str]:
+        """A connection to whichever of `ips` is there first.
+
+        Raises:
+            OSError: none is.
+        """
+        waiting = list(reversed(ips))
+        trying: dict[asyncio.Task[socket.socket], str] = {}
         error: OSError = socket.gaierror(socket.EAI_NONAME, "no addresses")
-        for ip in addresses:
-            try:
-                transport, protocol = await loop.create_connection(
-                    factory,
-                    ip,
-                    address.port,
-                    ssl=self._context(alpn) if address.secure else None,
-                    server_hostname=address.host if address.secure else None,
+        try:
+            while waiting or trying:
+                if waiting:
+                    ip = waiting.pop()
+                    trying[asyncio.create_task(_connected(ip, port))] = ip
+                done, _ = await asyncio.wait(
+                    trying,
+                    timeout=_NEXT_S if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
-            except ssl.SSLError:
-                raise
-            except OSError as failed:
-                error = failed
-                continue
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_S)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S // 3)
-            return transport, protocol, ip
-        raise error
+                for task in done:
+                    ip = trying.pop(task)
+                    failed = task.exception()
+                    if failed is None:
+                        self._failed |= set(trying.values())  # they had more time
+                        self._reached = ip
+                        return task.result(), ip
+                    if not isinstance(failed, OSError):
+                        raise failed
+                    self._failed.add(ip)
+                    error = failed
+            raise error
+        finally:
+            for task in trying:
+                task.cancel()
+            for left in await asyncio.gather(*trying, return_exceptions=True):
+                if isinstance(left, socket.socket):
+                    left.close()
 
     def keep_session(self, transport: asyncio.BaseTransport, host: str, alpn: str) -> None:
         """Remembers the TLS session of a connection that has been answered on.

@@ -1,0 +1,99 @@
+"""Names with several addresses: who is tried when, and what is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from barewire.rpc.addresses import Address
+from barewire.rpc.faults import Trouble
+from barewire.rpc.transports import dial
+from barewire.rpc.transports.dial import Dialer
+
+pytestmark = pytest.mark.asyncio
+
+
+class Net:
+    """Addresses that are there, refuse, or swallow what is sent to them; one real server behind."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ways: dict[str, str]) -> None:
+        self.ways = ways
+        self.tried: list[str] = []
+        self.given_up: list[str] = []
+        self.port = 0
+        monkeypatch.setattr(dial, "_connected", self.connected)
+        monkeypatch.setattr(dial, "_NEXT_S", 0.01)
+
+    async def connected(self, ip: str, port: int) -> socket.socket:
+        self.tried.append(ip)
+        if self.ways[ip] == "refuses":
+            raise OSError(errno.ECONNREFUSED, "refused")
+        if self.ways[ip] == "hole":
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.given_up.append(ip)
+        sock = socket.socket()
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        return sock
+
+    async def resolve(self, _host: str, _port: int) -> list[str]:
+        return list(self.ways)
+
+    @asynccontextmanager
+    async def dialer(self) -> AsyncIterator[Dialer]:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server, asyncio.timeout(20):
+            yield Dialer(resolver=self.resolve, connect_timeout_s=10)
+
+    async def dial(self, dialer: Dialer) -> str:
+        self.tried.clear()
+        address = Address(f"http://two.test:{self.port}")
+        transport, _, ip = await dialer.tcp(asyncio.Protocol, address)
+        transport.abort()
+        return ip
+
+
+async def test_an_address_that_leads_nowhere_holds_up_for_a_moment_and_only_once(monkeypatch):
+    net = Net(monkeypatch, {"2001:db8::1": "hole", "192.0.2.1": "there"})
+    async with net.dialer() as dialer:
+        assert await net.dial(dialer) == "192.0.2.1"
+        assert net.tried == ["2001:db8::1", "192.0.2.1"]
+        assert net.given_up == ["2001:db8::1"]
+        assert await net.dial(dialer) == "192.0.2.1"
+        assert net.tried == ["192.0.2.1"]
+        net.ways = {"2001:db8::1": "there", "192.0.2.1": "refuses"}
+        assert await net.dial(dialer) == "2001:db8::1"
+        assert await net.dial(dialer) == "2001:db8::1"
+        assert net.tried == ["2001:db8::1"]
+
+
+async def test_families_take_turns(monkeypatch):
+    six = {f"2001:db8::{i}": "refuses" for i in range(3)}
+    net = Net(monkeypatch, six | {"192.0.2.1": "refuses", "192.0.2.2": "there"})
+    async with net.dialer() as dialer:
+        assert await net.dial(dialer) == "192.0.2.2"
+        assert net.tried == ["2001:db8::0", "192.0.2.1", "2001:db8::1", "192.0.2.2"]
+
+
+async def test_where_none_is_there_it_says_so(monkeypatch):
+    net = Net(monkeypatch, {"192.0.2.1": "refuses", "192.0.2.2": "refuses"})
+    async with net.dialer() as dialer:
+        with pytest.raises(Trouble, match="cannot connect: refused") as caught:
+            await net.dial(dialer)
+        assert caught.value.untouched
+        net.ways = {}
+        with pytest.raises(Trouble, match="cannot resolve two"):
+            await net.dial(dialer)
+        net.ways = {"192.0.2.1": "hole", "192.0.2.2": "hole"}
+        dialer.connect_timeout_s = 0.1
+        with pytest.raises(Trouble, match="no connection within"):
+            await net.dial(dialer)
+        assert sorted(net.given_up) == ["192.0.2.1", "192.0.2.2"]
