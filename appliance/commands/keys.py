@@ -15,19 +15,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from rich.markup import escape
 from rich.table import Table
 
 from appliance.output import add_output_argument, console, print_json
 from barewire.errors import BarewireError
+from barewire.execution import keystore
 from barewire.execution.keys import Key, is_keystore, load_key, read_password
 from barewire.execution.request import checksummed
-from barewire.untrusted import decode_json
 
 __all__ = ["add_arguments", "run"]
-
-_JSON = msgspec.json.Decoder()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -167,13 +164,11 @@ def _keystore(path: Path) -> dict[str, Any] | None:
     if not path.is_file() or path.stat().st_size > 65536:
         return None
     try:
-        content = decode_json(_JSON.decode, path.read_bytes())
+        content = keystore.parsed(path.read_bytes())
         said = content.get("address", "").removeprefix("0x")
-        kdf, version = content["crypto"]["kdf"], content["version"]
+        kdf = content["crypto"]["kdf"]
         address = checksummed(bytes.fromhex(said)) if said else None
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError):
-        return None
-    if version != 3:
+    except (KeyError, TypeError, AttributeError, ValueError):
         return None
     mode = stat.S_IMODE(path.stat().st_mode)
     return {"address": address, "keystore": str(path), "mode": f"{mode:04o}", "kdf": kdf}

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
 import errno
 import functools
+import hashlib
+import io
 import json
 import os
 import pickle
 import re
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import sha3
 from eth_account import Account
 from eth_keys import keys
 
 from appliance import cli
 from barewire.errors import BarewireError
 from barewire.execution import keystore as keystore_module
-from barewire.execution.keys import Key, load_credential, load_key, read_password
+from barewire.execution.keys import Key, is_keystore, load_credential, load_key, read_password
 from barewire.execution.signer import Rfc6979Signer
 
 SECRET = bytes(range(1, 33))
@@ -185,6 +190,7 @@ def test_permissions_too_wide_are_refused(tmp_path, keystore_text, mode):
         SECRET.hex().encode(),
         b"0x" + SECRET.hex().encode() + b"\n",
         b"0X" + SECRET.hex().upper().encode(),
+        b"0x" + SECRET.hex().encode() + b"\r\n",
     ],
 )
 def test_a_bare_key_is_refused_unless_forced(tmp_path, content):
@@ -203,6 +209,7 @@ def test_a_bare_key_is_refused_unless_forced(tmp_path, content):
         SECRET + b"\0",
         SECRET.hex().encode()[:-1],
         SECRET.hex().encode() + b"\n\n",
+        SECRET.hex().encode() + b"\r",
         b"0x" + SECRET.hex().encode() + b"00",
         b"zz" * 32,
         SECRET * 3,
@@ -238,6 +245,189 @@ def test_someone_elses_file_is_refused(keystore):
     os.chown(keystore, 12345, -1)
     with pytest.raises(BarewireError, match="belongs to user 12345"):
         load_key(keystore, password=PASSWORD)
+
+
+def geth_keystore(secret: bytes, password: str) -> dict:
+    """As geth before 1.5 wrote it: without the zeros in front of a number."""
+    made = Account.encrypt(secret, password, iterations=2)
+    crypto, short = made["crypto"], secret.lstrip(b"\0")
+    salt = bytes.fromhex(crypto["kdfparams"]["salt"])
+    derived = hashlib.scrypt(password.encode(), salt=salt, n=2, r=8, p=1, dklen=32)
+    whole = bytes.fromhex(crypto["ciphertext"])
+    stream = bytes(a ^ b for a, b in zip(whole, secret, strict=True))
+    sealed = bytes(a ^ b for a, b in zip(stream, short, strict=False))
+    crypto["ciphertext"] = sealed.hex()
+    crypto["mac"] = sha3.keccak_256(derived[16:] + sealed).hexdigest()
+    return made
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 2, 31])
+def test_a_key_without_the_zeros_in_front_is_read(tmp_path, zeros):
+    secret = bytes(zeros) + SECRET[zeros:]
+    made = geth_keystore(secret, "foo")
+    assert len(made["crypto"]["ciphertext"]) == 2 * (32 - zeros)
+    path = private(tmp_path / "k", json.dumps(made).encode())
+    account = keys.PrivateKey(secret).public_key.to_canonical_address()
+    assert load_key(path, password=b"foo").address == account
+
+
+def test_vectors_of_geth():
+    """accounts/keystore/testdata/v3_test_vector.json: 31_byte_key."""
+    text = {
+        "crypto": {
+            "cipher": "aes-128-ctr",
+            "cipherparams": {"iv": "e0c41130a323adc1446fc82f724bca2f"},
+            "ciphertext": "9517cd5bdbe69076f9bf5057248c6c050141e970efa36ce53692d5d59a3984",
+            "kdf": "scrypt",
+            "kdfparams": {
+                "dklen": 32,
+                "n": 2,
+                "r": 8,
+                "p": 1,
+                "salt": "711f816911c92d649fb4c84b047915679933555030b3552c1212609b38208c63",
+            },
+            "mac": "d5e116151c6aa71470e67a7d42c9620c75c4d23229847dcc127794f0732b0db5",
+        },
+        "id": "fecfc4ce-e956-48fd-953b-30f8b52ed66c",
+        "version": 3,
+    }
+    secret = "00fa7b3db73dc7dfdf8c5fbdb796d741e4488628c41fc4febd9160a866ba0f35"
+    opened = keystore_module.decrypt(json.dumps(text).encode(), b"foo")
+    assert opened == (0, bytes.fromhex(secret))
+
+
+WRITTEN = {
+    "a byte-order mark": lambda text: codecs.BOM_UTF8 + text.encode(),
+    "white space": lambda text: b" \r\n\t" + text.encode(),
+    "lines of Windows": lambda text: text.replace(",", ",\r\n").encode() + b"\r\n",
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "UTF-16, the other way round": lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+    "Crypto": lambda text: text.replace('"crypto"', '"Crypto"').encode(),
+    "all in capitals": lambda text: (
+        text.replace('"crypto"', '"CRYPTO"').replace('"version"', '"Version"').encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_keystore_however_it_was_written(tmp_path, capsys, keystore_text, how):
+    path = private(tmp_path / "k.json", WRITTEN[how](keystore_text.decode()))
+    assert is_keystore(path)
+    assert load_key(path, password=PASSWORD).address == ADDRESS
+    assert cli.main(["keys", "list", str(tmp_path), "-o", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert bytes.fromhex(row["address"][2:]) == ADDRESS
+
+
+def test_a_bare_key_may_begin_with_any_byte(tmp_path, monkeypatch):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for first in (0x00, 0x0A, 0x20, 0x7A, 0x7B, 0x7C, 0xEF, 0xFE):
+        for rest in (b"\x11" * 31, b"\xbb\xbf{" + b"\x11" * 28, b"{" * 31):
+            secret = (bytes([first]) + rest)[:32]
+            if secret >= bytes.fromhex(
+                "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"
+            ):
+                continue
+            path = private(tmp_path / "key", secret)
+            account = keys.PrivateKey(secret).public_key.to_canonical_address()
+            assert load_key(path, force_raw=True).address == account
+            assert load_credential("key").address == account
+            assert not is_keystore(path)
+
+
+# ---- the process that decrypts ----
+
+
+def decrypting(tmp_path: Path, **how: object) -> tuple[subprocess.Popen[bytes], bytes]:
+    """The child, waiting for its password, and the line that it says before."""
+    path = private(tmp_path / "k", json.dumps(Account.encrypt(SECRET, "x", iterations=2)).encode())
+    with path.open("rb") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "barewire.execution.keystore", str(file.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[file.fileno()],
+            **how,
+        )
+    assert child.stdout is not None
+    return child, child.stdout.readline()
+
+
+def test_what_decrypts_is_hardened_before_it_knows_the_password(tmp_path):
+    child, said = decrypting(tmp_path)
+    assert said.startswith(b"hardened")
+    about = Path(f"/proc/{child.pid}")
+    limits = (about / "limits").read_text()
+    assert re.search(r"Max core file size +0 ", limits)
+    if os.geteuid() == 0:  # what is not dumpable belongs to root, and locks what it likes
+        locked = re.search(r"VmLck:\s+(\d+) kB", (about / "status").read_text())
+        assert said == b"hardened \n" or b"memory" in said
+        assert said != b"hardened \n" or int(locked[1]) > 1000
+    out, _ = child.communicate(b"x", timeout=30)
+    assert (child.returncode, out) == (0, SECRET)
+
+
+NOBODY = """
+import ctypes, errno, io, os, sys
+from barewire.execution import keystore
+
+def nobody():
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as a process that was started so
+
+class Password(io.BytesIO):
+    def read(self):  # asked for when it is hardened
+        os.kill(os.getpid(), 19)
+        return b"x"
+
+store = os.open(sys.argv[1], os.O_RDONLY)
+child = os.fork()
+if not child:
+    nobody()
+    os._exit(keystore.main([str(store)], Password()))
+os.waitpid(child, os.WUNTRACED)
+thief = os.fork()
+if not thief:
+    nobody()
+    for name in ("mem", "fd/0", "environ"):
+        try:
+            os.open(f"/proc/{child}/{name}", os.O_RDONLY)
+            print("opened", name)
+        except PermissionError:
+            print("refused", name)
+    libc = ctypes.CDLL(None, use_errno=True)
+    print(libc.ptrace(0x4206, child, 0, 0), errno.errorcode[ctypes.get_errno()], flush=True)
+    os._exit(0)
+os.waitpid(thief, 0)
+os.kill(child, 18)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_nobody_reads_what_decrypts_for_nobody(tmp_path):
+    """The same user can neither trace it nor read its memory or its pipes."""
+    path = private(tmp_path / "k", json.dumps(Account.encrypt(SECRET, "x", iterations=2)).encode())
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY, str(path)], capture_output=True, timeout=60, check=True
+    )
+    ready, _, rest = done.stdout.partition(b"\n")
+    assert ready == b"hardened " or b"RLIMIT_MEMLOCK" in ready  # said, where it is not allowed
+    told = rest.replace(SECRET, b"").decode().split()
+    assert told == ["refused", "mem", "refused", "fd/0", "refused", "environ", "-1", "EPERM", "0"]
+    assert SECRET in rest
+
+
+def test_a_child_that_is_traced_is_told_no_password(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(keystore_module, "traced_by", lambda: 4711)
+    monkeypatch.setattr(keystore_module, "harden", lambda: None)
+    assert keystore_module.main(["0"], io.BytesIO(b"x")) == keystore_module.TRACED
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "process 4711 traces" in captured.err
 
 
 def test_a_systemd_credential_is_read(tmp_path, monkeypatch, keystore_text):

@@ -160,10 +160,10 @@ def read_password(path: Path) -> bytes:
 
 
 def is_keystore(path: Path) -> bool:
-    """Whether the file, which must be as :func:`load_key` wants it, begins like a keystore."""
+    """Whether the file, which must be as :func:`load_key` wants it, looks like a keystore."""
     fd = _open_private(path, 0o077)
     try:
-        return os.pread(fd, 1, 0) == b"{"
+        return keystore.looks_like_one(os.pread(fd, 64, 0))
     finally:
         os.close(fd)
 
@@ -193,7 +193,7 @@ def _from_keystore(fd: int, path: Path, password: bytes) -> Key:
 
 def _read(fd: int, path: Path, password: bytes | None, *, bare: bool) -> Key:
     """The key in the open file, which holds a keystore or (if `bare`) the key itself."""
-    if os.pread(fd, 1, 0) != b"{":
+    if not keystore.looks_like_one(os.pread(fd, 64, 0)):
         if bare:
             return Key.from_fd(fd, str(path))
         raise BarewireError(

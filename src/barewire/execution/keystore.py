@@ -2,17 +2,21 @@
 
 Decrypting one makes the key a Python object, which nobody can wipe. So the signing process starts
 ``python -m barewire.execution.keystore``, which decrypts, writes the 32 bytes into a pipe that
-native code reads straight into locked memory, and is gone.
+native code reads straight into locked memory, and is gone. It hardens itself as the signing process
+does (barewire.execution.harden) and is told the password only when it has said so.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
+import logging
 import os
 import subprocess
 import sys
 from typing import Any, BinaryIO
 
+from barewire.execution.harden import harden, lock_memory, traced_by
 from barewire.interpreter import recursion_limit_kept
 from barewire.untrusted import DEEPEST, too_deep
 
@@ -20,10 +24,12 @@ with recursion_limit_kept():
     from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json, normalize_keys
     from eth_keys.datatypes import PrivateKey
 
-__all__ = ["decrypt", "encrypt", "main", "open_decrypted"]
+__all__ = ["decrypt", "encrypt", "looks_like_one", "main", "open_decrypted", "parsed"]
 
-WRONG_PASSWORD, CORRUPT = 3, 4
+WRONG_PASSWORD, CORRUPT, TRACED = 3, 4, 5
 SCRYPT_N = 262144
+_READY = b"hardened "
+_LOG = logging.getLogger(__name__)
 
 # What opening a file may cost, whoever wrote it: 1 GiB is four times what is usual.
 _FILE_BYTES, _SCRYPT_BYTES, _PBKDF2_ROUNDS = 65536, 1 << 30, 10_000_000
@@ -46,9 +52,37 @@ def open_decrypted(keystore_fd: int, password: bytes) -> subprocess.Popen[bytes]
         pass_fds=[keystore_fd],
     )
     assert child.stdin is not None
-    child.stdin.write(password)
+    assert child.stdout is not None
+    ready = _line(child.stdout.fileno())
+    if ready.startswith(_READY):
+        if unlocked := ready.removeprefix(_READY).decode(errors="replace").strip():
+            _LOG.warning(
+                "what decrypts a keystore could not keep its memory out of swap: %s", unlocked
+            )
+        child.stdin.write(password)
     child.stdin.close()
     return child
+
+
+def _line(fd: int) -> bytes:
+    """What comes up to a line's end and not a byte more: what follows is not for Python's eyes."""
+    said = b""
+    while len(said) < 512 and not said.endswith(b"\n") and (byte := os.read(fd, 1)):
+        said += byte
+    return said
+
+
+def looks_like_one(head: bytes) -> bool:
+    """Whether a file that begins with `head` (64 bytes, or all of it) is meant as a keystore.
+
+    32 bytes are a bare key whatever they are: one of 256 begins with a brace. Programs of Windows
+    put a byte-order mark before the brace, or write UTF-16; others put white space there.
+    """
+    if len(head) == 32:
+        return False
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return (text.replace(b"\0", b"")[2:].lstrip() if wide else text).startswith(b"{")
 
 
 def decrypt(text: bytes, password: bytes) -> tuple[int, bytes]:
@@ -60,7 +94,7 @@ def decrypt(text: bytes, password: bytes) -> tuple[int, bytes]:
         if "MAC mismatch" in str(error):
             return WRONG_PASSWORD, b""
         return CORRUPT, _said(error)
-    except (KeyError, TypeError, AttributeError, NotImplementedError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, NotImplementedError) as error:
         return CORRUPT, f"{type(error).__name__}: ".encode() + _said(error)
 
 
@@ -68,19 +102,35 @@ def _said(error: Exception) -> bytes:
     return str(error).encode(errors="replace")[:300]
 
 
-def _opened(text: bytes, password: bytes) -> bytes:
+def parsed(text: bytes) -> dict[str, Any]:
+    """The keystore of version 3 in `text`, its keys in lower case (geth once wrote "Crypto").
+
+    UTF-8 with a byte-order mark or without, or UTF-16.
+
+    Raises:
+        ValueError: it is none.
+    """
     if len(text) > _FILE_BYTES:
         raise ValueError(f"more than {_FILE_BYTES} bytes")
     if too_deep(text):
         raise ValueError(f"nested deeper than {DEEPEST:,} levels")
-    keystore: Any = json.loads(text)
-    if not isinstance(keystore, dict) or keystore.get("version") != 3:
+    try:
+        keystore: Any = json.loads(text.lstrip())
+        keystore = normalize_keys(keystore) if isinstance(keystore, dict) else {}
+    except RecursionError:
+        raise ValueError("nested deeper than this interpreter reads") from None
+    if keystore.get("version") != 3:
         raise ValueError("not a keystore of version 3")
-    keystore = normalize_keys(keystore)
+    return dict(keystore)
+
+
+def _opened(text: bytes, password: bytes) -> bytes:
+    keystore = parsed(text)
     _check(keystore["crypto"])
     secret = bytes(decode_keyfile_json(keystore, password))
-    if len(secret) != 32:
+    if not 0 < len(secret) <= 32:
         raise ValueError(f"{len(secret)} bytes inside, not 32")
+    secret = secret.rjust(32, b"\0")  # geth before 1.5 left out zeros in front
     _check_address(secret, keystore.get("address"))
     return secret
 
@@ -123,7 +173,15 @@ def _check_address(secret: bytes, said: Any) -> None:
 
 
 def main(words: list[str], password: BinaryIO) -> int:
-    """The child: reads keystore and password, writes the key to stdout or the fault to stderr."""
+    """The child: reads keystore and password, writes the key to stdout or the fault to stderr.
+
+    Before the password a line: that it is hardened, and what it could not do of that.
+    """
+    harden()
+    if tracer := traced_by():
+        os.write(2, f"process {tracer} traces the one that would decrypt".encode())
+        return TRACED
+    os.write(1, _READY + lock_memory().encode() + b"\n")
     with os.fdopen(int(words[0]), "rb") as file:
         status, said = decrypt(file.read(_FILE_BYTES + 1), password.read())
     os.write(2 if status else 1, said)

@@ -77,7 +77,7 @@ static int parse(struct bw_key *key, size_t len) {
         memcpy(key->secret, text, 32);
         return 1;
     }
-    if (len && text[len - 1] == '\n') len--;
+    if (len && text[len - 1] == '\n') len -= len > 1 && text[len - 2] == '\r' ? 2 : 1;
     if (len == 66 && text[0] == '0' && (text[1] | 0x20) == 'x') text += 2, len -= 2;
     if (len != 64) return 0;
     for (int i = 0; i < 32; i++) {
