@@ -821,5 +821,6 @@ void dpb_afxdp_stats(struct dpb_afxdp *p, struct dpb_afxdp_stats *stats)
         stats->passed_unbound_queue = passed.unbound_queue;
         stats->passed_fragments = passed.fragments;
         stats->passed_options = passed.options;
+        stats->passed_tags = passed.tags;
     }
 }

@@ -99,6 +99,7 @@ struct dpb_afxdp_stats {
     uint64_t passed_unbound_queue;     /* to the kernel: our flow, but on a queue not served */
     uint64_t passed_fragments;         /* to the kernel: IP fragments of any flow */
     uint64_t passed_options;           /* to the kernel: IPv4 options, any flow */
+    uint64_t passed_tags;              /* to the kernel: 802.1ad or nested tags, any flow */
 };
 
 struct dpb_afxdp;

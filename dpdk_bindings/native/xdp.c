@@ -16,7 +16,7 @@ _Static_assert(sizeof(struct dpb_flow) == 40, "the program builds this key on it
 _Static_assert(sizeof(struct dpb_xdp_stamp) == 16, "the program writes this stamp");
 
 enum label { PASS, TAGGED, UNTAGGED, V4, V6, PORTS, UDP, LOOKUP, MONO, STAMP, REDIRECT,
-             FRAGMENT, OPTIONS, COUNT, DONE };
+             FRAGMENT, OPTIONS, TAGS, COUNT, DONE };
 
 #define KEY(field) ((int)offsetof(struct dpb_flow, field) - 40)
 #define STAMPED(field) ((int)offsetof(struct dpb_xdp_stamp, field))
@@ -44,10 +44,13 @@ static void parse(struct bpf_asm *a)
     bpf_alu(a, BPF_ADD, R9, 14);
     bpf_load(a, U16, R3, R7, 12);
     bpf_if(a, BPF_JEQ, R3, htons(0x8100), TAGGED);
-    bpf_if(a, BPF_JNE, R3, htons(0x88a8), UNTAGGED);
+    bpf_if(a, BPF_JEQ, R3, htons(0x88a8), TAGS); /* IEEE 802.1ad: headers.h does not know it */
+    bpf_goto(a, UNTAGGED);
     bpf_label(a, TAGGED);
     need(a, R7, 18);
     bpf_load(a, U16, R3, R7, 16);
+    bpf_if(a, BPF_JEQ, R3, htons(0x8100), TAGS);
+    bpf_if(a, BPF_JEQ, R3, htons(0x88a8), TAGS);
     bpf_alu(a, BPF_ADD, R9, 4);
     bpf_label(a, UNTAGGED);
     bpf_if(a, BPF_JEQ, R3, htons(0x0800), V4);
@@ -158,6 +161,9 @@ static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp)
     bpf_goto(a, COUNT);
     bpf_label(a, OPTIONS);
     bpf_load_map_value(a, R1, xdp->counters, offsetof(struct dpb_xdp_passed, options));
+    bpf_goto(a, COUNT);
+    bpf_label(a, TAGS);
+    bpf_load_map_value(a, R1, xdp->counters, offsetof(struct dpb_xdp_passed, tags));
     bpf_label(a, COUNT);
     bpf_set(a, R2, 1);
     bpf_atomic_add(a, R1, 0, R2);

@@ -1,10 +1,11 @@
 /* The XDP program that takes our flows from an interface, and nothing else.
  *
- * It parses Ethernet, at most one VLAN tag, IPv4 without options or IPv6 without extension headers,
- * and UDP or TCP ports; looks the flow up in a map that may change while traffic runs; stamps the
- * arrival time and the flow's number in front of the frame; and hands it to the socket of the queue
- * it came on. Whatever it does not know - other protocols, fragments, options, flows nobody asked
- * for, queues without a socket of ours - goes to the kernel as if we were not there. */
+ * It parses Ethernet, at most one tag of 802.1Q, IPv4 without options or IPv6 without extension
+ * headers, and UDP or TCP ports; looks the flow up in a map that may change while traffic runs;
+ * stamps the arrival time and the flow's number in front of the frame; and hands it to the socket
+ * of the queue it came on. Whatever it does not know - other protocols, tags of 802.1ad and nested
+ * ones, fragments, options, flows nobody asked for, queues without a socket of ours - goes to the
+ * kernel as if we were not there: it takes nothing that headers.h would throw away for its kind. */
 #ifndef DPB_XDP_H
 #define DPB_XDP_H
 
@@ -47,6 +48,7 @@ struct dpb_xdp_passed {
     uint64_t unbound_queue; /* of our flows, but on a queue without a socket of ours */
     uint64_t fragments;     /* IP fragments, of any flow */
     uint64_t options;       /* IPv4 options, of any flow */
+    uint64_t tags;          /* a tag of 802.1ad, or more than one, of any flow */
 };
 
 struct dpb_xdp {

@@ -87,11 +87,31 @@ def test_takes_its_flow(pair: Pair, mode: str, tags: tuple[int, ...], six: bool)
         assert (stats["rx_held"], stats["rx_unstamped"]) == (0, 0)
 
 
-def test_two_tags_are_left_to_the_kernel(pair: Pair) -> None:
-    with opened(pair.b) as port, raw_socket(pair.a) as out:
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "types",
+    [(0x88A8,), (0x8100, 0x8100), (0x88A8, 0x8100), (0x8100, 0x88A8), (0x9100,), (0x9100, 0x8100)],
+    ids=["802.1ad", "nested", "QinQ", "odd", "9100", "9100+Q"],
+)
+def test_tags_that_are_not_parsed_are_left_to_the_kernel(
+    pair: Pair, mode: str, types: tuple[int, ...]
+) -> None:
+    """Counted where they are tags to IEEE 802.1Q; 0x9100 never was, though switches had it."""
+    frame = udp(pair, b"x")
+    tags = b"".join(type.to_bytes(2, "big") + b"\0\7" for type in types)
+    tagged = frame[:12] + tags + frame[12:]
+    with (
+        opened(pair.b, f"mode={mode}") as port,
+        raw_socket(pair.a) as out,
+        raw_socket(pair.b, 3) as tap,  # ETH_P_ALL
+    ):
         port.add_flow(pair.b.ip4, 5000)
-        out.send(udp(pair, b"x", tags=(7, 8)))
+        out.send(tagged)
+        end = time.monotonic() + 5
+        while frame[14:] not in tap.recv(2000):  # the kernel may take the tag off for it
+            assert time.monotonic() < end
         nothing(port)
+        assert port.stats()["passed_tags"] == (types[0] != 0x9100)
 
 
 @pytest.mark.parametrize("mode", MODES)
