@@ -9,6 +9,7 @@ from typing import Any
 
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.memberships import Memberships
 from dpdk_bindings.sockets import Channel, bind_channel, dropped, interface_index, parse_address
 
 __all__ = ["KernelBackend"]
@@ -46,6 +47,7 @@ class KernelBackend:
         if not self._native:
             raise MemoryError(f"{buffers} buffers of {payload_bytes} bytes")
         self.channels: list[Channel] = []
+        self._memberships = Memberships()
         self._receivers: list[socket.socket] = []
         self._senders: list[socket.socket] = []
         self._dropped = 0
@@ -66,6 +68,8 @@ class KernelBackend:
             kernel_timestamps=self._clock == "real",
         )
         self._receivers.append(s)
+        if channel.ip.is_multicast:
+            self._memberships.add(s, channel)
         if lib.dpb_kernel_add_channel(self._native, s.fileno(), s.family) < 0:
             raise BindingsError(f"{len(self.channels)} channels are the most an endpoint takes")
         self.channels.append(replace(channel, port=s.getsockname()[1]))
@@ -120,11 +124,12 @@ class KernelBackend:
 
     @property
     def trouble(self) -> str:
-        """None that a socket would tell."""
-        return ""
+        """What keeps groups from being received, or an empty string."""
+        return self._memberships.trouble
 
     def housekeeping(self) -> None:
-        """Nothing: the kernel follows its own routes."""
+        """Joins groups again that were lost with a carrier; the kernel follows its own routes."""
+        self._memberships.follow()
 
     def losses(self) -> dict[str, int]:
         """What the kernel dropped because a channel's queue was full or a checksum was bad.
@@ -134,7 +139,10 @@ class KernelBackend:
         """
         if self._receivers:
             self._dropped = sum(dropped(s) for s in self._receivers)
-        return {"rx_kernel_dropped": self._dropped}
+        return {
+            "rx_kernel_dropped": self._dropped,
+            "memberships_renewed": self._memberships.renewed,
+        }
 
     def samples(self) -> dict[str, bytes]:
         """The last datagram that was too long for the buffers."""
@@ -147,6 +155,7 @@ class KernelBackend:
             "backend": "kernel",
             "clock": self._clock,
             "payload_bytes": self._payload_bytes,
+            "memberships": self._memberships.described,
             "channels": [f"{c.address} {c.port}" for c in self.channels],
             "receive_buffer_bytes": [
                 s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in self._receivers
@@ -158,6 +167,7 @@ class KernelBackend:
         if self._receivers:
             self.losses()
         lib.dpb_kernel_detach(self._native)
+        self._memberships.close()
         for s in self._receivers + self._senders:
             s.close()
         self._receivers = []

@@ -16,6 +16,7 @@ from typing import Any
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.carriers import Carriers, refusal
 from dpdk_bindings.errors import BindingsError
+from dpdk_bindings.memberships import Memberships
 from dpdk_bindings.port import Port
 from dpdk_bindings.routing import Destination, Router, Unrouted
 from dpdk_bindings.sockets import Channel, bind_channel, discard, dropped, parse_address
@@ -43,6 +44,7 @@ class PortBackend:
         self.channels: list[Channel] = []
         self._reserved: list[socket.socket] = []
         self._left_to_kernel = 0
+        self._memberships = Memberships()
         self._flows: list[int] = []
         self._peers: list[_Peer] = []
         self._down = False
@@ -89,6 +91,8 @@ class PortBackend:
             s = bind_channel(channel)
             self._reserved.append(s)
             discard(s)
+            if channel.ip.is_multicast:
+                self._memberships.add(s, channel)
             channel = replace(channel, port=s.getsockname()[1])
         flow = self._port.add_flow(str(channel.ip), channel.port)
         if flow != lib.DPB_FLOW_NONE:
@@ -146,6 +150,7 @@ class PortBackend:
         """Follows the link, routes and neighbours: peers whose way changed get new headers."""
         if not self._router.gone:
             self._port.housekeeping()
+            self._memberships.follow()
         changed = self._router.poll()
         for number, peer in enumerate(self._peers) if changed else ():
             if peer.destination in changed:
@@ -171,7 +176,7 @@ class PortBackend:
     @property
     def trouble(self) -> str:
         """What is wrong with the interface or its port, or an empty string."""
-        return self._router.trouble or self._port.trouble
+        return self._router.trouble or self._port.trouble or self._memberships.trouble
 
     def losses(self) -> dict[str, int]:
         """Frames not shown, by cause; datagrams that went the kernel's way; the port's counters."""
@@ -181,7 +186,11 @@ class PortBackend:
         asked = {f"netlink_refused_{what}": n for what, n in self._router.refused.items()}
         asked["netlink_overruns"] = self._router.overruns
         below = {f"port_{name}": value for name, value in self._port.stats().items()}
-        return counts | {"rx_left_to_kernel": self._left_to_kernel} | asked | below
+        own = {
+            "rx_left_to_kernel": self._left_to_kernel,
+            "memberships_renewed": self._memberships.renewed,
+        }
+        return counts | own | asked | below
 
     def samples(self) -> dict[str, bytes]:
         """The first bytes of the last frame rejected for each cause."""
@@ -196,6 +205,7 @@ class PortBackend:
         about: dict[str, Any] = {
             "backend": str(self._port.address),
             "rx_checksum": self._rx_checksum,
+            "memberships": self._memberships.described,
             "channels": [f"{c.address} {c.port}" for c in self.channels],
             "peers": [self._router[peer.destination].describe() for peer in self._peers],
         }
@@ -211,6 +221,7 @@ class PortBackend:
         for s in self._reserved:
             s.close()
         self._flows, self._reserved = [], []
+        self._memberships.close()
         self._router.close()
         self._port.close()
 

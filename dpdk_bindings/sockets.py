@@ -16,7 +16,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from dpdk_bindings._native import ffi
 from dpdk_bindings.errors import BindingsError
 
-__all__ = ["Channel", "bind_channel", "discard", "dropped", "interface_index", "parse_address"]
+__all__ = [
+    "Channel",
+    "bind_channel",
+    "discard",
+    "dropped",
+    "interface_index",
+    "join",
+    "leave",
+    "parse_address",
+]
 
 # Not in the socket module: linux/in.h, linux/in6.h, asm-generic/socket.h.
 _IP_MULTICAST_ALL = 49
@@ -98,7 +107,7 @@ def bind_channel(
             s.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         s.bind((str(ip), channel.port) if ip.version == 4 else (str(ip), channel.port, 0, index))
         if ip.is_multicast:
-            _join(s, ip, index)
+            join(s, ip, index)
     except OSError as error:
         s.close()
         raise _explain(channel, error) from error
@@ -124,15 +133,29 @@ def discard(s: socket.socket) -> None:
     s.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-def _join(s: socket.socket, group: IPv4Address | IPv6Address, index: int) -> None:
+def join(s: socket.socket, group: IPv4Address | IPv6Address, index: int) -> None:
+    """Joins `group` on interface number `index` (0: the kernel's choice), and hears no others."""
     if group.version == 4:
         s.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-        request = struct.pack("=4s4si", group.packed, bytes(4), index)  # struct ip_mreqn
-        s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _request(group, index))
     else:
         s.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
-        request = struct.pack("=16si", group.packed, index)  # struct ipv6_mreq
-        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, _request(group, index))
+
+
+def leave(s: socket.socket, group: IPv4Address | IPv6Address, index: int) -> None:
+    """Leaves what :func:`join` joined."""
+    if group.version == 4:
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, _request(group, index))
+    else:
+        s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_LEAVE_GROUP, _request(group, index))
+
+
+def _request(group: IPv4Address | IPv6Address, index: int) -> bytes:
+    """``struct ip_mreqn`` or ``ipv6_mreq``."""
+    if group.version == 4:
+        return struct.pack("=4s4si", group.packed, bytes(4), index)
+    return struct.pack("=16si", group.packed, index)
 
 
 def _receive_buffer(s: socket.socket, size: int) -> None:

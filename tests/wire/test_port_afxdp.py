@@ -98,7 +98,7 @@ def test_tags_that_are_not_parsed_are_left_to_the_kernel(
 ) -> None:
     """Counted where they are tags to IEEE 802.1Q; 0x9100 never was, though switches had it."""
     frame = udp(pair, b"x")
-    tags = b"".join(type.to_bytes(2, "big") + b"\0\7" for type in types)
+    tags = b"".join(number.to_bytes(2, "big") + b"\0\7" for number in types)
     tagged = frame[:12] + tags + frame[12:]
     with (
         opened(pair.b, f"mode={mode}") as port,
