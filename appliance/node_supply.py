@@ -138,9 +138,8 @@ class NodeSupply:
     def housekeeping(self, now_mono_ns: int) -> None:
         """Connects, asks for signs of life, and tells what has changed."""
         line = self._line
-        if self._reading:
-            return
         line.housekeeping(now_mono_ns)
+        self._reading = self._reading and line.pipe is not None
         if mined := line.session.hole.take_mined():
             line.missed += self._arbiter.mined(mined)
         said = "live" if self.live else line.trouble

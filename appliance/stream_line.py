@@ -25,6 +25,8 @@ from dpdk_bindings.stream import Connection, StreamEndpoint
 __all__ = ["Line"]
 
 _BUFFER_BYTES = 256 << 10
+_MOST_UNSENT = 4 << 20
+"""Bytes that wait for the other side to read, beside those that the connection has taken."""
 _REASONS = 16
 """Ways to end that one source is remembered for; further ones are counted together."""
 
@@ -157,6 +159,8 @@ class Line:
             return
         if self.pipe.state is StreamState.FAILED:
             self.session.end(self.pipe.why)
+        if self.session.unsent_bytes > _MOST_UNSENT:
+            self.session.end("the other side does not read what it is sent")
         self.session.tick(now_mono_ns)
         if self.session.phase is Phase.LIVE:
             self.again.live(now_mono_ns)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,9 @@ class Streams:
         self._shown: dict[int, Connection] = {}
         self._messages: Any = ffi.new("struct bw_message[]", BURST)
         self._records: Any = ffi.new("struct bw_tx[]", BURST)
-        self._reading: Line | None = None
+        self._unread: deque[Line] = deque()  # lent something that is not read to its end
         self._held = False
+        self._ours = True  # it is the turn of a line that is read here, not of the inlet's
         self._next = 0
 
     def follow_blocks(self, take: Callable[[Block], None]) -> bool:
@@ -128,33 +130,41 @@ class Streams:
         return self._exit.enter_context(open_stream(via))
 
     def run(self, until_mono_ns: int) -> int:
-        """Turns the pump, and reads the streams in between, until there are matches."""
-        turn, clock, inlet = self._pump.turn, time.monotonic_ns, self._inlet
+        """Turns the pump, and reads the streams in between, until there are matches or it is time.
+
+        A turn is one burst of one line that is read here, and one of those that the inlet reads:
+        whatever a server sends, the others are read as often as it is.
+        """
+        turn, clock, inlet, unread = self._pump.turn, time.monotonic_ns, self._inlet, self._unread
         while True:
             if self._held:  # what was offered may be looked at for one turn more
                 self._held = False
-                found = turn()
-            elif self._reading is not None:
-                self._offer(self._reading)
-                found = turn()
+                if found := turn():
+                    return found
+            if self._ours and unread:
+                self._ours = False
+                self._offer(unread.popleft())
+                if found := turn():
+                    return found
             else:
-                for _ in self._asked:
-                    line = self._asked[self._next]
-                    self._next = (self._next + 1) % len(self._asked)
-                    if line.pipe is not None and line.receive():
-                        self._reading = line
-                        break
-                else:
-                    what = inlet.run(0 if self._asked else until_mono_ns)
-                    if what == What.FOUND:
-                        return int(inlet.native.count)
-                    if what != What.TIME:
-                        self._told(what)
-                if clock() >= until_mono_ns and self._reading is None:
-                    return 0
-                continue
-            if found or clock() >= until_mono_ns:
-                return found
+                self._ours = True
+                self._ask_next()
+                what = inlet.run(0 if self._asked or unread else until_mono_ns)
+                if what == What.FOUND:
+                    return int(inlet.native.count)
+                if what != What.TIME:
+                    self._told(what)
+            if clock() >= until_mono_ns:
+                return 0
+
+    def _ask_next(self) -> None:
+        """Receives from the next line that nobody tells of, and that has something."""
+        for _ in self._asked:
+            line = self._asked[self._next]
+            self._next = (self._next + 1) % len(self._asked)
+            if line.pipe is not None and line not in self._unread and line.receive():
+                self._unread.append(line)
+                return
 
     def _told(self, what: int) -> None:
         """Something that the inlet leaves to us: the line is read on from here."""
@@ -162,15 +172,20 @@ class Streams:
         if what == What.EVENT:
             assert line.stream is not None
             line.session.resume(self._inlet.native.event, line.stream.arrival_ns, line.stream.clock)
-            self._reading = line
-        elif line.receive():
-            self._reading = line
-        if line.session.phase is Phase.FAILED:
-            self._show(line)
+        elif not line.receive():
+            if line.session.phase is Phase.FAILED:
+                self._show(line)
+            return
+        self._inlet.pause(self._place(line), True)
+        self._unread.append(line)
+
+    def _place(self, line: Line) -> int:
+        """Which of the inlet's lines it is."""
+        return line.number - self._lines[0].number
 
     def _show(self, line: Line) -> None:
         """Lets the inlet read what it can of a line as that is now."""
-        number = line.number - self._lines[0].number
+        number = self._place(line)
         if self._shown.get(number) is not line.stream:
             if line.stream is None:
                 self._inlet.disconnect(number)
@@ -183,6 +198,7 @@ class Streams:
         if line.stream is not None:
             feed = line.session.feed.native if line.session.direct else ffi.NULL
             self._inlet.lend_to(number, feed)
+            self._inlet.pause(number, False)
 
     def _offer(self, line: Line) -> None:
         session = line.session
@@ -190,8 +206,9 @@ class Streams:
         if count:
             self._pump.offer(self._messages, self._records, count)
             self._held = True
-        if not session.more:
-            self._reading = None
+        if session.more:
+            self._unread.append(line)
+        else:
             line.send()
             self._show(line)
 
@@ -200,9 +217,11 @@ class Streams:
         for endpoint in self._polled:
             endpoint.housekeeping()
         for line in self._lines:
-            if line is self._reading:
-                continue
             line.housekeeping(now_mono_ns)
+            if line in self._unread:
+                if line.pipe is not None:
+                    continue
+                self._unread.remove(line)  # given up in the middle
             self._show(line)
             if mined := line.session.hole.take_mined():
                 line.missed += self._arbiter.mined(mined)
@@ -211,7 +230,6 @@ class Streams:
                 if line.number == trouble.source and line.pipe is not None:
                     line.troubles += 1
                     line.session.end(f"{trouble.kind}: {trouble.detail}")
-                    self._show(line)
 
     def stats(self) -> dict[str, Any]:
         """By source: its state and everything that was counted."""

@@ -47,7 +47,7 @@ static void drain(struct bw_txfeed *f, const struct bw_rules *rules, uint32_t ma
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < 2) return 0;
-    const int way = data[0] & 3;
+    const int way = data[0] & 3, result = way < 2 && (data[0] & 16); /* a pool's or a block's */
     const uint32_t max = data[0] & 4 ? 1 : BW_TXFEED_BURST, step = data[1] + 1u;
     const uint8_t *text = data + 2;
     size_t len = size - 2;
@@ -58,7 +58,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct bw_txfeed *f = bw_txfeed_new(&config);
     if (way < 2) {
         uint8_t *copy = exactly(text, len);
-        bw_txfeed_lend_text(f, copy, (uint32_t)len, way, BW_ORIGIN_POOL, 1, 1);
+        const int form = (result ? BW_JSON_POOL : BW_JSON_STREAM) + way;
+        bw_txfeed_lend_text(f, copy, (uint32_t)len, form, BW_ORIGIN_POOL, 1, 1);
         drain(f, &config.rules, max);
         free(copy);
         insist(bw_txfeed_stats(f)->texts == 1);

@@ -107,6 +107,35 @@ def test_lines_take_turns_and_their_end_is_told() -> None:
         assert these.inlet.run(0) == What.TIME
 
 
+def test_a_line_with_much_to_say_holds_up_nobody() -> None:
+    """One has one long message after another; what the other says is read in between."""
+    with lines(2) as these:
+        batch = b"[" + b",".join(some(BURST * 20)) + b"]"
+        these.peers[0].sendall(batch[: len(batch) // 2])
+        came: list[int] = []
+        for part in (batch[len(batch) // 2 :], batch):
+            these.peers[0].sendall(part)
+            while these.run()[1] != 0:
+                pass
+            these.peers[1].sendall(some(1, 2)[0])
+            for _ in range(6):
+                came.append(these.run()[1])
+        assert came.count(1) == 2
+        assert came.count(0) == 10
+
+
+def test_a_line_that_the_caller_reads_is_left_alone() -> None:
+    with lines(2) as these:
+        these.inlet.pause(0, True)
+        for peer in these.peers:
+            peer.sendall(some(1)[0])
+        time.sleep(0.05)
+        assert these.run() == (What.RECORDS, 1, 1)
+        assert these.inlet.run(0) == What.TIME
+        these.inlet.pause(0, False)
+        assert these.run() == (What.RECORDS, 0, 1)
+
+
 def test_bytes_that_are_not_the_feeds() -> None:
     with lines(1) as these:
         these.inlet.lend_to(0, ffi.NULL)

@@ -406,3 +406,45 @@ def test_files_that_cannot_be_used(authority: Authority, tmp_path: Path) -> None
     private.chmod(0o640)
     with pytest.raises(ConfigError, match=r"others \(mode 0640\)"):
         client_context(certificate=public, key=private)
+
+
+def test_what_is_not_read_stays_below(authority: Authority, server_context: ssl.SSLContext) -> None:
+    """However much there is: what waits in memory would be copied again and again."""
+    stream, server, pipe = pairs(authority, server_context)
+    for _ in range(256):
+        server.say(bytes(16384))
+    left, got, buffer = pipe.readable, 0, bytearray(1 << 18)
+    while got < 4 << 20:
+        got += stream.recv_into(buffer)
+        assert stream._incoming.pending <= 2 << 16
+    assert left > 4 << 20
+
+
+def test_a_peer_that_asks_and_does_not_read_is_let_go(
+    authority: Authority, server_context: ssl.SSLContext
+) -> None:
+    """Key updates are answered by OpenSSL of its own accord (RFC 8446, 4.6.3)."""
+    stream, _, pipe = pairs(authority, server_context)
+    pipe.room = len(pipe.from_us)
+    assert stream.send(b"waits") == 5
+    for _ in range(3_000):
+        stream._outgoing.write(bytes(27))  # as OpenSSL does
+        if stream.recv_into(bytearray(64)) < 0:
+            break
+    assert stream.state is StreamState.FAILED
+    assert "does not read" in stream.why
+
+
+def test_a_session_that_cannot_be_written_down_is_none(
+    authority: Authority, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Python says of one that a server of TLS 1.2 left off to renegotiate."""
+    stream, _, _ = pairs(authority, server_context)
+
+    class Torn:
+        @property
+        def session(self) -> ssl.SSLSession:
+            raise ValueError("i2d() failed")
+
+    monkeypatch.setattr(stream, "_tls", Torn())
+    assert stream.session is None

@@ -6,6 +6,7 @@ import random
 import msgspec
 import pytest
 
+from barewire._native import ffi
 from barewire.errors import BarewireError
 from barewire.feeds.txfeed import Announced, Other, TxFeed
 from barewire.mempool.decoder import Decoder, Rules
@@ -20,15 +21,15 @@ def feed(**options) -> TxFeed:
     return TxFeed(Decoder(Rules.preset("prague", 0)), **options)
 
 
-def read(text, *, bare=False, using=None):
+def read(text, *, form="stream", using=None):
     reader = using or feed()
-    reader.lend_text(text.encode() if isinstance(text, str) else text, 7, 1, bare=bare)
+    reader.lend_text(text.encode() if isinstance(text, str) else text, 7, 1, form=form)
     return list(reader.read())
 
 
-def refused(text, *, bare=False) -> dict[str, int]:
+def refused(text, *, form="stream") -> dict[str, int]:
     reader = feed()
-    assert not read(text, bare=bare, using=reader)
+    assert not read(text, form=form, using=reader)
     [cause] = reader.stats()["refused"]
     assert reader.samples()[cause] in (text.encode() if isinstance(text, str) else text)
     return cause
@@ -230,7 +231,7 @@ def test_a_wrong_field_is_found_out_by_the_hash():
 )
 def test_fields_that_make_no_transaction(change, cause):
     tx = spelled(2, make(random.Random(7), 2)) | change
-    assert refused(json.dumps(tx), bare=True) == cause
+    assert refused(json.dumps(tx), form="bare") == cause
     assert refused(json.dumps(notification(tx))) == cause
 
 
@@ -248,7 +249,7 @@ def test_spellings_that_differ_between_nodes():
             del tx["yParity"]
             if not fields["access"]:
                 del tx["accessList"]
-        [got] = read(json.dumps(tx), bare=True)
+        [got] = read(json.dumps(tx), form="bare")
         assert got.raw == envelope(kind, fields)
 
 
@@ -295,3 +296,99 @@ def test_an_ipc_value_that_is_too_long_is_skipped():
         got += list(reader.read())
     assert got == [Other(short.encode())] * 3
     assert reader.stats()["refused"] == {"room": 2}
+
+
+def some_transactions(count: int, seed: int = 1) -> tuple[list, list[bytes]]:
+    rng = random.Random(seed)
+    fields = [make(rng, n % 5) for n in range(count)]
+    return (
+        [spelled(n % 5, each) for n, each in enumerate(fields)],
+        [envelope(n % 5, each) for n, each in enumerate(fields)],
+    )
+
+
+def test_a_pool_is_read_entry_by_entry():
+    objects, raws = some_transactions(90)
+    wrong = [5, None, "0x1", [], {}, {"hash": HASH}, objects[3] | {"nonce": "0x777"}]
+    pool = {
+        "baseFee": "0x7",
+        "pending": {"0xa": {str(n): each for n, each in enumerate(objects[:50])}, "0xb": {}},
+        "odd": [1, {"2": objects[0]}],
+        "queued": {"0xc": {str(n): each for n, each in enumerate(objects[50:])}, "0xd": 7}
+        | {"0xe": {str(n): each for n, each in enumerate(wrong)}},
+    }
+    for indent in (None, 1):
+        reader = feed()
+        got = read(json.dumps(pool, indent=indent), form="pool", using=reader)
+        assert [tx.raw for tx in got] == raws
+        assert [tx.origin for tx in got] == ["pool"] * 50 + ["queued"] * 40
+        assert reader.entries == 90 + 1 + len(wrong)
+        assert sum(reader.stats()["refused"].values()) == 1 + len(wrong)
+
+
+def test_a_block_is_read_transaction_by_transaction():
+    objects, raws = some_transactions(20)
+    block = {"number": "0x1", "uncles": [objects[0]], "transactions": [*objects, HASH, 1, []]}
+    reader = feed()
+    got = read(json.dumps(block | {"withdrawals": [{}]}), form="block", using=reader)
+    assert [tx.raw for tx in got] == raws
+    assert {tx.origin for tx in got} == {"block"}
+    assert reader.entries == 23
+    assert reader.stats()["refused"] == {"kind": 3}
+
+
+@pytest.mark.parametrize("form", ["pool", "block"])
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("null", "kind"),
+        ("[]", "kind"),
+        ("", "syntax"),
+        ('{"pending": {"0xa": {', "syntax"),
+        ("{} {}", "syntax"),
+        ('{"x": ' + "[" * 70 + "]" * 70 + "}", "deep"),
+    ],
+)
+def test_what_is_no_pool_and_no_block(form, text, cause):
+    reader = feed()
+    assert read(text, form=form, using=reader) == []
+    causes = reader.stats()["refused"]
+    assert causes == {cause: 1}
+
+
+def test_a_pool_cut_anywhere_gives_what_stands_before():
+    objects, raws = some_transactions(3)
+    text = json.dumps({"pending": {"0xa": dict(enumerate(objects))}, "queued": {}}).encode()
+    for end in range(0, len(text), 7):
+        got = [tx.raw for tx in read(text[:end], form="pool")]
+        assert got == raws[: len(got)]
+
+
+def test_more_values_than_any_message_needs_are_refused():
+    """They cost whoever looks at them, and no transaction and no list of hashes has so many."""
+    fine = {"id": 1, "result": [HASH] * 200_000}
+    assert len(read(json.dumps(fine))) == 1
+    many = b"1," * 500_000 + b"1"
+    for text in (b'{"id":1,"result":[%b]}' % many, b'{"a":{"b":[%b]}}' % many):
+        assert refused(text) == "values"
+    assert refused(b'{"pending":{"a":[%b]}}' % many, form="pool") == "values"
+
+
+def test_what_is_no_object_ends_a_batch():
+    assert refused(b"[%b1]" % (b"1," * 1_000)) == "kind"
+    answer = b'{"id":1,"result":null}'
+    assert read(b"[" + answer + b"," + answer + b",7," + answer + b"]") == [Other(answer)] * 2
+
+
+def test_what_one_call_does_is_bounded():
+    """However little comes of it: bad transactions, empty messages."""
+    [tx], _ = some_transactions(1)
+    bad = json.dumps(notification(tx | {"nonce": "0x777"})).encode()
+    reader = feed()
+    reader.lend_text(b"[" + b",".join([bad] * 4_000) + b"]")
+    messages, records = ffi.new("struct bw_message[]", 64), ffi.new("struct bw_tx[]", 64)
+    calls = 1
+    while not reader.read_into(messages, records, 64) and reader.more:
+        calls += 1
+    assert calls > len(bad) * 4_000 / (300 << 10)
+    assert reader.stats()["refused"]["hash"] == 4_000

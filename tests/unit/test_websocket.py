@@ -101,7 +101,11 @@ def theirs(data: bytes) -> list:
         said.append((protocol.close_sent.code, False))
     elif protocol.close_rcvd is not None:
         said.append((protocol.close_rcvd.code, protocol.close_rcvd.reason))
-    return [said, sent(b"".join(protocol.data_to_send()))]
+    # Of pings that came before anything was sent the last is answered (RFC 6455, 5.5.3).
+    *pongs, last = [(None, b""), *sent(b"".join(protocol.data_to_send()))]
+    if last[0] is Opcode.CLOSE:
+        return [said, [*[pong for pong in pongs[-1:] if pong[0]], last]]
+    return [said, [last] if last[0] else []]
 
 
 def sent(data: bytes) -> list:
@@ -335,3 +339,15 @@ def test_no_log_line_and_no_error_shows_a_credential(caplog):
     said = caplog.text + str(caught.value) + str(caught.value.hint)
     assert "hunter2" not in said
     assert "s3cretkey" not in said
+
+
+def test_of_pings_that_nobody_lets_us_answer_one_is_owed():
+    """RFC 6455, 5.5.3: a pong for the most recently processed ping is enough."""
+    client, server = shaken()
+    for number in range(5_000):
+        server.send_ping(b"%d" % number)
+        assert client.receive(from_server(server)) == []
+    assert client.unsent_bytes == 0
+    client.send(b"and this")
+    assert sent(client.data_to_send()) == [(Opcode.PONG, b"4999"), (Opcode.TEXT, b"and this")]
+    assert client.data_to_send() == b""

@@ -11,33 +11,23 @@ from typing import Any
 
 import msgspec
 
-from barewire.mempool.record import Origin
+from barewire.feeds.txfeed import Form
 from barewire.untrusted import bytes_of, decode_json
 
 __all__ = ["MAX_BLOCKS", "Hole"]
 
 MAX_BLOCKS = 64
 """Blocks that are looked through after one reconnect; more are only counted."""
+_MOST_HASHES = 1 << 14  # of one block; 2^14 transfers take 344 million gas
 
 Question = tuple[str, list[Any], str]
 """Method, parameters, and what it is about."""
-
-
-_Part = dict[str, dict[str, msgspec.Raw]]  # by sender, by nonce
-
-
-class _Pool(msgspec.Struct):
-    """geth's `txpool_content`; what is `queued` lies behind a gap in its sender's nonces."""
-
-    pending: _Part = {}
-    queued: _Part = {}
 
 
 class _Block(msgspec.Struct):
     transactions: list[msgspec.Raw] = []
 
 
-_pool = msgspec.json.Decoder(_Pool)
 _block = msgspec.json.Decoder(_Block)
 
 
@@ -120,27 +110,25 @@ class Hole:
             ("eth_getBlockByNumber", [hex(n), False], "block") for n in range(first, number + 1)
         ]
 
-    def answered(self, about: str, result: bytes) -> list[tuple[Origin, list[bytes]]]:
-        """Takes an answer; gives the transaction objects in it, as JSON, by how they came."""
+    def answered(self, about: str, result: msgspec.Raw) -> Form | None:
+        """Takes an answer; what is to be read in it for its transactions (`TxFeed.lend_text`)."""
+        if about in ("pool", "pending"):
+            self.waiting = False
+            if bytes(memoryview(result)[:1]) == b"{":
+                return "pool" if about == "pool" else "block"
+            self.unfillable += 1
+            return None
         try:
-            if about == "pool":
-                pool = decode_json(_pool.decode, result)
-                self.waiting = False
-                parts: dict[Origin, _Part] = {"pool": pool.pending, "queued": pool.queued}
-                return [
-                    (origin, [bytes(body) for of in part.values() for body in of.values()])
-                    for origin, part in parts.items()
-                ]
-            block = decode_json(_block.decode, result)
-            if about == "pending":
-                self.waiting = False
-                return [("block", [bytes(body) for body in block.transactions])]
+            block = decode_json(_block.decode, memoryview(result))
+            if len(block.transactions) > _MOST_HASHES:
+                self.refused(about)
+                return None
             self.mined += [
                 bytes_of(msgspec.json.decode(text, type=str), 32) for text in block.transactions
             ]
         except (msgspec.MsgspecError, ValueError):
-            self.refused("pending" if about == "pool" else about)
-        return []
+            self.refused(about)
+        return None
 
     def take_mined(self) -> list[bytes]:
         """Hashes mined in holes that were not taken yet."""

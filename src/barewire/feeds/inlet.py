@@ -83,9 +83,16 @@ class Inlet:
         With NULL, what that feed was lent and has not read is forgotten.
         """
         native = self.native
-        native.line[line].feed = feed
-        if not feed and native.at == line:
-            native.reading = native.told = 0
+        place = native.line[line]
+        place.feed = feed
+        if not feed:
+            place.reading = 0
+            if native.at == line:
+                native.told = 0
+
+    def pause(self, line: int, paused: bool) -> None:
+        """While `paused`, line `line` is left alone: the caller reads what it was lent."""
+        self.native.line[line].paused = paused
 
     def disconnect(self, line: int) -> None:
         """Line `line` is not read any more. Call it before its connection is closed."""

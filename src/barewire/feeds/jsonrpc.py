@@ -27,11 +27,11 @@ from barewire._native import ffi
 from barewire.feeds.blocks import Block, block_of
 from barewire.feeds.hole import Hole
 from barewire.feeds.session import Phase
-from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Other, TxFeed
+from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Form, Other, TxFeed
 from barewire.feeds.websocket import Closed, Message, Opened, State, WebSocket
 from barewire.mempool.decoder import Decoder
-from barewire.mempool.record import Origin, Transaction
-from barewire.untrusted import decode_json, printable, quantity_of
+from barewire.mempool.record import Transaction
+from barewire.untrusted import printable, quantity_of
 
 __all__ = ["Counts", "PendingTransactions", "Phase", "Style", "Timing"]
 
@@ -99,6 +99,11 @@ class _Answer(msgspec.Struct):
     error: Any = None
     method: str | None = None
 
+
+_STEPS = 64
+"""Things that are no transactions that one call sees to: the loop has other sources."""
+_MOST_WANTED = 10_000
+"""Announced hashes whose bodies are waited for at once; more are counted as unanswered."""
 
 _answer = msgspec.json.Decoder(_Answer)
 
@@ -189,9 +194,8 @@ class PendingTransactions:
         self._fetching: dict[bytes, tuple[int, int]] = {}  # hash -> number, and when asked
         self._fetched_hash: dict[int, bytes] = {}
         self._wanted: dict[bytes, None] = {}
-        # From the pool, how many in each, and how they came.
-        self._texts: list[tuple[bytes, int, Origin]] = []
-        self._to_fill: int | None = None  # of the one that is being read, not seen yet
+        self._texts: list[tuple[msgspec.Raw, Form]] = []  # from the pool
+        self._to_fill: int | None = None  # entries of all pools, before the one that is being read
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
         self._arrival = (0, 0)
@@ -211,6 +215,13 @@ class PendingTransactions:
             out, self._out = b"".join(self._out), []
             return out
         return self._websocket.data_to_send()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What :meth:`data_to_send` would give: it grows where the other side does not read."""
+        if self._websocket is None:
+            return sum(map(len, self._out))
+        return self._websocket.unsent_bytes
 
     def _send(self, text: bytes) -> None:
         if self._websocket is None:
@@ -259,7 +270,10 @@ class PendingTransactions:
         Returns:
             How many. 0 means that everything has been read, unless :attr:`more` is set.
         """
-        while self.phase is not Phase.FAILED:
+        self.more = False
+        for _ in range(_STEPS):
+            if self.phase is Phase.FAILED:
+                break
             self.filling = self._to_fill is not None
             count = self.feed.read_into(messages, records, room)
             if self.feed.event is not None:
@@ -267,7 +281,7 @@ class PendingTransactions:
             if count and (self._fetching or self.filling):
                 self._note_bodies(records, count)
             if self._to_fill is not None and not self.feed.more:
-                self.hole.pool_refused += self._to_fill
+                self.hole.pool_refused += self.feed.entries - self._to_fill
                 self._to_fill = None
             self.more = self.feed.more or bool(self._texts or self._wanted)
             if count:
@@ -278,9 +292,12 @@ class PendingTransactions:
             if not self._texts:
                 break
             # From the pool: lent when the stream is read to its end, so that they do not mix.
-            text, self._to_fill, origin = self._texts.pop(0)
-            self.feed.lend_text(text, *self._arrival, origin=origin)
-        self.more = self.filling = False
+            text, form = self._texts.pop(0)
+            self._to_fill = self.feed.entries
+            self.feed.lend_text(text, *self._arrival, form=form)
+            self.more = True
+        self.more = self.more and self.phase is not Phase.FAILED
+        self.filling = False
         return 0
 
     @property
@@ -289,6 +306,7 @@ class PendingTransactions:
         return (
             self.phase is Phase.LIVE
             and self.style != "hashes"
+            and self._to_fill is None
             and not (self._fetching or self._wanted or self._texts)
         )
 
@@ -367,7 +385,10 @@ class PendingTransactions:
             if self._known is not None and self._known(event.hash):
                 self.counts.known += 1
             elif event.hash not in self._fetching:
-                self._wanted[event.hash] = None
+                if len(self._fetching) + len(self._wanted) < _MOST_WANTED:
+                    self._wanted[event.hash] = None
+                else:
+                    self.counts.unanswered += 1
         elif isinstance(event, Other):
             self._answered(event.text)
         else:
@@ -383,8 +404,8 @@ class PendingTransactions:
 
     def _answered(self, text: bytes) -> None:
         try:
-            answer = decode_json(_answer.decode, text)
-        except msgspec.MsgspecError:
+            answer = _answer.decode(text)  # its depth and its UTF-8 the native reader has checked
+        except (msgspec.MsgspecError, ValueError):
             self.counts.unclear += 1
             return
         if answer.method is not None:
@@ -393,7 +414,7 @@ class PendingTransactions:
         number = answer.id if isinstance(answer.id, int) else -1
         about = self._asked.pop(number, "")
         wanted = self._fetched_hash.pop(number, None)
-        if answer.error is not None or not bytes(answer.result):
+        if answer.error is not None or not memoryview(answer.result).nbytes:
             self.counts.errors += 1
             self.last_error = printable(text)
             if about == "subscribe":
@@ -415,10 +436,8 @@ class PendingTransactions:
             self._ask_hole(self.hole.head(number))
             self._miss_blocks(number)
         elif about.startswith("hole:"):
-            for origin, bodies in self.hole.answered(about[5:], bytes(answer.result)):
-                for at in range(0, len(bodies), 64):
-                    some = bodies[at : at + 64]
-                    self._texts.append((_batch(some), len(some), origin))
+            if (form := self.hole.answered(about[5:], answer.result)) is not None:
+                self._texts.append((answer.result, form))
         elif wanted is not None:
             self.counts.vanished += 1
             self._fetching.pop(wanted, None)
@@ -471,7 +490,7 @@ class PendingTransactions:
     def _note_bodies(self, records: Any, count: int) -> None:
         if self._to_fill is not None:
             self.hole.filled += count
-            self._to_fill -= count
+            self._to_fill += count
         for i in range(count):
             number, _ = self._fetching.pop(bytes(records[i].hash), (-1, 0))
             self._fetched_hash.pop(number, None)
@@ -496,11 +515,6 @@ class PendingTransactions:
 def _request(number: int, method: str, params: list[Any]) -> bytes:
     call = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
     return json.dumps(call, separators=(",", ":")).encode()
-
-
-def _batch(bodies: list[bytes]) -> bytes:
-    """Transaction objects as answers, the way the native reader takes many at once."""
-    return b"[" + b",".join(b'{"result":' + body + b"}" for body in bodies) + b"]"
 
 
 def _quantity(text: msgspec.Raw) -> int:

@@ -36,6 +36,9 @@ _SCRATCH_BYTES = 1 << 16
 _MOST_PENDING = 1 << 18
 """Encrypted bytes that wait for the stream below; beyond it no more are taken."""
 
+_MOST_ANSWERS = 1 << 16
+"""Bytes of TLS's own answers (key updates, renegotiations) that may wait for a peer to read."""
+
 
 class ByteStream(Protocol):
     """What TLS needs of the stream under it; see :class:`dpdk_bindings.stream.Connection`."""
@@ -181,6 +184,7 @@ class TlsStream:
         self._view = memoryview(self._scratch)
         self._pending = b""
         self._sent = 0  # of what is pending
+        self._answers = 0  # bytes that OpenSSL added of its own accord to what is pending
         self._unread = False  # OpenSSL may have bytes, or news
         self._below_ended = False
         self._state = StreamState.CONNECTING
@@ -224,12 +228,18 @@ class TlsStream:
     @property
     def protocol(self) -> str | None:
         """The protocol that the server chose of those offered by ALPN."""
-        return self._tls.selected_alpn_protocol()
+        try:
+            return self._tls.selected_alpn_protocol()
+        except UnicodeDecodeError:
+            return None
 
     @property
     def session(self) -> ssl.SSLSession | None:
         """What a later connection can resume; with TLS 1.3 there once something was received."""
-        return self._tls.session
+        try:
+            return self._tls.session
+        except ValueError:  # OpenSSL cannot write one down: such as amidst a renegotiation
+            return None
 
     def describe(self) -> dict[str, object]:
         """Version, cipher, protocol chosen, whether an earlier session was resumed."""
@@ -251,8 +261,11 @@ class TlsStream:
         """
         if self._state is not _OPEN and self._state is not _CONNECTING:
             return -1
-        if self._pending:
-            self._push()
+        if self._pending and not self._collect():
+            return -1
+        # What OpenSSL holds is read first: what is not taken from below makes the peer wait.
+        if self._unread and self._state is _OPEN and (got := self._read(buffer, offset)):
+            return got
         if not self._below_ended:
             got = self._receive_below(self._scratch)
             if got > 0:
@@ -282,6 +295,9 @@ class TlsStream:
         plain = memoryview(data)[offset:] if offset else data
         try:
             took = self._tls.write(plain)
+        except ssl.SSLWantReadError:  # the server renegotiates
+            self._collect()
+            return 0
         except ssl.SSLError as error:
             self._fail(errno.EPROTO, _reason(error))
             return -1
@@ -377,10 +393,19 @@ class TlsStream:
         self._unread = bool(self._incoming.pending or got == size or self._below_ended)
         return got
 
-    def _collect(self) -> None:
-        """Sends what OpenSSL has to say of its own accord: key updates, alerts."""
-        if self._outgoing.pending:
+    def _collect(self) -> bool:
+        """Sends what waits, and what OpenSSL has to say of its own accord: key updates, alerts.
+
+        A peer that asks for it and does not read it is not served for ever: then, False.
+        """
+        if self._pending:
+            self._answers += self._outgoing.pending
+            if self._answers > _MOST_ANSWERS:
+                self._fail(errno.ENOBUFS, "TLS: the peer asks, and does not read what it is told")
+                return False
+        if self._pending or self._outgoing.pending:
             self._push()
+        return True
 
     def _push(self) -> bool:
         """Sends encrypted bytes as far as there is room below; False: that has failed."""
@@ -397,7 +422,7 @@ class TlsStream:
             if not took:
                 return True
             self._sent += took
-        self._pending, self._sent = b"", 0
+        self._pending, self._sent, self._answers = b"", 0, 0
         return True
 
     def _say_close(self) -> None:

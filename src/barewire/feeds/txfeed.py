@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
@@ -22,7 +24,7 @@ from barewire.feeds.websocket import WebSocket
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import ORIGINS, Origin, Transaction
 
-__all__ = ["BURST", "CAUSES", "Announced", "ControlFrame", "Other", "TxFeed"]
+__all__ = ["BURST", "CAUSES", "Announced", "ControlFrame", "Form", "Other", "TxFeed"]
 
 BURST: int = lib.BW_TXFEED_BURST
 """Transactions that one native call hands out at most."""
@@ -36,6 +38,15 @@ def _name(cause: int) -> str:
 
 CAUSES: tuple[str, ...] = tuple(_name(cause) for cause in range(lib.BW_JSON_CAUSES))
 """Names of the causes of refusal, by number (``enum bw_json_cause``); 0 is "ok"."""
+
+Form = Literal["stream", "bare", "pool", "block"]
+
+_FORMS: dict[Form, int] = {
+    "stream": lib.BW_JSON_STREAM,
+    "bare": lib.BW_JSON_BARE,
+    "pool": lib.BW_JSON_POOL,
+    "block": lib.BW_JSON_BLOCK,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +141,30 @@ class TxFeed:
 
     def lend_text(
         self,
-        text: bytes,
+        text: bytes | msgspec.Raw,
         arrival_ns: int = 0,
         clock: int = 0,
         *,
-        bare: bool = False,
+        form: Form = "stream",
         origin: Origin = "announced",
     ) -> None:
-        """Lends one whole message that came another way; it is read before the stream goes on.
+        """Lends one whole text that came another way; it is read before the stream goes on.
 
-        With `bare` it is a transaction object alone; its transactions came as `origin` says.
+        Args:
+            text: see `form`.
+            arrival_ns: when it came, by the clock `clock` (``enum dpb_clock``).
+            clock: see above.
+            form: a message; one transaction object alone ("bare"); the result of `txpool_content`
+                ("pool") or of `eth_getBlockByNumber` ("block"), of which every entry that is no
+                transaction is refused by cause.
+            origin: how the transactions of the first two came. A pool's came as such or as
+                "queued", a block's as such.
         """
         self._lent_text = ffi.from_buffer("uint8_t[]", text)
-        number = ORIGINS.index(origin)
+        size = len(self._lent_text)
+        number = ORIGINS.index(form if form == "pool" or form == "block" else origin)
         lib.bw_txfeed_lend_text(
-            self.native, self._lent_text, len(text), bare, number, arrival_ns, clock
+            self.native, self._lent_text, size, _FORMS[form], number, arrival_ns, clock
         )
 
     def read_into(self, messages: Any, records: Any, room: int) -> int:
@@ -195,6 +215,11 @@ class TxFeed:
     def lent_bytes(self) -> int:
         """Of the stream, lent so far."""
         return int(self._stats.bytes)
+
+    @property
+    def entries(self) -> int:
+        """Of pools and blocks, read so far, whatever they were."""
+        return int(self._stats.entries)
 
     def stats(self) -> dict[str, int | dict[str, int]]:
         """Counters, and refusals by cause; causes that never occurred are left out."""

@@ -168,6 +168,7 @@ class WebSocket:
         upgrade = Upgrade(self.url, headers=self._headers, deflate=self._deflate_name)
         self._upgrade: Upgrade | None = upgrade
         self._out: list[bytes] = [upgrade.request]
+        self._pong: bytes | None = None
 
     def restart(self) -> None:
         """Begins anew, for a new connection to the same server; the counters go on.
@@ -181,11 +182,27 @@ class WebSocket:
 
     def data_to_send(self) -> bytes:
         """What has to be sent now; asked for once."""
+        if self._pong is not None:
+            self._answer_ping()
         out = self._out
         if not out:
             return b""
         self._out = []
         return out[0] if len(out) == 1 else b"".join(out)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What :meth:`data_to_send` would give: it grows where nobody asks."""
+        return sum(map(len, self._out))
+
+    def _answer_ping(self) -> None:
+        """Answers the last ping of those that nobody was answered on (RFC 6455, 5.5.3).
+
+        However many a server sends that does not read, one is owed.
+        """
+        if self._pong is not None:
+            self._out.append(write_frame(lib.BW_WS_PONG, self._pong))
+            self._pong = None
 
     def send(self, payload: bytes, *, text: bool = True) -> None:
         """Queues a message.
@@ -195,6 +212,8 @@ class WebSocket:
         """
         if self.state is not _OPEN:
             self._insist_open()
+        if self._pong is not None:
+            self._answer_ping()
         opcode, size = _TEXT if text else _BINARY, len(payload)
         if size > _SHORT:
             self._out.append(write_frame(opcode, payload))
@@ -216,6 +235,7 @@ class WebSocket:
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begins to close; the server's own close frame, or the end of the stream, follows."""
         if self.state is State.OPEN:
+            self._answer_ping()
             payload = code.to_bytes(2, "big") + reason.encode()[:123]
             self._out.append(write_frame(lib.BW_WS_CLOSE, payload))
         self.state = State.CLOSING if self.state is State.OPEN else State.CLOSED
@@ -286,11 +306,12 @@ class WebSocket:
             yield Message(data, kind == lib.BW_WS_TEXT)
         elif kind == lib.BW_WS_PING:
             if self.state is State.OPEN:
-                self._out.append(write_frame(lib.BW_WS_PONG, data))
+                self._pong = data
         elif kind == lib.BW_WS_PONG:
             yield Pong(data)
         elif kind == lib.BW_WS_CLOSE:
             if self.state is State.OPEN:
+                self._answer_ping()
                 self._out.append(write_frame(lib.BW_WS_CLOSE, data))
             self.state = State.CLOSED
             yield Closed(int(event.code), printable(data[2:]), by_peer=True)
@@ -350,6 +371,7 @@ class WebSocket:
 
     def _fail(self, code: int, reason: str, rest: int = 0) -> Closed:
         if self.state is State.OPEN:
+            self._answer_ping()
             self._out.append(write_frame(lib.BW_WS_CLOSE, code.to_bytes(2, "big")))
         self.state = State.CLOSED
         return Closed(code, reason, by_peer=False, rest_ms=rest)

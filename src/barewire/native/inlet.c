@@ -13,10 +13,10 @@ static uint64_t mono_ns(void) {
 
 /* Reads on what is lent; hands over what is complete. */
 static int read_on(struct bw_inlet *in) {
-    struct bw_txfeed *feed = in->line[in->at].feed;
-    uint32_t n = bw_txfeed_read(feed, in->messages, in->txs, BW_TXFEED_BURST, &in->event);
-    in->reading = in->event.kind == BW_TXFEED_MORE;
-    in->told = in->event.kind != BW_TXFEED_NONE && !in->reading;
+    struct bw_inlet_line *line = &in->line[in->at];
+    uint32_t n = bw_txfeed_read(line->feed, in->messages, in->txs, BW_TXFEED_BURST, &in->event);
+    line->reading = in->event.kind == BW_TXFEED_MORE;
+    in->told = in->event.kind != BW_TXFEED_NONE && !line->reading;
     if (n && !in->pump) {
         in->count = n;
         return BW_INLET_RECORDS;
@@ -29,15 +29,16 @@ static int read_on(struct bw_inlet *in) {
     return NOTHING;
 }
 
-/* Receives from the next line that has something. */
-static int receive(struct bw_inlet *in) {
+/* Reads from the next line that has something. */
+static int read_next(struct bw_inlet *in) {
     for (uint32_t i = 0; i < in->lines; i++) {
         uint32_t at = in->next;
         in->next = at + 1 < in->lines ? at + 1 : 0;
         struct bw_inlet_line *line = &in->line[at];
         struct dpb_stream *stream = line->stream;
-        if (!stream || !stream->readable) continue;
+        if (!stream || line->paused || !(line->reading || stream->readable)) continue;
         in->at = at;
+        if (line->reading) return read_on(in);
         if (!line->feed) return BW_INLET_READABLE;
         const struct dpb_stream_ops *ops = in->endpoint[line->endpoint].ops;
         int got = ops->recv(stream, line->buffer, line->room);
@@ -57,16 +58,14 @@ int bw_inlet_run(struct bw_inlet *in, uint64_t until_mono_ns) {
         } else if (in->told) {
             in->told = 0;
             return BW_INLET_EVENT;
-        } else if (in->reading) {
-            what = read_on(in);
         } else {
             for (uint32_t i = 0; i < in->endpoints; i++)
                 in->endpoint[i].ops->poll(in->endpoint[i].endpoint);
-            what = receive(in);
+            what = read_next(in);
         }
         if (what != NOTHING) return what;
         in->held = 0;
         if (in->pump && (in->count = (uint32_t)bw_pump_turn(in->pump))) return BW_INLET_FOUND;
-        if (!in->told && !in->reading && mono_ns() >= until_mono_ns) return BW_INLET_TIME;
+        if (!in->told && mono_ns() >= until_mono_ns) return BW_INLET_TIME;
     }
 }

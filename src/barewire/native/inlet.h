@@ -2,6 +2,8 @@
  *
  *     poll every endpoint -> for each readable line: recv -> txfeed -> offer -> turn of the pump
  *
+ * Lines take turns, each with one burst or one buffer at a time, however much one of them has.
+ *
  * A line that only brings transactions, which is a live subscription nearly all of the time, never
  * needs Python between the wire and a match. Whatever else happens on a line (an answer, a control
  * frame, its end; a line without `feed`, whose bytes have to be decrypted first, say) is told and
@@ -33,6 +35,8 @@ struct bw_inlet_line {
     uint8_t *buffer;
     uint32_t room;              /* of the buffer */
     uint32_t endpoint;          /* which endpoint's it is */
+    uint32_t reading;           /* it has bytes that were lent to the feed and not read */
+    uint32_t paused;            /* the caller reads what it was lent: left alone */
 };
 
 struct bw_inlet {
@@ -46,12 +50,12 @@ struct bw_inlet {
     uint32_t next;              /* the line that is asked first: they take turns */
     uint32_t at;
     uint32_t count;
-    uint32_t reading;           /* `at` has bytes that were lent and not read */
-    uint32_t told;              /* `event` is still to be told */
+    uint32_t told;              /* `event`, of line `at`, is still to be told */
     uint32_t held;              /* the pump still looks at what it was offered, for one turn more */
 };
 
-/* Turns at least once, until there is something or it is `until_mono_ns`: an enum bw_inlet_what. */
+/* Turns at least once, until there is something or it is `until_mono_ns`: an enum bw_inlet_what.
+ * Time is looked at between two bursts, so that a line which never ends holds up nobody. */
 int bw_inlet_run(struct bw_inlet *in, uint64_t until_mono_ns);
 /* </cdef> */
 

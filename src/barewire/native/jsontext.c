@@ -142,15 +142,21 @@ enum bw_json_cause bw_json_string(struct bw_json_text *t, struct bw_json_string 
 
 /* ---------------------------------------------------------------- values */
 
+/* One more value begins. */
+static inline enum bw_json_cause one_more(struct bw_json_text *t) {
+    if (!t->left) return BW_JSON_VALUES;
+    t->left--;
+    return BW_JSON_OK;
+}
+
 enum bw_json_cause bw_json_open(struct bw_json_text *t, uint8_t bracket, int *more) {
     if (++t->depth > BW_JSON_DEPTH) return BW_JSON_DEEP;
     t->at++;
     BW_JSON_TRY(bw_json_space(t));
     *more = *t->at != (bracket == '{' ? '}' : ']');
-    if (!*more) {
-        t->at++;
-        t->depth--;
-    }
+    if (*more) return one_more(t);
+    t->at++;
+    t->depth--;
     return BW_JSON_OK;
 }
 
@@ -158,7 +164,7 @@ enum bw_json_cause bw_json_more(struct bw_json_text *t, uint8_t bracket, int *mo
     BW_JSON_TRY(bw_json_space(t));
     const uint8_t c = *t->at++;
     *more = c == ',';
-    if (*more) return BW_JSON_OK;
+    if (*more) return one_more(t);
     t->depth--;
     return c == bracket ? BW_JSON_OK : BW_JSON_SYNTAX;
 }

@@ -9,6 +9,7 @@ struct bw_txfeed {
     struct bw_txfeed_config with;
     struct bw_json *json;
     int in_text;                /* a text is being read */
+    int form;                   /* of it: enum bw_json_form */
     const uint8_t *text;        /* this one */
     uint32_t text_len;
     uint64_t arrival_ns;
@@ -71,10 +72,11 @@ static void refuse(struct bw_txfeed *f, uint32_t cause, const uint8_t *text, uin
     if (len) memcpy(sample->text, text, sample->kept);
 }
 
-static void begin(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare,
+static void begin(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int form,
                   uint8_t origin) {
-    bw_json_begin(f->json, text, len, bare);
+    bw_json_begin(f->json, text, len, form);
     f->in_text = 1;
+    f->form = form;
     f->origin = origin;
     f->text = text;
     f->text_len = len;
@@ -91,11 +93,11 @@ void bw_txfeed_lend(struct bw_txfeed *f, const uint8_t *data, size_t len, uint64
     if (f->with.ws) bw_ws_lend(f->with.ws, data, len);
 }
 
-void bw_txfeed_lend_text(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare,
+void bw_txfeed_lend_text(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int form,
                          uint8_t origin, uint64_t arrival_ns, uint8_t clock) {
     f->arrival_ns = arrival_ns;
     f->clock = clock;
-    begin(f, text, len, bare, origin);
+    begin(f, text, len, form, origin);
 }
 
 /* The next value of a stream that has nothing between them. */
@@ -167,7 +169,7 @@ static int decode(struct bw_txfeed *f, const struct bw_json_item *item, struct b
         .source = f->with.source,
         .clock = f->clock,
         .flags = (uint8_t)((f->with.trusted ? BW_MESSAGE_TRUSTED : 0) |
-                           f->origin << BW_MESSAGE_ORIGIN),
+                           (item->queued ? BW_ORIGIN_QUEUED : f->origin) << BW_MESSAGE_ORIGIN),
     };
     uint8_t verdict;
     return (int)bw_decode_burst(message, 1, &f->with.rules, tx, &verdict, f->with.refusals);
@@ -180,22 +182,28 @@ static int must_wait(const struct bw_txfeed *f) {
            f->room_len - f->used < f->with.max_text / 2 + 4096;
 }
 
+/* What an object, a message or a frame costs beside its bytes, in bytes. */
+enum { A_STEP = 64 };
+
 uint32_t bw_txfeed_read(struct bw_txfeed *f, struct bw_message *messages, struct bw_tx *txs,
                         uint32_t max, struct bw_txfeed_event *event) {
     struct bw_json_item item;
-    uint32_t n = 0;
+    uint32_t n = 0, work = 0;
     if (max > BW_TXFEED_BURST) max = BW_TXFEED_BURST;
     event->kind = BW_TXFEED_NONE;
     f->used = 0;
     for (;;) {
-        if (n == max || (n && !f->in_text && must_wait(f))) {
+        if (n == max || work >= BW_TXFEED_WORK || (n && !f->in_text && must_wait(f))) {
             event->kind = BW_TXFEED_MORE;
             break;
         }
         if (!f->in_text && !next_text(f, event)) break;
         int state = bw_json_next(f->json, f->room + f->used, f->room_len - f->used, &item);
+        work += A_STEP + item.text_len;
+        if (state > 0 && f->form >= BW_JSON_POOL) f->stats.entries++;
         if (state <= 0) {
             f->in_text = 0;
+            work += f->text_len;
             if (state < 0) refuse(f, (uint32_t)-state, f->text, f->text_len);
             continue;
         }

@@ -7,6 +7,10 @@
  * text of each cause is kept. What is not a transaction (answers, control frames, hashes without a
  * body, deflated messages) is handed to the caller in its place in the stream.
  *
+ * What one call does is bounded by what it hands out and by BW_TXFEED_WORK, whatever the bytes are,
+ * but for one object at a time: such an object is as long as a message may be, and its values as
+ * many as txjson.h lets pass.
+ *
  * The feed borrows the bytes that it is lent until it has read them all, and owns the envelopes that
  * it hands out until the next call that reads. Memory is taken once. One thread. */
 #ifndef BAREWIRE_TXFEED_H
@@ -19,6 +23,7 @@
 /* <cdef> */
 #define BW_TXFEED_BURST 64        /* transactions that one call hands out at most */
 #define BW_TXFEED_SAMPLE_BYTES 1016
+#define BW_TXFEED_WORK 262144 /* bytes that one call walks through, about: then it is MORE */
 
 enum bw_txfeed_kind {
     BW_TXFEED_NONE = 0,           /* all bytes are used up */
@@ -50,6 +55,7 @@ struct bw_txfeed_stats {
     uint64_t transactions;        /* handed out */
     uint64_t announced;           /* hashes without a body */
     uint64_t others;
+    uint64_t entries;             /* of pools and blocks, whatever they were */
     struct bw_txfeed_sample refused[16]; /* by enum bw_json_cause */
 };
 
@@ -78,10 +84,10 @@ void bw_txfeed_restart(struct bw_txfeed *f);
 void bw_txfeed_lend(struct bw_txfeed *f, const uint8_t *data, size_t len, uint64_t arrival_ns,
                     uint8_t clock);
 
-/* Lends one whole message that came another way (inflated, or over HTTP); `bare`: a transaction
- * object alone. Its transactions came as `origin` says (enum bw_origin); those of the stream itself
- * are announced. It is read before the stream goes on. */
-void bw_txfeed_lend_text(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int bare,
+/* Lends one whole text that came another way (inflated, over HTTP, in an answer); `form`: enum
+ * bw_json_form. Its transactions came as `origin` says (enum bw_origin), but for those that a pool
+ * says are queued; those of the stream itself are announced. It is read before the stream goes on. */
+void bw_txfeed_lend_text(struct bw_txfeed *f, const uint8_t *text, uint32_t len, int form,
                          uint8_t origin, uint64_t arrival_ns, uint8_t clock);
 
 /* Reads on. Writes transactions, hashed, to txs[0..n) and their envelopes to messages[0..n), n <= max

@@ -19,7 +19,9 @@ struct value {
 
 struct bw_json {
     struct bw_json_text text;
-    uint8_t in_batch, bare, done;
+    uint8_t in_batch, form, done;
+    uint8_t queued;     /* the cursor is in that part of a pool */
+    uint8_t level;      /* of a pool or a block: how deep the cursor stands, in front of a member */
     uint8_t *scratch;
     uint32_t max_text;
     struct value field[FIELDS];
@@ -486,10 +488,15 @@ static enum bw_json_cause message(struct bw_json *j, char *notified, char *answe
     return BW_JSON_OK;
 }
 
-void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int bare) {
-    j->text = (struct bw_json_text){.at = text, .end = text + len, .scratch = j->scratch};
-    j->in_batch = 0;
-    j->bare = bare != 0;
+void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int form) {
+    j->text = (struct bw_json_text){
+        .at = text,
+        .end = text + len,
+        .scratch = j->scratch,
+        .left = BW_JSON_VALUES_MIN + len / BW_JSON_BYTES_A_VALUE,
+    };
+    j->in_batch = j->level = j->queued = 0;
+    j->form = (uint8_t)form;
     j->done = len > j->max_text ? 2 : 0;
 }
 
@@ -508,14 +515,83 @@ static int at_end(struct bw_json_text *t) {
     return bw_json_space(t) != BW_JSON_OK && t->at == t->end;
 }
 
+/* Behind a member of a pool or a block: on to the next, which may be one of a level above. */
+static enum bw_json_cause step(struct bw_json *j) {
+    int more = 0;
+    while (j->level && !more) {
+        const uint8_t bracket = j->form == BW_JSON_BLOCK && j->level == 2 ? ']' : '}';
+        BW_JSON_TRY(bw_json_more(&j->text, bracket, &more));
+        if (!more) j->level--;
+    }
+    if (j->level) return BW_JSON_OK;
+    j->done = 1;
+    return at_end(&j->text) ? BW_JSON_OK : BW_JSON_SYNTAX;
+}
+
+/* The next entry of a pool or a block: steps into objects on the way to it and over all else. */
+static enum bw_json_cause entry(struct bw_json *j, int *found) {
+    struct bw_json_text *t = &j->text;
+    struct bw_json_string key;
+    const int pool = j->form == BW_JSON_POOL;
+    while (!j->done) {
+        int more, enter = 1;
+        BW_JSON_TRY(bw_json_space(t));
+        if (j->level && (pool || j->level == 1)) {
+            BW_JSON_TRY(bw_json_key(t, &key));
+            if (!pool) enter = key.len == 12 && is(key.at, "transactions", 12);
+            else if (j->level == 1) j->queued = key.len == 6 && is(key.at, "queued", 6);
+        }
+        if (j->level == (pool ? 3 : 2) || (pool && j->level == 2 && *t->at != '{')) {
+            *found = 1;
+            return BW_JSON_OK;
+        }
+        const uint8_t bracket = !pool && j->level == 1 ? '[' : '{';
+        if (enter && *t->at == bracket) {
+            BW_JSON_TRY(bw_json_open(t, bracket, &more));
+            j->level += more != 0;
+            if (more) continue;
+        } else if (!j->level) {
+            return BW_JSON_KIND;
+        } else {
+            BW_JSON_TRY(bw_json_skip(t));
+        }
+        BW_JSON_TRY(step(j));
+    }
+    *found = 0;
+    return BW_JSON_OK;
+}
+
+static int next_entry(struct bw_json *j, uint8_t *into, uint32_t room_len,
+                      struct bw_json_item *out) {
+    struct bw_json_text *t = &j->text;
+    char found_kind;
+    int found;
+    TRY_TEXT(entry(j, &found));
+    if (!found) return 0;
+    out->text = t->at;
+    out->queued = j->queued;
+    t->scratch = j->scratch;
+    TRY_TEXT(result(j, &found_kind));
+    out->text_len = (uint32_t)(t->at - out->text);
+    if (found_kind == 't') make(j, into, room_len, out);
+    else out->cause = BW_JSON_KIND;
+    if (out->kind != BW_JSON_TX) {
+        out->kind = BW_JSON_NONE;
+        if (out->cause == BW_JSON_OK) out->cause = BW_JSON_MISSING;
+    }
+    TRY_TEXT(step(j));
+    return 1;
+}
+
 int bw_json_next(struct bw_json *j, uint8_t *into, uint32_t room_len, struct bw_json_item *out) {
     struct bw_json_text *t = &j->text;
     int more = 1;
     memset(out, 0, sizeof *out);
     if (j->done == 2) return stop(j, BW_JSON_ROOM);
     if (j->done) return 0;
+    if (j->form >= BW_JSON_POOL) return next_entry(j, into, room_len, out);
     TRY_TEXT(bw_json_space(t));
-    if (!j->in_batch && !j->bare && *t->at == '[') {
+    if (!j->in_batch && !j->form && *t->at == '[') {
         TRY_TEXT(bw_json_open(t, '[', &more));
         j->in_batch = 1;
         if (!more) {
@@ -527,9 +603,10 @@ int bw_json_next(struct bw_json *j, uint8_t *into, uint32_t room_len, struct bw_
     const uint8_t *from = t->at;
     char notified = 0, answered = 0;
     if (*from != '{') {
+        if (j->in_batch) return stop(j, BW_JSON_KIND);
         TRY_TEXT(bw_json_skip(t));
         out->kind = BW_JSON_OTHER;
-    } else if (j->bare) {
+    } else if (j->form) {
         TRY_TEXT(result(j, &notified));
     } else {
         TRY_TEXT(message(j, &notified, &answered));
@@ -563,6 +640,7 @@ const char *bw_json_cause_name(uint32_t cause) {
         [BW_JSON_ROOM] = "room",
         [BW_JSON_TRANSACTION] = "transaction",
         [BW_JSON_HASH] = "hash",
+        [BW_JSON_VALUES] = "values",
     };
     return cause < BW_JSON_CAUSES ? NAMES[cause] : "?";
 }

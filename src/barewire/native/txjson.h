@@ -13,12 +13,16 @@
  *     {"method": "subscribe", "params": {"subscription": "..", "result":
  *         {"txHash": "0x..", "txContents": {TX}, "rawTx": "0x.."}}}      (bloXroute's newTxs)
  *     {"id": 7, "result": {TX}}      an answer to eth_getTransactionByHash, alone or in a batch
- *     {TX}                           alone, with `bare`
+ *     {TX}                                     alone (BW_JSON_BARE)
+ *     {"pending": {"SENDER": {"NONCE": {TX}}}} what a node holds (BW_JSON_POOL)
+ *     {"transactions": [{TX}]}                 what is in a block (BW_JSON_BLOCK)
  *
  * Anything else that is JSON is handed to the caller as it is. The text is checked in full (RFC
  * 8259, and UTF-8 in its strings); of members that come twice the last counts, as in Python's json
  * and in msgspec. Nothing is read beyond the text, the time is linear in its length, values are
- * nested BW_JSON_DEPTH deep at most. */
+ * nested BW_JSON_DEPTH deep at most, and there are no more of them than BW_JSON_VALUES_MIN and one
+ * for every BW_JSON_BYTES_A_VALUE bytes: transactions and lists of hashes have fewer by far, and
+ * whoever reads what is handed out pays for each. What stands in a batch beside objects ends it. */
 #ifndef BAREWIRE_TXJSON_H
 #define BAREWIRE_TXJSON_H
 
@@ -27,6 +31,8 @@
 
 /* <cdef> */
 #define BW_JSON_DEPTH 64
+#define BW_JSON_VALUES_MIN 4096
+#define BW_JSON_BYTES_A_VALUE 16
 
 /* Why a text, or a transaction in it, was not accepted. */
 enum bw_json_cause {
@@ -42,7 +48,16 @@ enum bw_json_cause {
     BW_JSON_ROOM,          /* an envelope longer than the room for it */
     BW_JSON_TRANSACTION,   /* the decoder refused what the fields give; its counters say why */
     BW_JSON_HASH,          /* what the fields give has another hash than the announced one */
+    BW_JSON_VALUES,        /* more values than such a text can need */
     BW_JSON_CAUSES,
+};
+
+/* What a text is. */
+enum bw_json_form {
+    BW_JSON_STREAM = 0,    /* a message: a notification, an answer, a batch of them */
+    BW_JSON_BARE = 1,      /* one transaction object */
+    BW_JSON_POOL = 2,      /* the result of txpool_content: by state, by sender, by nonce */
+    BW_JSON_BLOCK = 3,     /* the result of eth_getBlockByNumber with whole transactions */
 };
 
 enum bw_json_kind {
@@ -61,7 +76,8 @@ struct bw_json_item {
     uint8_t hash[32];      /* as announced */
     uint8_t kind;          /* enum bw_json_kind */
     uint8_t cause;         /* enum bw_json_cause: why this is no transaction (kind NONE) */
-    uint8_t reserved[6];
+    uint8_t queued;        /* its pool cannot execute it: it lies behind a gap in the nonces */
+    uint8_t reserved[5];
 };
 
 struct bw_json;
@@ -70,11 +86,11 @@ struct bw_json;
 struct bw_json *bw_json_new(uint32_t max_text);
 void bw_json_free(struct bw_json *j);
 
-/* Begins a text, which stays where it is until it is read to its end. With `bare` it is one
- * transaction object. */
-void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int bare);
+/* Begins a text, which stays where it is until it is read to its end; `form`: enum bw_json_form. */
+void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int form);
 
-/* The next object of the text: 1, with `cause` set where it is a transaction that cannot be made;
+/* The next object of the text: 1, with `cause` set where it is a transaction that cannot be made
+ * (in a pool or a block everything that stands in a transaction's place is one);
  * 0 at the end of the text; or a negative enum bw_json_cause: the text is not what it should be,
  * and nothing more of it is read. Envelopes are written to `room`, and are at most half as long as
  * the object that they come from. */

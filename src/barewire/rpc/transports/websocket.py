@@ -21,6 +21,8 @@ from barewire.rpc.transports.dial import Dialer
 
 __all__ = ["WebSocketChannel"]
 
+_MOST_UNREAD = 1 << 16
+
 
 class WebSocketChannel(StreamChannel):
     """One WebSocket connection.
@@ -117,7 +119,10 @@ class WebSocketChannel(StreamChannel):
         if kind in (lib.BW_WS_TEXT, lib.BW_WS_BINARY):
             self._message(data)
         elif kind == lib.BW_WS_PING:
-            self._send(lib.BW_WS_PONG, data)
+            # Who asks and does not read is owed no more than is on its way (RFC 6455, 5.5.3).
+            transport = self._transport
+            if transport is not None and transport.get_write_buffer_size() < _MOST_UNREAD:
+                self._send(lib.BW_WS_PONG, data)
         elif kind == lib.BW_WS_CLOSE:
             self._send(lib.BW_WS_CLOSE, data)
             self.drop(f"WebSocket: closed by the other side ({event.code})")
