@@ -296,6 +296,13 @@ def test_results_live_as_long_as_they_are_true(method, params, result, after_hea
         ("eth_getLogs", [{}], []),
         ("eth_sendRawTransaction", ["0x1"], "0x2"),
         ("made_up", [], 1),
+        *(
+            ("eth_getTransactionReceipt", ["0x1"], {"blockNumber": rubbish})
+            for rubbish in ("0x", "0xzz", "0x-1", " 0x1", "latest", 5, [], None, "0x" + "f" * 64)
+        ),
+        ("eth_getTransactionReceipt", ["0x1"], "0x"),
+        *(("eth_call", [{}, rubbish], "0x") for rubbish in ("0x", "0xg", " 0x1", 5, [], "0x1_0")),
+        ("eth_call", [{}, {"blockNumber": "0xg"}], "0x"),
     ],
 )
 def test_what_may_change_is_not_kept(method, params, result):

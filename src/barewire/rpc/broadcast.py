@@ -128,9 +128,10 @@ async def broadcast(
     answers = [e for e in errors if isinstance(e, RpcAnswerError)]
     if any(word in e.message.lower() for e in answers for word in _USED):
         with contextlib.suppress(AllProvidersFailed, RpcAnswerError):  # then it stays refused
-            if await client.request(
+            found = await client.request(
                 "eth_getTransactionByHash", [sent.hash], route=route, fresh=True
-            ):
+            )
+            if isinstance(found, dict):
                 sent.landed = True
                 return sent
     raise answers[0] if answers else errors[0]

@@ -7,10 +7,11 @@ a head may have come that nobody has told us of.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import Any
 
-from barewire.rpc.heads import Heads
+from barewire.rpc.heads import Heads, quantity
 from barewire.rpc.methods import Life, Method
 
 __all__ = ["Cache", "Key"]
@@ -19,6 +20,8 @@ Key = tuple[str, bytes, str, int]
 """Method, parameters as JSON, route, and the least block."""
 
 _FOREVER = -2
+_MOVING = ("latest", "safe", "finalized")
+_HASH = re.compile("0x[0-9a-fA-F]{64}", re.ASCII)
 
 
 class Cache:
@@ -71,12 +74,9 @@ class Cache:
 
     def _life(self, method: Method, params: Any, result: Any) -> Life:
         if method.life is Life.RESULT:
-            number = (
-                result.get("blockNumber", result.get("number"))
-                if isinstance(result, dict)
-                else None
-            )
-            return self._at(number)
+            told = result if isinstance(result, dict) else {}
+            number = quantity(told.get("blockNumber", told.get("number")))
+            return self._at(hex(number)) if number >= 0 else Life.NEVER
         if method.life is Life.BLOCK:
             given = isinstance(params, list | tuple) and len(params) > method.block
             return self._at(params[method.block] if given else "latest")
@@ -85,15 +85,16 @@ class Cache:
     def _at(self, block: Any) -> Life:
         if isinstance(block, dict):
             return Life.FOREVER if "blockHash" in block else self._at(block.get("blockNumber"))
-        if not isinstance(block, str) or block == "pending":
-            return Life.NEVER
         if block == "earliest":
             return Life.FOREVER
-        if not block.startswith("0x"):
+        if block in _MOVING:
             return Life.HEAD
-        if len(block) == 66:
-            return Life.FOREVER  # a block hash
-        return Life.FOREVER if int(block, 16) <= self._heads.final else Life.HEAD
+        number = quantity(block)
+        if number >= 0:
+            return Life.FOREVER if number <= self._heads.final else Life.HEAD
+        if isinstance(block, str) and _HASH.fullmatch(block):
+            return Life.FOREVER
+        return Life.NEVER  # pending; or rubbish, of which nobody knows what it means
 
     def clear(self) -> None:
         """Forgets everything, as after a chain was reset."""

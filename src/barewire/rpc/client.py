@@ -90,7 +90,7 @@ class RpcClient:
             )
         self.sharing = config.sharing
         self._shared: dict[Key, Call] = {}
-        self._filters = Filters()
+        self._filters = Filters(self)
         self._confidential = Confidential()
         self._number = 0
         self._alarm: asyncio.TimerHandle | None = None
@@ -304,6 +304,10 @@ class RpcClient:
             self._confidential.carried(params, route)
         if self._confidential:
             route = self._confidential.route_of(params, route)
+        if method in Filters.MAKERS:
+            return await self._filters.make(method, params, route)
+        if method in Filters.METHODS:
+            return await self._filters.ask(method, params)
         if at_least >= 0 and info.block >= 0:
             params, at_least = self._pin(params, info.block, at_least)
             wire = None
@@ -330,8 +334,6 @@ class RpcClient:
             info, params, route=route, bulk=bulk, at_least=at_least, floor=floor, archive=archive
         )
         call.wire = wire
-        if info.name in Filters.METHODS:
-            call.only = self._filters.owner(params)
         waiter = self._begin(call, timeout_ms)
         if key is not None and self.sharing:
             self._shared[key] = call
@@ -538,8 +540,6 @@ class RpcClient:
         if reply.error is not None:
             self._fail(call, RpcAnswerError(reply.error, attempt.provider.name))
             return
-        if call.method.name in Filters.MAKERS:
-            self._filters.made(reply.result, attempt.provider)
         if call.only is None:
             waited = now_ns >= call.floor_ns
             self.freshness.learn(call.method, call.params, reply.result, waited=waited)

@@ -23,7 +23,7 @@ from barewire.untrusted import printable
 if TYPE_CHECKING:
     from barewire.rpc.client import RpcClient
 
-__all__ = ["Follower", "follower"]
+__all__ = ["Follower", "follower", "logs_between"]
 
 _WIDE = 500
 """Blocks asked for in one getLogs, where the provider's limit is not known to be less."""
@@ -317,7 +317,7 @@ class LogFollower(Follower):
             fork = await self._fork(source, head)
             if fork < 0:
                 return []
-            found = await self._logs(source, fork + 1, number)
+            found = await logs_between(self._client, source, self._where, fork + 1, number)
             hashes = {number: head["hash"]}
             for unclear in stitch.unclear(fork, number, found):
                 if unclear not in hashes:
@@ -404,30 +404,38 @@ class LogFollower(Follower):
             stitch.skip(number)
         return -1
 
-    async def _logs(self, source: Provider, first: int, last: int) -> list[dict[str, Any]]:
-        logs: list[dict[str, Any]] = []
-        wide = source.log_blocks or _WIDE
-        while first <= last:
-            upto = min(first + wide - 1, last)
-            span = self._where | {"fromBlock": hex(first), "toBlock": hex(upto)}
-            try:
-                found = await self._client.ask(source, "eth_getLogs", [span], timeout_ms=_LOGS_MS)
-            except (RpcAnswerError, AllProvidersFailed) as error:
-                if upto == first or not _may_be_too_wide(error):
-                    raise
-                wide, lasting = narrower(_words(error), upto - first + 1)
-                if lasting:
-                    source.log_blocks = wide
-                continue
-            fits = isinstance(found, list) and all(
-                is_log(one) and first <= quantity(one.get("blockNumber")) <= upto for one in found
-            )
-            if not fits:
-                raise _gone("eth_getLogs", source, "what came are no logs of these blocks")
-            logs += found
-            first = upto + 1
-            wide = min(wide * 2, source.log_blocks or _WIDE)
-        return logs
+
+async def logs_between(
+    client: RpcClient, source: Provider, where: dict[str, Any], first: int, last: int
+) -> list[dict[str, Any]]:
+    """Logs of a filter in the blocks from `first` to `last`, in parts that `source` gives.
+
+    Raises:
+        RpcAnswerError, AllProvidersFailed: it does not give them.
+    """
+    logs: list[dict[str, Any]] = []
+    wide = source.log_blocks or _WIDE
+    while first <= last:
+        upto = min(first + wide - 1, last)
+        span = where | {"fromBlock": hex(first), "toBlock": hex(upto)}
+        try:
+            found = await client.ask(source, "eth_getLogs", [span], timeout_ms=_LOGS_MS)
+        except (RpcAnswerError, AllProvidersFailed) as error:
+            if upto == first or not _may_be_too_wide(error):
+                raise
+            wide, lasting = narrower(_words(error), upto - first + 1)
+            if lasting:
+                source.log_blocks = wide
+            continue
+        fits = isinstance(found, list) and all(
+            is_log(one) and first <= quantity(one.get("blockNumber")) <= upto for one in found
+        )
+        if not fits:
+            raise _gone("eth_getLogs", source, "what came are no logs of these blocks")
+        logs += found
+        first = upto + 1
+        wide = min(wide * 2, source.log_blocks or _WIDE)
+    return logs
 
 
 def _words(error: RpcAnswerError | AllProvidersFailed) -> str:

@@ -9,17 +9,17 @@ nodes is the rank: the fee and the share of promises kept count beside latency.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import msgspec
-
-from barewire.errors import ConfigError
+from barewire.errors import BarewireError, ConfigError
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig
-from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble
+from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble, from_error
 from barewire.rpc.provider import Provider
+from barewire.untrusted import bytes_of, printable, quantity_of
 
 __all__ = ["PROFILES", "Profile", "Sponsor", "Sponsored", "profile"]
 
@@ -94,11 +94,41 @@ def profile(name: str, chain_id: int, **settings: Any) -> ProviderConfig:
     return ProviderConfig(**(fields | settings))
 
 
-class _StubAnswer(msgspec.Struct):
-    paymaster: str = ""
-    paymasterData: str = ""  # noqa: N815  (ERC-7677's name)
-    paymasterAndData: str = ""  # noqa: N815
-    isFinal: bool = False  # noqa: N815
+_RECEIPT_S = 0.2
+_PAYS = ("paymaster", "paymasterData", "paymasterAndData")
+"""Who pays, as ERC-7677 says it for EntryPoint 0.7 and later, and for 0.6."""
+_LIMITS = ("paymasterVerificationGasLimit", "paymasterPostOpGasLimit")
+_GAS = ("callGasLimit", "verificationGasLimit", "preVerificationGas")
+
+# ERC-7769: what holds for any bundler. Throttled (-32504), short of stake (-32505) and an unknown
+# aggregator (-32506) are one bundler's own opinion.
+_FINAL = (-32500, -32501, -32502, -32503, -32507, -32521, -32602)
+
+
+def _is_final(error: RpcAnswerError) -> bool:
+    """Whether asking another bundler changes nothing."""
+    if error.code in _FINAL:
+        return True
+    if isinstance(error.code, int) and -32599 <= error.code <= -32500:
+        return False
+    return from_error(error.error).fault is Fault.ANSWER
+
+
+def _part(answer: Any, what: str, names: tuple[str, ...]) -> dict[str, str]:
+    """Those of `names` that `answer` has; null is as good as missing, all else is left out.
+
+    Raises:
+        BarewireError: it is no object, or one of them is no hexadecimal text.
+    """
+    if not isinstance(answer, dict):
+        raise BarewireError(f"{what} is {printable(answer, 40)}, no object")
+    part = {name: answer[name] for name in names if answer.get(name) is not None}
+    for name, value in part.items():
+        try:
+            bytes_of(value) if name in _PAYS else quantity_of(value, 256)
+        except ValueError:
+            raise BarewireError(f"{what} has {name} = {printable(value, 40)}") from None
+    return part
 
 
 @dataclass(slots=True)
@@ -172,75 +202,126 @@ class Sponsor:
         for vendor in self._ranked("pm_getPaymasterStubData"):
             try:
                 paid = await self._with(vendor, operation, context or {}, timeout_ms)
-            except (RpcAnswerError, AllProvidersFailed, msgspec.ValidationError) as error:
-                tried[vendor.name] = str(error)
-                causes.append((vendor.name, Trouble(Fault.PROVIDER, str(error))))
-                if not isinstance(error, AllProvidersFailed):
+            except AllProvidersFailed as error:  # counted by the pool
+                why = str(error)
+            except BarewireError as error:
+                why = str(error)
+                if not isinstance(error, RpcAnswerError) or _is_final(error):
                     # A refusal costs success, hence rank.
-                    refusal = Trouble(Fault.ANSWER, str(error))
+                    refusal = Trouble(Fault.ANSWER, why)
                     vendor.erred(refusal.fault, refusal.message)
                     vendor.blame(refusal)
-                continue
-            return Sponsored(paid, vendor.name, tried)
+            else:
+                return Sponsored(paid, vendor.name, tried)
+            tried[vendor.name] = why
+            causes.append((vendor.name, Trouble(Fault.PROVIDER, why)))
         raise AllProvidersFailed("pm_getPaymasterData", causes)
 
     async def _with(
         self, vendor: Provider, operation: dict[str, Any], context: dict[str, Any], timeout_ms: int
     ) -> dict[str, Any]:
         asked = [operation, self.entry_point, hex(self.chain_id), context]
-        stub = await self.client.ask(
+        answer = await self.client.ask(
             vendor, "pm_getPaymasterStubData", asked, timeout_ms=timeout_ms
         )
-        known = msgspec.convert(stub, _StubAnswer)
-        filled = operation | {k: v for k, v in stub.items() if k not in ("sponsor", "isFinal")}
+        stub = _part(answer, "the stub", (*_PAYS, *_LIMITS))
+        filled = operation | stub
         if "callGasLimit" not in operation:
-            filled |= await self.client.request(
-                "eth_estimateUserOperationGas", [filled, self.entry_point]
-            )
-        if known.isFinal:
-            return filled
+            filled |= await self._estimate(filled, timeout_ms)
+            filled |= stub  # ERC-7677: the limits that the paymaster gives are the ones to use
+        if answer.get("isFinal") is True:
+            return _paid_for(filled, stub, "the stub")
         asked = [filled, self.entry_point, hex(self.chain_id), context]
-        promise: dict[str, Any] = await self.client.ask(
-            vendor, "pm_getPaymasterData", asked, timeout_ms=timeout_ms
-        )
-        msgspec.convert(promise, _StubAnswer)
-        return filled | promise
+        promise = await self.client.ask(vendor, "pm_getPaymasterData", asked, timeout_ms=timeout_ms)
+        pays = _part(promise, "the paymaster's data", _PAYS)
+        limits = _part(promise, "the paymaster's data", _LIMITS)
+        return _paid_for(limits | filled | pays, pays, "the paymaster's data")
+
+    async def _estimate(self, operation: dict[str, Any], timeout_ms: int) -> dict[str, str]:
+        """Gas limits by the best bundler, or the next where that one has none to give.
+
+        Raises:
+            RpcAnswerError: the operation fails, by a bundler's word.
+            AllProvidersFailed: nobody estimates.
+        """
+        method = "eth_estimateUserOperationGas"
+        causes: list[tuple[str, Trouble]] = []
+        for bundler in self._ranked(method):
+            try:
+                answer = await self.client.ask(
+                    bundler, method, [operation, self.entry_point], timeout_ms=timeout_ms
+                )
+                gas = _part(answer, "the estimate", (*_GAS, *_LIMITS))
+                missing = [name for name in _GAS if name not in gas]
+                if not missing:
+                    return gas
+                why = f"the estimate has no {missing[0]}"
+            except RpcAnswerError as error:
+                if _is_final(error):
+                    raise
+                why = str(error)
+            except BarewireError as error:
+                why = str(error)
+            causes.append((bundler.name, Trouble(Fault.PROVIDER, why)))
+        raise AllProvidersFailed(method, causes)
 
     async def send(self, operation: dict[str, Any]) -> str:
         """Hands a signed user operation to the best bundler, and to the next where that one fails.
 
-        The account's nonce lets it land once, whoever has it; so only an honest refusal is final.
+        The account's nonce lets it land once, whoever has it; so only what holds for every bundler
+        is final (ERC-7769: the operation itself is at fault).
 
         Returns:
             The operation's hash.
 
         Raises:
-            RpcAnswerError: a bundler refused it.
+            RpcAnswerError: it is refused for good, or by all that could be asked.
             AllProvidersFailed: no bundler could be asked.
         """
         causes: list[tuple[str, Trouble]] = []
+        refused: RpcAnswerError | None = None
         for bundler in self._ranked("eth_sendUserOperation"):
             try:
-                number: str = await self.client.ask(
+                number = await self.client.ask(
                     bundler, "eth_sendUserOperation", [operation, self.entry_point]
                 )
+                return "0x" + bytes_of(number, 32).hex()
+            except RpcAnswerError as error:
+                if _is_final(error):
+                    raise
+                refused = refused or error
             except AllProvidersFailed as error:
                 causes += error.causes
-            else:
-                return number
-        raise AllProvidersFailed("eth_sendUserOperation", causes)
+            except ValueError:
+                why = f"took it, and gave {printable(number, 40)} for its hash"
+                causes.append((bundler.name, Trouble(Fault.PROVIDER, why)))
+        raise refused or AllProvidersFailed("eth_sendUserOperation", causes)
 
     async def receipt(self, number: str, *, timeout_ms: int = 60_000) -> dict[str, Any]:
-        """Waits for the receipt of a user operation.
+        """Waits for the receipt of a user operation; the bundlers are asked in turn.
 
         Raises:
             TimeoutError: it did not come in time; the operation may still land.
         """
+        method = "eth_getUserOperationReceipt"
         async with asyncio.timeout(timeout_ms / 1000):
             while True:
-                found = await self.client.request(
-                    "eth_getUserOperationReceipt", [number], fresh=True
-                )
-                if found is not None:
-                    return dict(found)
-                await asyncio.sleep(0.2)
+                for bundler in self._ranked(method):
+                    # What one bundler does not know, or cannot say now, another or it later may.
+                    with contextlib.suppress(RpcAnswerError, AllProvidersFailed):
+                        found = await self.client.ask(bundler, method, [number], timeout_ms=2_000)
+                        if isinstance(found, dict):
+                            return found
+                    await asyncio.sleep(_RECEIPT_S)
+                await asyncio.sleep(_RECEIPT_S)
+
+
+def _paid_for(operation: dict[str, Any], pays: dict[str, str], what: str) -> dict[str, Any]:
+    """`operation`, if somebody pays for it.
+
+    Raises:
+        BarewireError: nobody does: unsigned it would be paid by the account itself.
+    """
+    if len(pays.get("paymaster", "") + pays.get("paymasterAndData", "")) <= len("0x"):
+        raise BarewireError(f"{what} names no paymaster")
+    return operation

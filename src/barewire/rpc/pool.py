@@ -342,6 +342,23 @@ class Pool:
             ),
         )
 
+    def order(self, method: Method, route: str, now_ns: int) -> list[Provider]:
+        """Those of `route` that may be asked for `method`, the best first."""
+        serving = (
+            p
+            for p in self.providers
+            if p.connected and not p.refused and p.terms.private == route and p.serves(method)
+        )
+        return sorted(
+            serving,
+            key=lambda p: (
+                self.ejection.is_out(p, now_ns) or bool(p.doubtful),
+                now_ns < p.parked_until_ns or not p.can_afford(method, now_ns),
+                self.heads.behind(p),
+                self.ranking.unloaded(p, method.kind),
+            ),
+        )
+
     @staticmethod
     def _allowed(call: Call, p: Provider, *, at_least: int) -> bool:
         """What holds however badly things stand: route, chain, configured methods, block."""

@@ -199,23 +199,17 @@ class Subscription(AsyncIterator[Any]):
         )
 
     def _answering(self) -> list[Provider]:
-        """Those that can be asked what happened, the best first."""
-        pool, now_ns = self._client.pool, time.monotonic_ns()
+        """Those that can be asked what happened, the best first; who is polled stays so."""
         asked = lookup("eth_getLogs" if self.kind == "logs" else "eth_getBlockByNumber")
-        return sorted(
-            (
-                p
-                for p in pool.providers
-                if p.connected and not p.refused and not p.terms.private and p.serves(asked)
-            ),
-            key=lambda p: (
-                pool.ejection.is_out(p, now_ns) or bool(p.doubtful),
-                now_ns < p.parked_until_ns or not p.can_afford(asked, now_ns),
-                pool.heads.behind(p),
-                p is not self._polled,
-                pool.ranking.unloaded(p, asked.kind),
-            ),
+        pool, now_ns = self._client.pool, time.monotonic_ns()
+        answering = pool.order(asked, "", now_ns)
+        polled = self._polled
+        fine = (
+            polled in answering
+            and not pool.ejection.is_out(polled, now_ns)
+            and not pool.heads.behind(polled)
         )
+        return sorted(answering, key=lambda p: p is not polled) if fine else answering
 
     async def begin(self) -> None:
         """Subscribes for the first time."""
