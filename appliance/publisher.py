@@ -13,6 +13,7 @@ import os
 import select
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -30,6 +31,7 @@ from barewire.feeds.envelope import to_messages
 from barewire.feeds.mold_publisher import MoldPublisher, PublisherStats, ServerLimits
 from barewire.mempool.record import Origin
 from dpdk_bindings.datagram import DatagramEndpoint, open_datagram
+from dpdk_bindings.errors import BindingsError
 
 __all__ = ["LineSummary", "Publisher", "PublisherConfig", "PublisherSummary", "new_session"]
 
@@ -37,6 +39,7 @@ _SLEEP_NS = 1_000_000  # never sleeps longer: heartbeats, and a stop, are looked
 _ROOM_NS = 10_000_000  # how long a full queue below is waited for
 _GREETING_NS = 500_000_000  # how long a next hop's address is waited for, before the start
 _HOUSEKEEPING_NS = 100_000_000
+_REOPEN_NS = 1_000_000_000  # between looks for an interface that was deleted
 _BUCKETS = 100_000  # of lateness, a microsecond each; the last holds all that is longer
 
 
@@ -82,7 +85,12 @@ class PublisherConfig:
 
 
 class LineSummary(msgspec.Struct, frozen=True):
-    """What one line was sent, and what was kept from it: on purpose, or for want of room."""
+    """What one line was sent, and what was kept from it: on purpose, or `unsent`, by cause.
+
+    `refused` has the causes of `unsent` by the endpoint's names of them (native/endpoint.h):
+    "link_down", "unresolved" (no route, no next hop), "too_long", "ring_full", "withdrawn" (no
+    room in time), "failed" (another, as no permission; or the link went in that moment).
+    """
 
     place: str
     sent: int
@@ -90,6 +98,7 @@ class LineSummary(msgspec.Struct, frozen=True):
     duplicated: int
     reordered: int
     unsent: int
+    refused: dict[str, int]
 
 
 class PublisherSummary(msgspec.Struct, frozen=True):
@@ -142,7 +151,9 @@ class Publisher:
         )
         self._faulty = [FaultyLine(config.faults, i) for i in range(len(config.lines))]
         self._line_sent = [0] * len(config.lines)
-        self._line_unsent = [0] * len(config.lines)
+        self._line_refused: list[Counter[str]] = [Counter() for _ in config.lines]
+        self._line_trouble = [""] * len(config.lines)
+        self._refusals: Counter[str] = Counter()
         self._fragment_id = int.from_bytes(os.urandom(8))
         self._heartbeats = 0
         self._lateness = array("Q", bytes(8 * _BUCKETS))
@@ -155,20 +166,30 @@ class Publisher:
         self.finished = False
         self.started_mono_ns = 0
         self.sent_mono_ns = array("Q")
-        self._endpoint: DatagramEndpoint = open_datagram(
-            config.via, channels=(), payload_bytes=max(512, config.max_datagram)
-        )
+        self._reopen_ns = 0
+        self._endpoint, self._peers = self._open()
         self.server: RetransmissionServer | None = None
         try:
-            self._peers = [
-                self._endpoint.add_peer(p.address, p.port, interface=p.interface, ttl=config.ttl)
-                for p in config.lines
-            ]
             if config.retransmit:
                 self.server = RetransmissionServer(config.retransmit, self.mold)
         except BaseException:
             self._endpoint.close()
             raise
+
+    def _open(self) -> tuple[DatagramEndpoint, list[int]]:
+        config = self._config
+        endpoint = open_datagram(
+            config.via, channels=(), payload_bytes=max(512, config.max_datagram)
+        )
+        try:
+            peers = [
+                endpoint.add_peer(p.address, p.port, interface=p.interface, ttl=config.ttl)
+                for p in config.lines
+            ]
+        except BaseException:
+            endpoint.close()
+            raise
+        return endpoint, peers
 
     def run(
         self,
@@ -203,11 +224,24 @@ class Publisher:
             work += self.server.poll(now)
         if now - self._kept_house_ns >= _HOUSEKEEPING_NS:
             self._endpoint.housekeeping()
+            if self._endpoint.gone and now >= self._reopen_ns:
+                self._open_anew(now)
             self._supply.housekeeping(now)
             self._kept_house_ns = now
         if self._ended_ns is not None and now - self._ended_ns >= self._linger_ns:
             self.finished = True
         return work
+
+    def _open_anew(self, now: int) -> None:
+        """The interface was deleted: goes on with the one that has its name, once there is one."""
+        self._reopen_ns = now + _REOPEN_NS
+        try:
+            endpoint, peers = self._open()
+        except BindingsError:  # not there yet, or without an address: all is refused meanwhile
+            return
+        self._endpoint.close()
+        self._endpoint, self._peers = endpoint, peers
+        self._refusals.clear()
 
     def end(self, *, linger: bool = True) -> None:
         """Ends the session; requests are answered for the linger, if there is one."""
@@ -229,7 +263,8 @@ class Publisher:
                 lost_on_purpose=self._faulty[i].lost,
                 duplicated=self._faulty[i].duplicated,
                 reordered=self._faulty[i].reordered,
-                unsent=self._line_unsent[i],
+                unsent=self._line_refused[i].total(),
+                refused=dict(self._line_refused[i]),
             )
             for i, place in enumerate(self._config.lines)
         ]
@@ -269,9 +304,7 @@ class Publisher:
         datagrams = self.mold.pack(messages)
         for i, faulty in enumerate(self._faulty):
             self._send_line(i, faulty.carry(datagrams))
-        left = time.monotonic_ns()
-        self._endpoint.flush()
-        self._note(count, left)
+        self._note(count, time.monotonic_ns())
         self._last_ns = now
         return count
 
@@ -290,9 +323,14 @@ class Publisher:
         Receivers learn the session and its first number by it, and the endpoint learns the next
         hop's address, without which its first datagram would be late or lost.
         """
+        give_up_ns = time.monotonic_ns() + _GREETING_NS
         for peer in self._peers:
-            self._send_when_room(peer, self.mold.heartbeat(), _GREETING_NS)
+            while not self._endpoint.send(peer, self.mold.heartbeat()):
+                if time.monotonic_ns() >= give_up_ns:
+                    break
+                self._endpoint.housekeeping()
         self._endpoint.flush()
+        self._newly_refused()
         self._heartbeats += 1
         self._last_ns = time.monotonic_ns()
 
@@ -301,27 +339,63 @@ class Publisher:
         beat = self.mold.end_of_session() if ended else self.mold.heartbeat()
         for i, faulty in enumerate(self._faulty):
             self._send_line(i, faulty.carry([beat]))
-        self._endpoint.flush()
         self._heartbeats += 1
         self._last_ns = now
 
     def _send_line(self, line: int, datagrams: Iterable[bytes]) -> None:
+        """Sends on one line, at once; what does not leave is counted, by cause."""
         peer, send = self._peers[line], self._endpoint.send
+        sent, before = 0, self._line_refused[line].total()
         for datagram in datagrams:
-            if send(peer, datagram) or self._send_when_room(peer, datagram, _ROOM_NS):
-                self._line_sent[line] += 1
-            else:
-                self._line_unsent[line] += 1
+            sent += send(peer, datagram) or self._send_when_room(line, datagram)
+        self._line_sent[line] += sent
+        self._flush(line)
+        if self._line_refused[line].total() == before:
+            self._line_trouble[line] = ""
 
-    def _send_when_room(self, peer: int, datagram: bytes, patience_ns: int) -> bool:
-        """Waits for the queue below to drain, or for the next hop to tell its address."""
-        give_up_ns = time.monotonic_ns() + patience_ns
-        while not self._endpoint.send(peer, datagram):
-            if time.monotonic_ns() >= give_up_ns:
+    def _send_when_room(self, line: int, datagram: bytes) -> bool:
+        """Tries again while it is room that is wanting."""
+        give_up_ns = time.monotonic_ns() + _ROOM_NS
+        while True:
+            refused = self._newly_refused()
+            if set(refused) != {"ring_full"} or time.monotonic_ns() >= give_up_ns:
+                self._note_refused(line, refused)
                 return False
-            self._endpoint.flush()
-            self._endpoint.housekeeping()
-        return True
+            self._flush(line)
+            if self._endpoint.send(self._peers[line], datagram):
+                return True
+
+    def _flush(self, line: int) -> None:
+        """Lets what is queued leave, waiting a little for room below."""
+        give_up_ns = 0
+        while not self._endpoint.flush():
+            now = time.monotonic_ns()
+            give_up_ns = give_up_ns or now + _ROOM_NS
+            if now >= give_up_ns:
+                self._endpoint.withdraw()
+            refused = self._newly_refused()
+            self._line_sent[line] -= refused.total()
+            self._note_refused(line, refused)
+
+    def _newly_refused(self) -> Counter[str]:
+        """What the endpoint has refused since this was last asked, by cause."""
+        now = Counter(self._endpoint.refusals())
+        new = now - self._refusals
+        self._refusals = now
+        return new
+
+    def _note_refused(self, line: int, refused: Counter[str]) -> None:
+        self._line_refused[line] += refused
+        self._line_trouble[line] = ", ".join(refused) or self._line_trouble[line]
+
+    @property
+    def trouble(self) -> str:
+        """Why datagrams do not leave now, or an empty string."""
+        return self._endpoint.trouble or "; ".join(
+            f"{place} refuses datagrams: {cause}"
+            for place, cause in zip(self._config.lines, self._line_trouble, strict=True)
+            if cause
+        )
 
     def _rest(self) -> None:
         """Sleeps when there is time to; otherwise lets the caller spin."""

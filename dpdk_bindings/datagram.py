@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "DatagramEndpoint", "Datagrams", "open_datagram"]
 
 
+_REFUSALS = [
+    name.removeprefix("tx_")
+    for name, _ in ffi.typeof("struct dpb_endpoint_counters").fields
+    if name.startswith("tx_") and name not in ("tx_datagrams", "tx_bytes", "tx_blocked")
+]
+
+
 class Backend(Protocol):
     """What differs between kernel sockets and a Port, out of the way of datagrams."""
 
@@ -166,6 +173,11 @@ class DatagramEndpoint(NativeEndpoint):
         counters = self._backend.counters
         common = {name: getattr(counters, name) for name, _ in ffi.typeof(counters).item.fields}
         return common | {"leaked": self.leaked} | self._backend.losses()
+
+    def refusals(self) -> dict[str, int]:
+        """What could not be sent, by cause: those of :meth:`stats`, without their ``tx_``."""
+        counters = self._backend.counters
+        return {cause: getattr(counters, f"tx_{cause}") for cause in _REFUSALS}
 
     def samples(self) -> dict[str, bytes]:
         """The first bytes of the last frame or datagram rejected, for each cause seen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from dpdk_bindings._native import ffi, lib
@@ -50,6 +51,8 @@ class KernelBackend:
         self._memberships = Memberships()
         self._receivers: list[socket.socket] = []
         self._senders: list[socket.socket] = []
+        self._by_interface: list[tuple[socket.socket, str, IPv4Address | IPv6Address, int]] = []
+        self._index_of: dict[str, int] = {}
         self._dropped = 0
         try:
             for channel in channels:
@@ -99,6 +102,9 @@ class KernelBackend:
         raw = b""
         if ip.is_multicast or ttl is not None or shared is None:
             self._senders.append(s)
+            if interface is not None:
+                self._by_interface.append((s, interface, ip, port))
+                self._index_of[interface] = scope
         else:
             s.close()
             s, raw = shared, _sockaddr(ip.packed, port, scope)
@@ -128,8 +134,29 @@ class KernelBackend:
         return self._memberships.trouble
 
     def housekeeping(self) -> None:
-        """Joins groups again that were lost with a carrier; the kernel follows its own routes."""
+        """Joins groups again that were lost, and follows interfaces that were made anew.
+
+        Routes the kernel follows itself.
+        """
         self._memberships.follow()
+        for interface, before in self._index_of.items():
+            try:
+                index = socket.if_nametoindex(interface)
+            except OSError:  # there is none now
+                continue
+            if index != before:
+                self._index_of[interface] = index if self._follow(interface, index) else 0
+
+    def _follow(self, interface: str, index: int) -> bool:
+        """Whether all sockets of `interface` could be given its new number."""
+        try:
+            for s, by, ip, port in self._by_interface:
+                if by == interface:
+                    _set_route(s, ip.is_multicast, index, None)
+                    s.connect((str(ip), port) if ip.version == 4 else (str(ip), port, 0, index))
+        except OSError:  # it is not ready to be sent by yet
+            return False
+        return True
 
     def losses(self) -> dict[str, int]:
         """What the kernel dropped because a channel's queue was full or a checksum was bad.
@@ -172,6 +199,8 @@ class KernelBackend:
             s.close()
         self._receivers = []
         self._senders = []
+        self._by_interface = []
+        self._index_of = {}
 
 
 def _set_route(s: socket.socket, multicast: bool, scope: int, ttl: int | None) -> None:

@@ -12,6 +12,10 @@ Format of the feed: docs/feed-format.md.
 A node that cannot be reached, or no longer, is tried again, with pauses that double up to 30 s;
 what it announced in between is read from its pool (docs/stream-feeds.md).
 
+A datagram that cannot leave (no link, no route, too long) is no error: it is counted by its cause
+and said on stderr, publishing goes on, an interface that comes back is used again, and the exit
+status is 1.
+
 Rehearse bad networks: --loss 1% --duplicate 0.1% --reorder 0.5% --seed 7; each line fares alone.
 Ctrl-C ends the session in order and shows the summary; a second one does not wait.
 """
@@ -218,18 +222,26 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 class _Progress:
-    """A line on stderr, four times a second, where a person is watching."""
+    """Says on stderr what keeps datagrams from leaving, and to who watches how far it is."""
 
     def __init__(self, publisher: Publisher, total: int | None) -> None:
         self._publisher = publisher
         self._total = total
         self._watched = sys.stderr.isatty()
         self._next_ns = 0
+        self._trouble = ""
 
     def __call__(self) -> None:
-        if not self._watched or (now := time.monotonic_ns()) < self._next_ns:
+        now = time.monotonic_ns()
+        if now < self._next_ns:
             return
         self._next_ns = now + _PROGRESS_NS
+        if (trouble := self._publisher.trouble) != self._trouble:
+            self.clear()
+            sys.stderr.write(f"{trouble or 'datagrams leave again'}\n")
+            self._trouble = trouble
+        if not self._watched:
+            return
         stats = self._publisher.mold.stats
         of = f" of {self._total:,}" if self._total is not None else ""
         sys.stderr.write(
@@ -253,12 +265,15 @@ def _show(summary: PublisherSummary) -> None:
         f"p99 {summary.lateness_p99_us} us, max {summary.lateness_max_us:,.1f} us"
     )
     table = Table()
-    for column in ("line", "datagrams", "lost on purpose", "duplicated", "reordered", "unsent"):
+    for column in ("line", "datagrams", "lost on purpose", "duplicated", "reordered", "refused"):
         table.add_column(column, justify="left" if column == "line" else "right")
     for line in summary.lines:
         figures = (line.sent, line.lost_on_purpose, line.duplicated, line.reordered, line.unsent)
         table.add_row(escape(line.place), *(f"{figure:,}" for figure in figures))
     console.print(table)
+    for line in summary.lines:
+        if causes := ", ".join(f"{cause} {n:,}" for cause, n in line.refused.items()):
+            console.print(f"refused on {escape(line.place)}: {causes}")
     console.print(
         f"requests {summary.requests:,}, answered {summary.answered:,}, "
         f"messages sent again {summary.retransmitted:,}"

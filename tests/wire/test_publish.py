@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -262,3 +264,105 @@ def test_what_the_command_refuses(tmp_path, capsys, words, said):
     path.write_text("02ab\n")
     assert main(["publish", str(path), *words]) == 2
     assert said in capsys.readouterr().err
+
+
+class Ends:
+    """A publisher in namespace a on two lines, a unicast address and a group; ears in b."""
+
+    def __init__(self, pair: Pair, via: str, count: int = 300):
+        self.pair, self.count = pair, count
+        self.heard = [0, 0]
+        with pair.b:
+            self.ears = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+        for ear, address in zip(self.ears, (pair.b.ip4, "239.9.9.9"), strict=True):
+            ear.setblocking(False)
+            ear.bind((address, 9000))
+        self.join()
+        lines = (Place(pair.b.ip4, 9000), Place("239.9.9.9", 9000, INTERFACE))
+        config = PublisherConfig(lines=lines, via=via, heartbeat_ns=10**12)
+        with pair.a:
+            self.publisher = Publisher(config, Paced([b"transaction"] * count, 500))
+
+    def join(self) -> None:
+        with self.pair.b:
+            index = socket.if_nametoindex(INTERFACE)
+        request = struct.pack("=4s4si", socket.inet_aton("239.9.9.9"), bytes(4), index)
+        self.ears[1].setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+
+    def poll_until(self, true) -> None:
+        end = time.monotonic() + 20
+        while not true():
+            with self.pair.a:  # where an interface that was deleted is looked for
+                self.publisher.poll()
+            for line, ear in enumerate(self.ears):
+                with contextlib.suppress(BlockingIOError):
+                    while ear.recv(2000):
+                        self.heard[line] += 1
+            assert time.monotonic() < end, (self.publisher.summary(), self.publisher.trouble)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.publisher.close()
+        for ear in self.ears:
+            ear.close()
+
+
+@pytest.mark.parametrize("via", ["kernel", "afxdp:veth0"])
+def test_a_link_that_flaps_is_counted_said_and_outlived(via):
+    requires_root()
+    with Pair() as pair, Ends(pair, via) as ends:
+        publisher = ends.publisher
+        ends.poll_until(lambda: publisher.sent > 50)
+        assert not publisher.trouble
+        pair.a.run("ip", "link", "set", INTERFACE, "down")
+        ends.poll_until(lambda: publisher.sent > 150 and publisher.trouble)
+        pair.a.run("ip", "link", "set", INTERFACE, "up")
+        ends.poll_until(lambda: publisher.finished and not publisher.trouble)
+        before = list(ends.heard)
+        ends.poll_until(lambda: ends.heard == before)
+        for line, heard in zip(publisher.summary().lines, ends.heard, strict=True):
+            assert line.unsent == sum(line.refused.values()) > 0
+            greeting = 1  # before the session, counted nowhere
+            assert 0 < heard <= line.sent + greeting
+            if via != "kernel":
+                assert heard == line.sent + greeting
+            assert set(line.refused) <= {"link_down", "unresolved", "failed"}
+
+
+@pytest.mark.parametrize("via", ["kernel", "afxdp:veth0"])
+def test_an_interface_that_is_deleted_and_made_anew_is_used_again(via):
+    requires_root()
+    with Pair() as pair, Ends(pair, via, count=2000) as ends:
+        publisher = ends.publisher
+        ends.poll_until(lambda: publisher.sent > 50)
+        pair.a.run("ip", "link", "del", INTERFACE)
+        ends.poll_until(lambda: publisher.sent > 150 and publisher.trouble)
+        peer = ("peer", "name", INTERFACE, "netns", pair.b.name)
+        pair.a.run("ip", "link", "add", INTERFACE, "index", "77", "type", "veth", *peer)
+        for end in (pair.b, pair.a):
+            end.run("ip", "link", "set", INTERFACE, "up")
+            end.run("ip", "addr", "add", f"{end.ip4}/24", "dev", INTERFACE)
+        ends.join()
+        before = list(ends.heard)
+        ends.poll_until(
+            lambda: all(now > 20 + then for now, then in zip(ends.heard, before, strict=True))
+        )
+        assert all(line.unsent > 0 for line in publisher.summary().lines)
+
+
+def test_what_is_too_long_for_the_way_is_refused_by_that_cause():
+    requires_root()
+    long = PublisherConfig(lines=(Place("10.55.0.2", 9000),), via="afxdp:veth0")
+    with Pair() as pair:
+        with pair.a:
+            publisher = Publisher(long, Paced([bytes(1400)] * 20, 2000))
+        with publisher:
+            pair.a.run("ip", "link", "set", INTERFACE, "mtu", "576")
+            end = time.monotonic() + 10
+            while not publisher.finished and time.monotonic() < end:
+                publisher.poll()
+            (line,) = publisher.summary().lines
+            assert line.refused.get("too_long", 0) > 0
+            assert line.unsent == line.refused["too_long"]
