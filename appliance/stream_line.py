@@ -25,6 +25,7 @@ from dpdk_bindings.stream import Connection, StreamEndpoint
 __all__ = ["Line"]
 
 _BUFFER_BYTES = 256 << 10
+_HEAD_START_NS = 250_000_000
 _MOST_UNSENT = 4 << 20
 """Bytes that wait for the other side to read, beside those that the connection has taken."""
 _REASONS = 16
@@ -36,6 +37,7 @@ class _Pipe(Protocol):
 
     def recv_into(self, buffer: Any, offset: int = 0, /) -> int: ...
     def send(self, data: Any, offset: int = 0, /) -> int: ...
+    def close(self) -> None: ...
     def abort(self) -> None: ...
     @property
     def state(self) -> StreamState: ...
@@ -50,7 +52,9 @@ class _Pipe(Protocol):
 class Line:
     """A source, over one connection after the other.
 
-    A host's name is looked up for every connection, and its addresses are tried in turn.
+    A host's name is looked up for every connection. Of several addresses the next is tried while
+    the one before has not connected for `_HEAD_START_NS`, and the first that connects is taken
+    (RFC 8305, section 5); each attempt begins with another address.
 
     Args:
         source: its configuration.
@@ -98,6 +102,9 @@ class Line:
         self._names = names
         self._question: int | None = None
         self._tries = 0
+        self._addresses: list[str] = []  # still to be tried, of this attempt
+        self._racing: list[Connection] = []  # not connected yet, any of them may be
+        self._next_start_ns = 0
         self._began = False
         self._unsent, self._sent = b"", 0
         self._path = source.url.rest
@@ -152,7 +159,9 @@ class Line:
     def housekeeping(self, now_mono_ns: int) -> None:
         """Connects when it is time to; asks for signs of life; lets go of what failed."""
         if self._question is not None:
-            self._connect_to_found(self._question, now_mono_ns)
+            self._take_found(self._question, now_mono_ns)
+        elif self._addresses or self._racing:
+            self._race(now_mono_ns)
         elif self.pipe is None and self.again.due(now_mono_ns):
             self._begin(now_mono_ns)
         if self.pipe is None:
@@ -180,6 +189,8 @@ class Line:
         state = self.session.phase.value
         if self.pipe is None:
             state = "waiting" if self._question is None else "looking up"
+            if self._racing:
+                state = Phase.CONNECTING.value
         tls = self.pipe.describe() if isinstance(self.pipe, TlsStream) else {}
         return {
             "state": state,
@@ -193,9 +204,12 @@ class Line:
         } | self.session.stats()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection, with a goodbye where the other side still listens."""
         if self.pipe is not None:
-            self.pipe.abort()
+            self.session.leave()
+            self.send()
+            self.pipe.close()
+        self._give_up_racing()
 
     def _begin(self, now_mono_ns: int) -> None:
         self.again.began(now_mono_ns)
@@ -211,7 +225,7 @@ class Line:
             assert self._names is not None
             self._question = self._names.ask(self._host)
 
-    def _connect_to_found(self, question: int, now_mono_ns: int) -> None:
+    def _take_found(self, question: int, now_mono_ns: int) -> None:
         assert self._names is not None
         found = self._names.answer(question)
         if found is None:
@@ -221,17 +235,59 @@ class Line:
             self.session.end(found.trouble)
             self._drop(now_mono_ns)
             return
-        self._connect(found.addresses[self._tries % len(found.addresses)], now_mono_ns)
+        if len(found.addresses) == 1:
+            self._connect(found.addresses[0], now_mono_ns)
+            return
+        first = self._tries % len(found.addresses)
         self._tries += 1
+        self._addresses = found.addresses[first:] + found.addresses[:first]
+        self._race(now_mono_ns)
+
+    def _race(self, now_mono_ns: int) -> None:
+        """Takes the first address that connects, or begins with the next."""
+        why = ""
+        for connection in list(self._racing):
+            if connection.state is StreamState.OPEN:
+                self._racing.remove(connection)
+                self._give_up_racing()
+                self._take(connection, now_mono_ns)
+                return
+            if connection.state is StreamState.FAILED:
+                why = connection.why
+                self._racing.remove(connection)
+                connection.abort()
+        while self._addresses and (not self._racing or now_mono_ns >= self._next_start_ns):
+            self._next_start_ns = now_mono_ns + _HEAD_START_NS
+            try:
+                self._racing.append(self._begin_to(self._addresses.pop(0)))
+            except BindingsError as error:
+                why = str(error)
+        self.session.tick(now_mono_ns)
+        if not self._racing:
+            self.session.end(why)
+        if self.session.phase is Phase.FAILED:
+            self._give_up_racing()
+            self._drop(now_mono_ns)
+
+    def _give_up_racing(self) -> None:
+        for connection in self._racing:
+            connection.abort()
+        self._racing, self._addresses = [], []
+
+    def _begin_to(self, address: str) -> Connection:
+        assert self.endpoint is not None
+        return self.endpoint.connect(address, self._port, tls=self._context is not None)
 
     def _connect(self, address: str, now_mono_ns: int) -> None:
-        assert self.endpoint is not None
         try:
-            connection = self.endpoint.connect(address, self._port, tls=self._context is not None)
+            connection = self._begin_to(address)
         except BindingsError as error:
             self.session.end(str(error))
             self._drop(now_mono_ns)
-            return
+        else:
+            self._take(connection, now_mono_ns)
+
+    def _take(self, connection: Connection, now_mono_ns: int) -> None:
         self.pipe = connection
         if self._context is None:
             self.stream = connection
@@ -253,6 +309,10 @@ class Line:
         if self.pipe is not None:
             if isinstance(self.pipe, TlsStream) and self.pipe.rx_bytes:
                 self._tls_session = self.pipe.session
-            self.pipe.abort()
+            if self.session.parted:
+                self.send()
+                self.pipe.close()
+            else:
+                self.pipe.abort()
             self.pipe = self.stream = None
         self.again.failed(now_mono_ns, self.session.rest_ns)

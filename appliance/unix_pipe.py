@@ -65,8 +65,12 @@ class UnixPipe:
         """The socket's descriptor."""
         return self._socket.fileno()
 
-    def abort(self) -> None:
+    def close(self) -> None:
         """Closes it."""
+        self._socket.close()
+
+    def abort(self) -> None:
+        """Closes it: there is no other way."""
         self._socket.close()
 
     def _fail(self, error: OSError) -> None:

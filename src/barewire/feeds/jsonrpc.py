@@ -340,6 +340,16 @@ class PendingTransactions:
         """The transport ended; `reason` says how."""
         self._fail(reason)
 
+    @property
+    def parted(self) -> bool:
+        """The last word is said, or to be sent: goodbye, or that a rule was broken."""
+        return self._websocket is not None and self._websocket.state is State.CLOSED
+
+    def leave(self) -> None:
+        """Says goodbye (RFC 6455, 7.4.1: 1001) in what is to be sent: this side goes away."""
+        if self._websocket is not None and self._websocket.state is State.OPEN:
+            self._websocket.close(1001)
+
     def tick(self, now_mono_ns: int) -> None:
         """What depends on time: asks for signs of life, gives up on what does not come."""
         timing = self._timing
