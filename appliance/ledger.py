@@ -20,6 +20,7 @@ from dpdk_bindings.metrics import Values
 __all__ = ["MISSING", "Ledger", "read"]
 
 MISSING = {
+    "pools_unread": "breaks of which the pending block alone could be read, not the pool",
     "breaks_unread": "breaks of which nothing could be read: no pool there, or it is closed",
     "blocks_unread": "blocks mined in a break and not looked through",
     "mined_unseen": "transactions mined in a break that no source brought, at most",
@@ -147,6 +148,7 @@ def _of_stream(stats: dict[str, Any]) -> dict[str, Any]:
         "connections": stats["connections"],
         "gaps": hole["holes"],
         "missing": {
+            "pools_unread": hole["pools_unread"],
             "breaks_unread": hole["unfillable"],
             "blocks_unread": hole["blocks_unseen"],
             "mined_unseen": stats["missed"],

@@ -8,6 +8,7 @@ brings again is left out, and what it brings is marked as not announced.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class NodeSupply:
                 names=names,
                 where=where,
                 decoder=Decoder(Rules.preset("osaka", 0)),
-                known=self._arbiter.known,
+                heard=self._heard,
             )
         except BaseException:
             self._exit.close()
@@ -110,6 +111,10 @@ class NodeSupply:
             self._left -= len(taken)
             self.ended = not self._left
         return taken
+
+    def _heard(self, tx_hash: bytes, arrival_ns: int, clock: int) -> bool:
+        now = time.monotonic_ns()
+        return self._arbiter.heard(0, tx_hash, arrival_ns, clock, now_mono_ns=now)
 
     def _is_new(self, record: Any, now_mono_ns: int) -> bool:
         return self._arbiter.take(

@@ -63,7 +63,8 @@ class Line:
         names: looks names up; None where the source names none (:attr:`host`).
         where: the file that the source's own files lie beside.
         decoder: judges the envelopes.
-        known: whether a hash was delivered before, by whomever.
+        heard: told of a hash that was announced alone, when it arrived and by which clock; whether
+            it was delivered before, by whomever.
 
     Attributes:
         pipe: the connection, or None between two.
@@ -84,7 +85,7 @@ class Line:
         names: Names | None,
         where: Path,
         decoder: Decoder,
-        known: Callable[[bytes], bool],
+        heard: Callable[[bytes, int, int], bool],
     ) -> None:
         assert source.url is not None
         self.name = source.name
@@ -120,7 +121,7 @@ class Line:
             headers=headers_of(source, where),
             source=number,
             trusted=source.trusted,
-            known=known,
+            heard=heard,
             deflate=source.deflate,
         )
 

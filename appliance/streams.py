@@ -9,6 +9,7 @@ node's IPC socket is a Unix socket of our own (appliance.stream_line).
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ class Streams:
                     names=names,
                     where=where,
                     decoder=decoder,
-                    known=arbiter.known,
+                    heard=functools.partial(_heard, arbiter, number),
                 )
                 self._lines.append(line)
                 self._exit.callback(line.close)
@@ -238,6 +239,10 @@ class Streams:
     def close(self) -> None:
         """Ends every connection."""
         self._exit.close()
+
+
+def _heard(arbiter: Arbiter, number: int, tx_hash: bytes, arrival_ns: int, clock: int) -> bool:
+    return arbiter.heard(number, tx_hash, arrival_ns, clock, now_mono_ns=time.monotonic_ns())
 
 
 def _risks(source: Source) -> list[str]:

@@ -285,7 +285,7 @@ def test_over_tls_with_a_private_authority_and_not_without(tmp_path):
     def node(connection) -> None:
         for message in connection:
             request = json.loads(message)
-            connection.send(json.dumps({"id": request["id"], "result": "0x1"}))
+            connection.send(json.dumps({"id": request["id"], "result": hex(CHAIN)}))
             if request["method"] == "eth_subscribe":
                 for tx in told:
                     connection.send(json.dumps(tx))

@@ -33,6 +33,7 @@ class Node:
         self.headers = request.headers
         self.server.send_response(self.server.accept(request))
         self.origins: list[str] = []
+        self.chain_id = "0x1"
         self.flush()
 
     def asked(self) -> list:
@@ -41,7 +42,12 @@ class Node:
         if data:
             self.server.receive_data(data)
         frames = self.server.events_received()
-        return [json.loads(f.data) for f in frames if f.opcode is Opcode.TEXT]
+        asked = [json.loads(f.data) for f in frames if f.opcode is Opcode.TEXT]
+        for request in asked[:]:
+            if isinstance(request, dict) and request["method"] == "eth_chainId":
+                asked.remove(request)
+                self.say({"id": request["id"], "result": self.chain_id})
+        return asked
 
     def say(self, *messages) -> list[bytes]:
         """Sends JSON; gives the envelopes of the transactions that it made."""
@@ -81,7 +87,8 @@ def test_bodies():
     node.server.send_ping(b"still there?")
     node.flush()
     node.server.receive_data(live.data_to_send())
-    assert bytes(node.server.events_received()[0].data) == b"still there?"
+    pong = node.server.events_received()[-1]
+    assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"still there?")
 
 
 def test_transactions_behind_the_subscription_in_one_piece():
@@ -93,7 +100,7 @@ def test_transactions_behind_the_subscription_in_one_piece():
 
 
 def test_hashes_are_fetched_in_batches_and_only_once():
-    live = session(style="hashes", known=lambda tx_hash: tx_hash == bytes(32))
+    live = session(style="hashes", heard=lambda tx_hash, *_: tx_hash == bytes(32))
     node = Node(live)
     assert node.subscribe()["params"] == ["newPendingTransactions"]
     known = {tx["hash"]: (tx, raw) for tx, raw in map(transaction, range(150))}
@@ -108,14 +115,23 @@ def test_hashes_are_fetched_in_batches_and_only_once():
             tx, _ = known[request["params"][0]]
             answers.append({"jsonrpc": "2.0", "id": request["id"], "result": tx})
     gone, refused, late = answers.pop(), answers.pop(), answers.pop()
+    nothing = {gone["result"]["hash"]: None, refused["result"]["hash"]: {"code": 1}}
     answers += [{"id": gone["id"], "result": None}, {"id": refused["id"], "error": {"code": 1}}]
     random.Random(0).shuffle(answers)
     assert len(node.say(answers[:80], answers[80:])) == 147
-    live.tick(1 * SECOND)
-    live.tick(4 * SECOND)
+    for second in range(1, 40):  # what did not come is asked for again, three times
+        live.tick(second * SECOND)
+        for request in node.asked():
+            for one in request if isinstance(request, list) else [request]:
+                if one["method"] == "eth_blockNumber":
+                    node.say({"id": one["id"], "result": "0x1"})
+                elif one["params"][0] in nothing:
+                    error = nothing[one["params"][0]]
+                    node.say({"id": one["id"]} | ({"error": error} if error else {"result": None}))
     counts = live.stats()
-    assert (counts["fetched"], counts["known"], counts["vanished"]) == (150, 1, 1)
-    assert (counts["errors"], counts["denied"], counts["unanswered"]) == (1, 1, 1)
+    assert (counts["fetched"], counts["asked_again"], counts["known"]) == (150, 9, 1)
+    assert (counts["vanished"], counts["denied"], counts["unanswered"]) == (1, 1, 1)
+    assert counts["errors"] == 4
     assert node.say([late]) == [known[late["result"]["hash"]][1]]
 
 
@@ -308,7 +324,15 @@ def test_what_cannot_be_filled_is_counted():
     assert came == []
     assert asked.count(("eth_getBlockByNumber", "pending")) == 1
     stats = live.stats()["hole"]
-    assert stats == hole(holes=1, unfillable=1, blocks_unseen=80)
+    assert stats == hole(holes=1, unfillable=1, blocks_unseen=16)
+    for second in range(6, 660, 5):  # a block that is not known is asked for with the next heads
+        live.tick(second * SECOND)
+        answered(
+            node,
+            {("eth_blockNumber", ""): {"result": hex(100 + 80)}}
+            | {("eth_getBlockByNumber", hex(n)): {"result": None} for n in range(101, 181)},
+        )
+    assert live.stats()["hole"] == hole(holes=1, unfillable=1, blocks_unseen=80)
 
 
 def test_what_lies_in_a_pool_is_counted_and_the_rest_still_filled():
@@ -381,7 +405,7 @@ def test_what_a_block_lists_instead_of_hashes_is_not_taken_for_them(said):
     assert live.stats()["hole"] == hole(holes=1, blocks_unseen=1)
 
 
-def test_questions_about_blocks_that_a_break_leaves_open_are_counted():
+def test_questions_about_blocks_that_a_break_leaves_open_are_asked_again():
     live = session()
     node = Node(live)
     node.subscribe()
@@ -395,16 +419,34 @@ def test_questions_about_blocks_that_a_break_leaves_open_are_counted():
     by_method = {request["method"]: request for request in node.asked()}
     node.say({"id": by_method["txpool_content"]["id"], "result": {}})
     node.say({"id": by_method["eth_blockNumber"]["id"], "result": "0x69"})
-    blocks = node.asked()
-    assert [request["method"] for request in blocks] == ["eth_getBlockByNumber"] * 5
-    node.say({"id": blocks[0]["id"], "result": {"transactions": []}})
+    [first] = node.asked()  # one after the other
+    assert first["params"] == ["0x65", True]
+    node.say({"id": first["id"], "result": {"transactions": ["0x" + "11" * 32]}})
+    [second] = node.asked()
+    assert second["params"] == ["0x66", False]  # this chain has no transactions of its own
     live.end("reset")
-    assert live.stats()["hole"] == hole(holes=1, blocks_unseen=4)
+    live.connect(2 * SECOND)
+    node = Node(live)
+    node.subscribe()
+    live.tick(2 * SECOND)
+    asked, _ = answered(
+        node,
+        {("txpool_content", ""): {"result": {}}, ("eth_blockNumber", ""): {"result": "0x6a"}}
+        | {
+            ("eth_getBlockByNumber", hex(n)): {"result": {"transactions": [f"0x{n:064x}"]}}
+            for n in range(0x66, 0x6B)
+        },
+    )
+    assert [where for method, where in asked if method == "eth_getBlockByNumber"] == [
+        hex(n) for n in range(0x66, 0x6B)
+    ]
+    assert len(live.hole.take_mined()) == 6
+    assert live.stats()["hole"] == hole(holes=2)
 
 
 def hole(**counted: int) -> dict[str, int]:
     """Statistics of holes: zero but for what is `counted`."""
-    names = ("holes", "filled", "pool_refused", "unfillable", "blocks_unseen")
+    names = ("holes", "filled", "pool_refused", "pools_unread", "unfillable", "blocks_unseen")
     return dict.fromkeys(names, 0) | counted
 
 
@@ -521,7 +563,7 @@ def test_a_subscription_to_blocks_that_goes_mute_is_found_out():
         ask(10, at)
     for at in range(60, 120, 6):
         ask(at, at)
-        node.say(told_of(at))
+        node.say(told_of(at), notification(transaction(at)[0]))
     ask(120, 120)
     ask(126, 126)
     assert live.phase is Phase.LIVE

@@ -23,7 +23,14 @@ STREAM = {
     "vanished": 6,
     "denied": 7,
     "refused": {"hash": 1},
-    "hole": {"holes": 1, "filled": 9, "pool_refused": 1, "unfillable": 2, "blocks_unseen": 3},
+    "hole": {
+        "holes": 1,
+        "filled": 9,
+        "pool_refused": 1,
+        "pools_unread": 8,
+        "unfillable": 2,
+        "blocks_unseen": 3,
+    },
 }
 
 
@@ -58,6 +65,7 @@ def test_what_several_cores_know_is_put_together(tmp_path):
     assert rows["site"]["state"] == "active"
     assert rows["site"]["missing"] == {"datagrams_overrun": 13, "messages_lost": 7}
     assert rows["node"]["missing"] == {
+        "pools_unread": 8,
         "breaks_unread": 2,
         "blocks_unread": 3,
         "mined_unseen": 4,

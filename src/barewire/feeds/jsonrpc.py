@@ -25,6 +25,7 @@ import msgspec
 
 from barewire._native import ffi
 from barewire.feeds.blocks import Block, block_of
+from barewire.feeds.bodies import Bodies
 from barewire.feeds.hole import Hole
 from barewire.feeds.session import Phase
 from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Form, Other, TxFeed
@@ -56,13 +57,17 @@ class Timing:
         ask_every_ns: between two questions for the head of the chain, which are the signs of life:
             a node that answers them is not hung, however quiet its pool.
         fetch_ns: for the body of an announced hash.
-        batch: hashes fetched in one request.
+        batch: hashes fetched in one request, at most; less is learnt.
+        mute_ns: a subscription that told nothing for so long, while the chain grew, is not believed
+            to live: the connection is ended. Twice as long after each time that this brought
+            nothing either, as there are chains that announce nothing; an hour at most.
     """
 
     answer_ns: int = 10_000_000_000
     ask_every_ns: int = 5_000_000_000
     fetch_ns: int = 2_000_000_000
     batch: int = 100
+    mute_ns: int = 30_000_000_000
 
 
 @dataclass(slots=True)
@@ -71,9 +76,6 @@ class Counts:
 
     Attributes:
         connections: begun. failures: and ended.
-        fetched: bodies asked for by hash. known: hashes not asked for, as another source had them.
-        vanished: answered with null: gone from the pool. unanswered: not answered in time, or not
-            before the connection broke. denied: answered with an error.
         errors: error answers to anything.
         unclear: JSON that was neither expected nor a transaction.
         blocks: new blocks that the node told of.
@@ -81,11 +83,6 @@ class Counts:
 
     connections: int = 0
     failures: int = 0
-    fetched: int = 0
-    known: int = 0
-    vanished: int = 0
-    unanswered: int = 0
-    denied: int = 0
     errors: int = 0
     unclear: int = 0
     blocks: int = 0
@@ -98,14 +95,26 @@ class _Answer(msgspec.Struct):
     result: msgspec.Raw = msgspec.Raw(b"")
     error: Any = None
     method: str | None = None
+    params: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Several(msgspec.Struct):
+    """The parameters of a notification that tells of several at once."""
+
+    result: list[msgspec.Raw]
 
 
 _STEPS = 64
 """Things that are no transactions that one call sees to: the loop has other sources."""
-_MOST_WANTED = 10_000
-"""Announced hashes whose bodies are waited for at once; more are counted as unanswered."""
+_LONGEST_MUTE_NS = 3_600_000_000_000
+_MUTE_BLOCKS = 2
+_TOO_BIG = 1009  # RFC 6455, 7.4.1
+_FILLING: tuple[Form, ...] = ("pool", "block")
+_NOTIFICATION = b'{"method":"eth_subscription","params":{"result":%b}}'
+_LONGEST_NUMBER = 16  # digits
 
 _answer = msgspec.json.Decoder(_Answer)
+_several = msgspec.json.Decoder(_Several)
 
 
 class PendingTransactions:
@@ -118,7 +127,8 @@ class PendingTransactions:
         headers: of the WebSocket handshake; credentials go here.
         source: number of the source, in the records.
         trusted: marks the records as from a trusted source.
-        known: whether a hash has been delivered already, so that its body is not fetched.
+        heard: told of a hash that was announced without its transaction, and when it arrived, by
+            which clock; whether it is known, so that its body is not fetched.
         timing: see `Timing`.
         max_message: bytes of one message at most.
         deflate: offer permessage-deflate.
@@ -131,6 +141,7 @@ class PendingTransactions:
         filling: the records of the last :meth:`read_into` are from the pool, not from the stream.
         more: that call left something to be read.
         counts: see `Counts`.
+        bodies: what became of hashes that were announced alone.
         last_error: the last error answer.
         on_block: called with each new block that the node tells of. Set before the connection, it
             has heads subscribed to as well, but of bloXroute's gateway, which tells of none.
@@ -145,21 +156,25 @@ class PendingTransactions:
         headers: Mapping[str, str] | None = None,
         source: int = 0,
         trusted: bool = False,
-        known: Callable[[bytes], bool] | None = None,
+        heard: Callable[[bytes, int, int], bool] | None = None,
         timing: Timing | None = None,
         max_message: int = 16 << 20,
         deflate: bool = False,
     ) -> None:
         self.url = url
         self.style: Style = style
-        self._known = known
         self._timing = timing or Timing()
         self.counts = Counts()
-        self.hole = Hole(supported=style != "bloxroute")
+        self.bodies = Bodies(batch=self._timing.batch, answer_ns=self._timing.fetch_ns, heard=heard)
+        self.hole = Hole(supported=style != "bloxroute", max_message=max_message)
+        self._chain_id = decoder.rules.chain_id
+        self._patience_ns = self._timing.mute_ns
+        self._texts: list[tuple[bytes | msgspec.Raw, Form]] = []  # to be read when the stream is
+        self._text: tuple[bytes | msgspec.Raw, Form] | None = None  # the one that is being read
         self.last_error = ""
         self.on_block: Callable[[Block], None] | None = None
         self._number = 0
-        self._heard = 0
+        self._heard = self._heard_texts = self._too_long = 0
         self._websocket: WebSocket | None = None
         if not url.startswith("ipc:"):
             self._websocket = WebSocket(
@@ -191,11 +206,14 @@ class PendingTransactions:
         self.more = self.filling = False
         self._out: list[bytes] = []
         self._asked: dict[int, str] = {}
-        self._fetching: dict[bytes, tuple[int, int]] = {}  # hash -> number, and when asked
-        self._fetched_hash: dict[int, bytes] = {}
-        self._wanted: dict[bytes, None] = {}
-        self._texts: list[tuple[msgspec.Raw, Form]] = []  # from the pool
-        self._to_fill: int | None = None  # entries of all pools, before the one that is being read
+        if self._text is not None:  # the break came in the middle of it
+            self._texts.insert(0, self._text)
+            self._text = None
+        self._before = (0, 0)  # entries of pools, and transactions of the chain's own
+        self._hole_since_ns: int | None = None
+        self._told = -1
+        self._mute_since_ns = 0
+        self._mute_head = self._head = 0
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
         self._arrival = (0, 0)
@@ -274,16 +292,15 @@ class PendingTransactions:
         for _ in range(_STEPS):
             if self.phase is Phase.FAILED:
                 break
-            self.filling = self._to_fill is not None
+            self.filling = self._text is not None and self._text[1] in _FILLING
             count = self.feed.read_into(messages, records, room)
             if self.feed.event is not None:
                 self._see_to(self.feed.event)
-            if count and (self._fetching or self.filling):
+            if count and (self.bodies.expected or self.filling):
                 self._note_bodies(records, count)
-            if self._to_fill is not None and not self.feed.more:
-                self.hole.pool_refused += self.feed.entries - self._to_fill
-                self._to_fill = None
-            self.more = self.feed.more or bool(self._texts or self._wanted)
+            if self._text is not None and not self.feed.more:
+                self._text_ends()
+            self.more = self.feed.more or bool(self._texts) or self.bodies.due
             if count:
                 return count
             if self.feed.more:
@@ -292,8 +309,8 @@ class PendingTransactions:
             if not self._texts:
                 break
             # From the pool: lent when the stream is read to its end, so that they do not mix.
-            text, form = self._texts.pop(0)
-            self._to_fill = self.feed.entries
+            self._text = text, form = self._texts.pop(0)
+            self._before = self.feed.entries, self.feed.own_types
             self.feed.lend_text(text, *self._arrival, form=form)
             self.more = True
         self.more = self.more and self.phase is not Phase.FAILED
@@ -306,8 +323,8 @@ class PendingTransactions:
         return (
             self.phase is Phase.LIVE
             and self.style != "hashes"
-            and self._to_fill is None
-            and not (self._fetching or self._wanted or self._texts)
+            and self._text is None
+            and not (self.bodies.expected or self.bodies.due or self._texts)
         )
 
     def resume(self, event: Any, arrival_ns: int, clock: int) -> None:
@@ -364,15 +381,22 @@ class PendingTransactions:
             return
         if self.hole.waiting and not self.hole.asked:
             self._ask_pool()
+        # An answer may stand behind a pool of megabytes: bytes are life enough meanwhile. Pings are
+        # not: whoever sends them may be a proxy of a node that hangs.
+        heard = self.feed.lent_bytes
+        if self._websocket is not None:
+            heard -= self._websocket.control_bytes
+        texts = self.feed.texts
+        comes, ends = heard > self._heard, texts > self._heard_texts
+        self._heard, self._heard_texts = max(heard, self._heard), texts
+        self._watch_hole(now_mono_ns, under_way=comes and not ends)
         if "head" in self._asked.values():
-            # Its answer may stand behind a pool of megabytes: bytes are life enough meanwhile.
-            if (heard := self.feed.lent_bytes) != self._heard:
-                self._heard, self._since_ns = heard, now_mono_ns
+            if comes or ends:
+                self._since_ns = now_mono_ns
             elif late:
                 self._fail(f"no sign of life within {timing.answer_ns / 1e9:g} s")
         elif now_mono_ns >= self._next_question_ns:
             self._since_ns = now_mono_ns
-            self._heard = self.feed.lent_bytes
             self._next_question_ns = now_mono_ns + timing.ask_every_ns
             if self.style == "bloxroute":
                 self._asked[0] = "head"
@@ -380,25 +404,55 @@ class PendingTransactions:
                 self._websocket.ping()
             else:
                 self._ask("eth_blockNumber", [], "head")
-        for wanted, (number, asked_ns) in list(self._fetching.items()):
-            if asked_ns == 0:
-                self._fetching[wanted] = (number, now_mono_ns)
-            elif now_mono_ns - asked_ns > timing.fetch_ns:
-                self.counts.unanswered += 1
-                self._fetched_hash.pop(number, None)
-                del self._fetching[wanted]
+        self.bodies.tick(now_mono_ns)
+        self._fetch()
+        self._watch_for_silence(now_mono_ns)
+
+    def _watch_hole(self, now_mono_ns: int, *, under_way: bool) -> None:
+        """Gives up on questions about a hole that nobody answers.
+
+        Args:
+            now_mono_ns: a clock reading.
+            under_way: a long message is coming in, which may be the answer.
+        """
+        open_ = [number for number, about in self._asked.items() if about.startswith("hole:")]
+        if not open_:
+            self._hole_since_ns = None
+        elif self._hole_since_ns is None or under_way:
+            self._hole_since_ns = now_mono_ns
+        elif now_mono_ns - self._hole_since_ns > self._timing.answer_ns:
+            self._hole_since_ns = None
+            for number in open_:
+                self._ask_hole(self.hole.refused(self._asked.pop(number)[5:]))
+        if self._websocket is None and self.feed.too_long != self._too_long:  # it is passed over
+            self._too_long = self.feed.too_long
+            for number in open_:
+                if (about := self._asked.pop(number, "")) != "":
+                    self._ask_hole(self.hole.refused(about[5:], too_big=True))
+
+    def _watch_for_silence(self, now_mono_ns: int) -> None:
+        """Ends the connection where the chain grows and the subscription tells nothing."""
+        told = self.feed.told - self.hole.filled
+        if told != self._told:
+            if self._told >= 0:
+                self._patience_ns = self._timing.mute_ns
+            self._told, self._mute_since_ns, self._mute_head = told, now_mono_ns, self._head
+            return
+        self._mute_head = self._mute_head or self._head
+        grown = self._head - self._mute_head
+        silent_ns = now_mono_ns - self._mute_since_ns
+        if grown >= _MUTE_BLOCKS and silent_ns > self._patience_ns:
+            self._patience_ns = min(2 * self._patience_ns, _LONGEST_MUTE_NS)
+            self._fail(
+                f"mute: nothing announced for {silent_ns / 1e9:.0f} s, in which the chain grew by "
+                f"{grown:,} blocks"
+            )
 
     # What is not a transaction.
 
     def _see_to(self, event: Announced | Other | ControlFrame) -> None:
         if isinstance(event, Announced):
-            if self._known is not None and self._known(event.hash):
-                self.counts.known += 1
-            elif event.hash not in self._fetching:
-                if len(self._fetching) + len(self._wanted) < _MOST_WANTED:
-                    self._wanted[event.hash] = None
-                else:
-                    self.counts.unanswered += 1
+            self.bodies.announced(event.hash, *self._arrival)
         elif isinstance(event, Other):
             self._answered(event.text)
         else:
@@ -406,7 +460,10 @@ class PendingTransactions:
             for said in self._websocket.take(event.event):
                 if isinstance(said, Closed):
                     by = "closed by the other side" if said.by_peer else "failed"
-                    self._fail(f"{by}: {said.code} {said.reason}".rstrip())
+                    self._fail(
+                        f"{by}: {said.code} {said.reason}".rstrip(),
+                        too_big=said.code == _TOO_BIG and not said.by_peer,
+                    )
                 elif isinstance(said, Message):
                     self.feed.lend_text(said.data, *self._arrival)
                 else:
@@ -419,11 +476,10 @@ class PendingTransactions:
             self.counts.unclear += 1
             return
         if answer.method is not None:
-            self._told_of_block(text)
+            self._notified(text, answer.params)
             return
-        number = answer.id if isinstance(answer.id, int) else -1
+        number = _number(answer.id)
         about = self._asked.pop(number, "")
-        wanted = self._fetched_hash.pop(number, None)
         if answer.error is not None or not memoryview(answer.result).nbytes:
             self.counts.errors += 1
             self.last_error = printable(text)
@@ -431,39 +487,61 @@ class PendingTransactions:
                 self._fail(f"the subscription was refused: {self.last_error}")
             elif about.startswith("hole:"):
                 self._ask_hole(self.hole.refused(about[5:]))
-            elif wanted is not None:
-                self.counts.denied += 1
-                self._fetching.pop(wanted, None)
+            elif about == "" and not self.bodies.not_told(number, "denied") and answer.id is None:
+                self.bodies.batch_refused()
             return
         if about == "subscribe":
             self.phase = Phase.LIVE
-            if self.on_block is not None and self.style != "bloxroute":
-                self._ask("eth_subscribe", ["newHeads"], "blocks")
+            if self.style != "bloxroute":
+                self._ask("eth_chainId", [], "chain")
+                if self.on_block is not None:
+                    self._ask("eth_subscribe", ["newHeads"], "blocks")
         elif about == "blocks":
             self._follows_blocks = True
+        elif about == "chain":
+            self._is_of_chain(_quantity(answer.result))
         elif about == "head":
-            number = _quantity(answer.result)
-            self._ask_hole(self.hole.head(number))
-            self._miss_blocks(number)
+            if head := _quantity(answer.result):
+                self._head = max(self._head, head)
+                self._ask_hole(self.hole.head(head))
+                self._miss_blocks(head)
         elif about.startswith("hole:"):
-            if (form := self.hole.answered(about[5:], answer.result)) is not None:
+            form, questions = self.hole.answered(about[5:], answer.result)
+            if form is not None:
                 self._texts.append((answer.result, form))
-        elif wanted is not None:
-            self.counts.vanished += 1
-            self._fetching.pop(wanted, None)
-        else:
+            self._ask_hole(questions)
+        elif not self.bodies.not_told(number, "vanished"):
             self.counts.unclear += 1
 
-    def _told_of_block(self, text: bytes) -> None:
-        """A notification that is no transaction: a block, or of a subscription that we know not."""
+    def _notified(self, text: Any, params: msgspec.Raw) -> None:
+        """A notification that is no transaction: a block, several in one, or none that we know."""
         block = block_of(text) if self.on_block is not None else None
-        if block is None:
+        if block is not None:
+            self.counts.blocks += 1
+            self._blocks_told = True
+            assert self.on_block is not None
+            self.on_block(block)
+            return
+        try:
+            several = _several.decode(params).result
+        except (msgspec.MsgspecError, ValueError):
             self.counts.unclear += 1
             return
-        self.counts.blocks += 1
-        self._blocks_told = True
-        assert self.on_block is not None
-        self.on_block(block)
+        for at in range(0, len(several), BURST):
+            told = b",".join(_NOTIFICATION % one for one in several[at : at + BURST])
+            self._texts.append((b"[" + told + b"]", "stream"))
+
+    def _is_of_chain(self, chain_id: int) -> None:
+        """The node says of which chain it is; another than before, or than configured, is none."""
+        if chain_id and self._chain_id and chain_id != self._chain_id:
+            self._fail(f"the node is of chain {chain_id}, not {self._chain_id}")
+        self._chain_id = self._chain_id or chain_id
+
+    def _text_ends(self) -> None:
+        """What was read beside the stream is read to its end."""
+        self._text = None
+        entries, own = self._before
+        self.hole.pool_refused += self.feed.entries - entries - (self.feed.own_types - own)
 
     def _miss_blocks(self, number: int) -> None:
         """Finds out that the subscription to blocks has gone mute, while the node goes on."""
@@ -484,47 +562,52 @@ class PendingTransactions:
 
     def _fetch(self) -> None:
         """Asks for the bodies of what was announced, as many at once as were."""
-        wanted_now, self._wanted = list(self._wanted), {}
-        for at in range(0, len(wanted_now), self._timing.batch):
-            batch = wanted_now[at : at + self._timing.batch]
-            requests = []
-            for wanted in batch:
-                self._number += 1
-                self._fetching[wanted] = (self._number, 0)
-                self._fetched_hash[self._number] = wanted
-                params = ["0x" + wanted.hex()]
-                requests.append(_request(self._number, "eth_getTransactionByHash", params))
-            self.counts.fetched += len(batch)
-            self._send(b"[" + b",".join(requests) + b"]")
+        for batch in self.bodies.take_due(self._number):
+            self._number = batch[-1][0]
+            requests = [
+                _request(number, "eth_getTransactionByHash", [f"0x{wanted.hex()}"])
+                for number, wanted in batch
+            ]
+            # Alone where that is the limit: there are servers that take no batch at all.
+            self._send(requests[0] if len(requests) == 1 else b"[%b]" % b",".join(requests))
 
     def _note_bodies(self, records: Any, count: int) -> None:
-        if self._to_fill is not None:
+        if self.filling:
             self.hole.filled += count
-            self._to_fill += count
+            self._before = self._before[0] + count, self._before[1]
         for i in range(count):
-            number, _ = self._fetching.pop(bytes(records[i].hash), (-1, 0))
-            self._fetched_hash.pop(number, None)
+            record = records[i]
+            if (announced := self.bodies.came(bytes(record.hash))) is not None:
+                record.known_ns, record.known_clock = announced
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, *, too_big: bool = False) -> None:
         if self.phase is Phase.FAILED:
             return
         self.phase = Phase.FAILED
         self.why = why
         self.more = False
         self.counts.failures += 1
-        self.counts.unanswered += len(self._fetching) + len(self._wanted)
-        self.hole.broken(sum(about == "hole:block" for about in self._asked.values()))
+        self.bodies.broken()
+        self.hole.broken(too_big=too_big)
 
     # What was seen.
 
     def stats(self) -> dict[str, Any]:
         """Counters over all connections; refused texts by cause."""
-        return self.feed.stats() | asdict(self.counts) | {"hole": self.hole.stats()}
+        counted = asdict(self.counts) | asdict(self.bodies.counts)
+        return self.feed.stats() | counted | {"hole": self.hole.stats()}
 
 
 def _request(number: int, method: str, params: list[Any]) -> bytes:
     call = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
     return json.dumps(call, separators=(",", ":")).encode()
+
+
+def _number(answered: object) -> int:
+    """The number of a question, also where a gateway made a string of it; -1 of none of ours."""
+    if isinstance(answered, str) and answered.isdecimal() and len(answered) < _LONGEST_NUMBER:
+        return int(answered)
+    return answered if isinstance(answered, int) else -1
 
 
 def _quantity(text: msgspec.Raw) -> int:

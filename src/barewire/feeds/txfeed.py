@@ -217,6 +217,26 @@ class TxFeed:
         return int(self._stats.bytes)
 
     @property
+    def texts(self) -> int:
+        """Messages of JSON, whole ones, so far."""
+        return int(self._stats.texts)
+
+    @property
+    def told(self) -> int:
+        """Transactions and hashes so far."""
+        return int(self._stats.transactions + self._stats.announced)
+
+    @property
+    def own_types(self) -> int:
+        """Transactions so far of a type that Ethereum does not have, a chain's own."""
+        return int(self._stats.refused[lib.BW_JSON_TYPE].count)
+
+    @property
+    def too_long(self) -> int:
+        """Values so far, without frames around them, that were longer than is taken."""
+        return int(self._stats.refused[lib.BW_JSON_ROOM].count)
+
+    @property
     def entries(self) -> int:
         """Of pools and blocks, read so far, whatever they were."""
         return int(self._stats.entries)
