@@ -2,6 +2,9 @@
 
 import sys
 
-from appliance.cli import main
+try:
+    from appliance.cli import main
+except KeyboardInterrupt:  # within the tenths of a second that imports take
+    sys.exit(130)
 
 sys.exit(main())

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from appliance.conductor import NEVER, Conductor
 from appliance.config import Config, Core, Source
 from appliance.desk import Desk
-from appliance.firing import NOTHING_LEAVES, UNJOURNALLED, Standing, open_book
+from appliance.extras import feeds_needed
+from appliance.firing import NOTHING_LEAVES, UNJOURNALLED, Standing, open_book, signatures_needed
 from appliance.heads import Heads
 from appliance.intake import Intake
 from appliance.joints import Joints
@@ -87,6 +88,7 @@ class Appliance:
         self.senders: Senders | None = None
         self._sender_pool: SenderPool | None = None
         self._memory_noted = False
+        self._no_secp = False
         try:
             self._open()
         except BaseException:
@@ -123,8 +125,7 @@ class Appliance:
             dedup = Dedup()
             named = [source.name for source in self._config.datagrams + self._config.streams]
             arbiter = Arbiter(named, dedup)
-            library = secp.load()
-            self.chosen["signatures"] = {"library": library.path, "version": library.version}
+            self._load_secp()
             self._open_senders()
         out = self._intake.out
         self._desk = Desk(out, self.peers["destinations"], self.shots, self.senders)
@@ -194,6 +195,19 @@ class Appliance:
         self._exit.callback(self.streams.close)
         self.chosen |= self.streams.chosen
         self.warnings += self.streams.warnings
+
+    def _load_secp(self) -> None:
+        """Finds libsecp256k1, which is an error only where something needs it."""
+        why = signatures_needed(self._config)
+        try:
+            library = secp.load()
+        except BarewireError as error:
+            if why:
+                raise BarewireError(f"{why}: {error.message}", hint=error.hint) from error
+            self.chosen["signatures"] = {"library": "none, and nothing here needs one"}
+            self._no_secp = True
+            return
+        self.chosen["signatures"] = {"library": library.path, "version": library.version}
 
     def _open_shots(self) -> None:
         self.shots = open_book(self._config)
@@ -325,6 +339,9 @@ class Appliance:
         if compiled is None:
             return
         assert self.triggers is not None
+        if compiled.signatures and self._no_secp:
+            self._reload.said = f"triggers stay as they are: {compiled.signatures}: no libsecp256k1"
+            return
         try:
             self.triggers.replace_serialised(compiled.blob, compiled.names)
         except BarewireError as error:
@@ -420,12 +437,6 @@ class Appliance:
 
 
 def _streams() -> type[Streams]:
-    """Imported only where there are some: a feed of datagrams must not need websockets."""
-    try:
+    with feeds_needed():
         from appliance.streams import Streams
-    except ModuleNotFoundError as error:
-        raise BarewireError(
-            f"a source is a stream, and there is no {error.name}",
-            hint="pip install 'barewire[feeds]'",
-        ) from error
     return Streams

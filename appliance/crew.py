@@ -32,7 +32,7 @@ from appliance.loop import Loop
 from appliance.output import complain
 from appliance.report import Reporter
 from appliance.signals import HELD, Signals
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, OutageError
 from dpdk_bindings.errors import BindingsError
 
 __all__ = ["cut_off", "hot_core", "run_crew"]
@@ -130,7 +130,7 @@ def _pass_on(signals: Signals, members: list[_Member]) -> None:
 def _kill_the_late(members: list[_Member]) -> None:
     for member in members:
         if member.late:
-            raise BarewireError(
+            raise OutageError(
                 f"core {member.name!r} did not stop within {_STOP_S:g} s, and was killed",
                 hint="it was stopped by a signal, or does not come back from a strategy or a port",
             )
@@ -186,7 +186,7 @@ class _Member:
             self.pid = 0
             code = os.waitstatus_to_exitcode(status)
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-            raise BarewireError(
+            raise OutageError(
                 f"core {self.name!r} died: {how}", hint="its own words, if any, are above"
             )
         said: dict[str, Any] = msgspec.json.decode(raw)

@@ -11,7 +11,14 @@ from appliance.desk import Desk
 from barewire.errors import ConfigError
 from barewire.execution.shots import PAYLOAD_BYTES, Caps, ShotBook
 
-__all__ = ["NOTHING_LEAVES", "UNJOURNALLED", "Standing", "open_book", "payload_of"]
+__all__ = [
+    "NOTHING_LEAVES",
+    "UNJOURNALLED",
+    "Standing",
+    "open_book",
+    "payload_of",
+    "signatures_needed",
+]
 
 UNJOURNALLED = (
     "firing is unjournalled: what is sent is recorded nowhere, and after a crash nobody can tell "
@@ -79,6 +86,18 @@ class Standing:
                 self._look_again(name)
             else:
                 self._tell(f"shot {name!r} has expired without having fired")
+
+
+def signatures_needed(config: Config) -> str:
+    """What in `config` needs libsecp256k1, in words; empty: nothing."""
+    if config.senders.workers:
+        return "senders.workers recovers senders"
+    if any(trigger.sender for trigger in config.trigger):
+        return "a trigger asks who the sender is"
+    untrusted = [source.name for source in config.source if not source.trusted]
+    if untrusted and any(trigger.shot for trigger in config.trigger):
+        return f"source {untrusted[0]!r} is not trusted: its signatures are checked before a shot"
+    return ""
 
 
 def open_book(config: Config) -> ShotBook | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, OutageError
 from barewire.mempool.triggers import Trigger
 from dpdk_bindings.ring import RingError, RingKind, RingProducer
 
@@ -125,7 +125,7 @@ def read_about(folder: Path) -> dict[str, list[tuple[int, About]]]:
                 ) from error
             found[path.stem].append((since, decoded))
     if not found:
-        raise BarewireError(
+        raise OutageError(
             f"no loop has a flight recorder in {folder}",
             hint="is the appliance running, as the same user, and recorder.megabytes not 0? "
             "Another folder is named by --folder",

@@ -13,15 +13,19 @@ by an atexit hook where the owner could still run one.
 
 from __future__ import annotations
 
+import array
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import itertools
 import os
 import pickle
 import re
 import select
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -35,6 +39,11 @@ CLONE_NEWNET = 0x40000000
 PREFIX = "bwns"
 RUN = Path("/run/netns")
 INTERFACE = "veth0"
+
+_SIOCETHTOOL = 0x8946  # linux/sockios.h
+_IFREQ_BYTES = 40  # linux/if.h
+# linux/ethtool.h: ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO
+_ETHTOOL_OFF = (0x17, 0x1F, 0x24, 0x2C)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count()
@@ -51,6 +60,15 @@ def sh(*command: str) -> str:
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def _switch_offloads_off() -> None:
+    """As ``ethtool -K veth0 tx off tso off gso off gro off``, in the namespace of this thread."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for command in _ETHTOOL_OFF:
+            value = array.array("I", [command, 0])  # struct ethtool_value, which lives until then
+            request = struct.pack("16sP", INTERFACE.encode(), value.buffer_info()[0])
+            fcntl.ioctl(any_socket, _SIOCETHTOOL, request.ljust(_IFREQ_BYTES, b"\0"))
 
 
 def sweep() -> None:
@@ -242,8 +260,8 @@ class Pair:
             multicast = ("multicast", "ff00::/8", "dev", INTERFACE, "table", "local")
             end.run("ip", "-6", "route", "replace", *multicast)
             if not self.offloads:
-                off = ("tx", "off", "tso", "off", "gso", "off", "gro", "off")
-                end.run("ethtool", "-K", INTERFACE, *off)
+                with end:
+                    _switch_offloads_off()
 
     def close(self) -> None:
         """Deletes both namespaces; safe to call twice, and from a forked child (does nothing)."""

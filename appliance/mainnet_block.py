@@ -16,7 +16,13 @@ from typing import Any
 from barewire.errors import BarewireError
 from barewire.rlp import Item, encode
 
-__all__ = ["BLOCK_NUMBER", "encode_transaction", "load_block", "load_block_transactions"]
+__all__ = [
+    "BLOCK_NUMBER",
+    "encode_transaction",
+    "has_block",
+    "load_block",
+    "load_block_transactions",
+]
 
 BLOCK_NUMBER = 12_964_999
 
@@ -36,16 +42,25 @@ def load_block() -> dict[str, Any]:
     Raises:
         BarewireError: the package that holds the block is not installed.
     """
-    package = importlib.util.find_spec("ethereum")
-    for folder in (package and package.submodule_search_locations) or ():
-        path = Path(folder) / "assets" / "blocks" / f"block_{BLOCK_NUMBER}.json"
-        if path.exists():
-            block: dict[str, Any] = json.loads(path.read_text())
-            return block
+    if (path := _path()) is not None:
+        block: dict[str, Any] = json.loads(path.read_text())
+        return block
     raise BarewireError(
         f"block {BLOCK_NUMBER} is not here: the package ethereum-execution is not installed",
         hint="./run demo installs it; or pip install --no-deps -r requirements/demo.lock",
     )
+
+
+def has_block() -> bool:
+    """Whether the package that holds the block is installed."""
+    return _path() is not None
+
+
+def _path() -> Path | None:
+    package = importlib.util.find_spec("ethereum")
+    folders = package.submodule_search_locations if package else None
+    paths = [Path(f) / "assets" / "blocks" / f"block_{BLOCK_NUMBER}.json" for f in folders or ()]
+    return next((path for path in paths if path.exists()), None)
 
 
 def encode_transaction(fields: dict[str, Any]) -> bytes:

@@ -14,19 +14,30 @@ __all__ = ["add_output_argument", "complain", "console", "print_json"]
 
 _WIDE = 120  # columns in a pipe or a file: the usual 80 would cut tables
 
-console = Console(
+
+class _Console(Console):
+    """rich's, but for a reader that is gone: that is the command line's to judge."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+console = _Console(
     highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
 )
 
 
 def add_output_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds ``-o table|json`` to `parser` (stored as ``args.output``)."""
+    """Adds ``-o table|json``, and ``--json``, to `parser` (stored as ``args.output``)."""
     parser.add_argument(
         "-o",
         "--output",
         choices=("table", "json"),
         default="table",
         help="table for people (default), json for programs",
+    )
+    parser.add_argument(
+        "--json", dest="output", action="store_const", const="json", help="the same as -o json"
     )
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from appliance import config
 from appliance.beside import start_beside
+from appliance.firing import signatures_needed
 from appliance.output import complain
 from barewire.errors import BarewireError
 from barewire.mempool.triggers import compile_triggers
@@ -28,11 +29,15 @@ __all__ = ["Compiled", "Reload"]
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """What `TriggerTable.replace_serialised` takes, and the triggers as JSON for the recorder."""
+    """What `TriggerTable.replace_serialised` takes, and the triggers as JSON for the recorder.
+
+    `signatures` says what in them needs libsecp256k1, if anything does.
+    """
 
     names: list[str]
     text: bytes
     blob: bytes
+    signatures: str = ""
 
 
 class Reload:
@@ -121,7 +126,7 @@ def main(where: Path, numbers: Any) -> int:
         complain(error.message, error.hint)
         return 2
     names = [trigger.name for trigger in loaded.trigger]
-    compiled = Compiled(names, msgspec.json.encode(loaded.trigger), blob)
+    compiled = Compiled(names, msgspec.json.encode(loaded.trigger), blob, signatures_needed(loaded))
     sys.stdout.buffer.write(msgspec.msgpack.encode(compiled))
     return 0
 

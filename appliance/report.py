@@ -34,7 +34,7 @@ class Reporter:
         self._states: dict[tuple[str, str, str], str] = {}
 
     def start(self, chosen: dict[str, Any], warnings: list[str]) -> None:
-        """What was chosen, once; `warnings` are said in capitals where people read."""
+        """What was chosen, once, and what whoever starts it has to know."""
         if self._json:
             self._line({"type": "start", "chosen": chosen, "warnings": warnings})
             return
@@ -42,7 +42,7 @@ class Reporter:
             rest = "  ".join(f"{key}={value}" for key, value in what.items())
             self._text(f"{part:<12} {rest}")
         for warning in warnings:
-            self._text(f"WARNING      {warning.upper()}")
+            self._text(f"WARNING      {warning}")
 
     def event(self, what: str, **details: Any) -> None:
         """Something that a person on call should see at once."""

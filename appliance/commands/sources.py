@@ -19,7 +19,7 @@ from rich.table import Table
 from appliance import ledger
 from appliance.metrics.files import FOLDER
 from appliance.output import add_output_argument, console, print_json
-from barewire.errors import BarewireError
+from barewire.errors import OutageError
 
 __all__ = ["add_arguments", "run", "show"]
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """0 if every source is live, 1 if one is not, or its loop is gone."""
     loops = ledger.read(args.folder)
     if not loops:
-        raise BarewireError(
+        raise OutageError(
             f"no loop writes about its sources in {args.folder}",
             hint="start one (barewire run), or name its folder (--folder)",
         )

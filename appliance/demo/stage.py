@@ -22,6 +22,7 @@ from rich.table import Table
 from appliance.demo.far_end import GATEWAY_PORT, RETRANSMIT_PORT, Job, Result
 from appliance.demo.traffic import WATCHED
 from appliance.lab import Pair
+from appliance.mainnet_block import BLOCK_NUMBER, has_block
 from appliance.output import console, print_json
 from appliance.picture import histogram, percentile
 from barewire.errors import BarewireError
@@ -32,6 +33,15 @@ _SHOTS = 4096
 _PR_SET_PDEATHSIG = 1
 _GROUPS = ["239.77.0.1:9001", "239.77.0.2:9002"]
 _LOOPBACK = ["127.0.0.1:19001", "127.0.0.1:19002"]
+
+
+_LABELS = {
+    "lost_on_purpose": "lost on purpose, line A and B",
+    "recovered_by_other_line": "recovered by the other line",
+    "not_armed_again": "not fired, the shot was not armed again yet",
+    "fired_and_back": "fired and back at the sender",
+}
+"""Of the figures whose names do not say it all to who reads the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,11 @@ def play(show: Show) -> int:
     Raises:
         BarewireError: one of the two sides could not start, or died.
     """
+    if not has_block() and not show.as_json:
+        console.print(
+            f"Mainnet block {BLOCK_NUMBER:,} is not here (./run demo installs it): only signed "
+            "transactions made for the demo are published."
+        )
     for number in (signal.SIGTERM, signal.SIGHUP):  # a lost terminal leaves nothing behind either
         signal.signal(number, lambda *_, number=number: sys.exit(128 + number))
     # In memory, since it holds the flight recorder's file too.
@@ -270,7 +285,7 @@ def _chosen(started: dict[str, Any]) -> str:
         f"{part}: " + "  ".join(f"{key}={value}" for key, value in what.items())
         for part, what in started["chosen"].items()
     ]
-    return "\n".join(lines + [warning.upper() for warning in started["warnings"]])
+    return "\n".join(lines + started["warnings"])
 
 
 def _figures(result: Result, caused: dict[str, int], summary: dict[str, Any]) -> dict[str, Any]:
@@ -284,18 +299,18 @@ def _figures(result: Result, caused: dict[str, int], summary: dict[str, Any]) ->
     lines = feed["lines"]
     published = result.published
     return {
-        "messages sent": published.messages,
-        "transactions sent": published.transactions,
-        "lost on purpose, line A and B": [line.lost_on_purpose for line in published.lines],
-        "messages received": feed["delivered"],
-        "recovered by the other line": lines["B"]["first"],
-        "recovered by retransmission": feed["retransmitted"],
-        "duplicate": sum(line["duplicate"] for line in lines.values()),
-        "transactions decoded": summary["pump"]["transactions"],
+        "messages_sent": published.messages,
+        "transactions_sent": published.transactions,
+        "lost_on_purpose": [line.lost_on_purpose for line in published.lines],
+        "messages_received": feed["delivered"],
+        "recovered_by_other_line": lines["B"]["first"],
+        "recovered_by_retransmission": feed["retransmitted"],
+        "duplicates": sum(line["duplicate"] for line in lines.values()),
+        "transactions_decoded": summary["pump"]["transactions"],
         "matched": summary["pump"]["matched"],
         "fired": summary["pump"]["fired"],
-        "not fired, the shot was not armed again yet": summary["shots"].get("already_fired", 0),
-        "fired and back at the sender": len(took),
+        "not_armed_again": summary["shots"].get("already_fired", 0),
+        "fired_and_back": len(took),
         "lost": published.messages - feed["delivered"],
         "wire_to_wire_ns": took,
     }
@@ -309,7 +324,11 @@ def _tell(watched: dict[str, Any]) -> None:
     for name, value in watched.items():
         if name != "wire_to_wire_ns":
             text = " ".join(f"{v:,}" for v in value) if isinstance(value, list) else f"{value:,}"
-            table.add_row(name, text, style="bold red" if name == "lost" and value else None)
+            table.add_row(
+                _LABELS.get(name, name.replace("_", " ")),
+                text,
+                style="bold red" if name == "lost" and value else None,
+            )
     console.print(table)
     took: list[int] = watched["wire_to_wire_ns"]
     if not took:

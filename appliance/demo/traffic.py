@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from appliance.mainnet_block import load_block_transactions
+from appliance.mainnet_block import has_block, load_block_transactions
 from barewire.feeds.envelope import to_messages
 from barewire.interpreter import recursion_limit_kept
 
@@ -40,18 +40,18 @@ _MAX_MESSAGE = 1450  # in datagrams of 1472 bytes
 def build(messages: int, seed: int, progress: Callable[[int], None]) -> list[bytes]:
     """Signed transactions that take `messages` feed messages in datagrams of 1472 bytes.
 
-    The block's transactions stand evenly among the others; those too long for a datagram take
-    several messages.
+    The block's transactions, where the package that holds it is installed, stand evenly among the
+    others; those too long for a datagram take several messages.
 
     Args:
         messages: how many messages in all; at least `LEAST`.
         seed: of everything random here.
         progress: called with the number of transactions made so far.
     """
-    block = load_block_transactions()
+    block = load_block_transactions() if has_block() else []
     left = messages - sum(len(to_messages(envelope, _MAX_MESSAGE, 0)) for envelope in block)
     signed = _signed(random.Random(seed))  # noqa: S311 - to be repeated
-    every = left // len(block)
+    every = left // max(len(block), 1)
     made: list[bytes] = []
     for number in range(left):
         made.append(next(signed))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.metrics.places import SCHEMA, Counter, Histogram
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, OutageError
 from dpdk_bindings.metrics import MetricsError, MetricsReader, MetricsWriter
 
 __all__ = ["FOLDER", "UNREADABLE", "alone", "create", "free_name", "open_all"]
@@ -133,7 +133,7 @@ def open_all(folder: Path = FOLDER) -> Iterator[tuple[list[MetricsReader], list[
         if not readers and refused:
             raise BarewireError(refused[0], hint=UNREADABLE)
         if not readers:
-            raise BarewireError(
+            raise OutageError(
                 f"no loop has metrics in {folder}",
                 hint="is the appliance running, as the same user? Another folder is named by "
                 "--folder",

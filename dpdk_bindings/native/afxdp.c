@@ -585,7 +585,7 @@ static int attach_program(struct dpb_afxdp *p, enum dpb_afxdp_mode mode, struct 
         dpb_fail(error, -result, "attaching the XDP program to interface \"%s\" (%s mode)",
                  p->nic.name, mode == DPB_AFXDP_SKB ? "skb" : "drv");
     if (result == -EPERM)
-        dpb_hint(error, "the process lacks CAP_NET_ADMIN");
+        dpb_hint_capabilities(error, DPB_CAP_NET_ADMIN);
     return result;
 }
 

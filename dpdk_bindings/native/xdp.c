@@ -205,7 +205,7 @@ int dpb_xdp_load(struct dpb_xdp *xdp, const struct dpb_nic *nic, enum dpb_xdp_mo
     if (result < 0) {
         dpb_fail(error, -result, "making the BPF maps for interface \"%s\"", nic->name);
         if (result == -EPERM)
-            dpb_hint(error, "the process lacks CAP_BPF (and CAP_NET_ADMIN for what follows)");
+            dpb_hint_capabilities(error, DPB_CAP_BPF | DPB_CAP_NET_ADMIN);
         dpb_xdp_close(xdp);
         return result;
     }
@@ -223,7 +223,7 @@ int dpb_xdp_load(struct dpb_xdp *xdp, const struct dpb_nic *nic, enum dpb_xdp_mo
         result = xdp->program;
         dpb_fail(error, -result, "loading the XDP program for interface \"%s\"", nic->name);
         if (result == -EPERM)
-            dpb_hint(error, "the process lacks CAP_BPF or CAP_NET_ADMIN");
+            dpb_hint_capabilities(error, DPB_CAP_BPF | DPB_CAP_NET_ADMIN);
         dpb_xdp_close(xdp);
         return result;
     }

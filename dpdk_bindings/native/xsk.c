@@ -158,7 +158,7 @@ int dpb_xsk_open(struct dpb_xsk *xsk, const struct dpb_umem *umem, const struct 
         int code = errno;
         dpb_fail(error, code, "opening an AF_XDP socket");
         if (code == EPERM)
-            dpb_hint(error, "the process lacks CAP_NET_RAW");
+            dpb_hint_capabilities(error, DPB_CAP_NET_RAW);
         else if (code == EAFNOSUPPORT)
             dpb_hint(error, "this kernel was built without CONFIG_XDP_SOCKETS");
         return -code;
@@ -185,7 +185,7 @@ int dpb_xsk_open(struct dpb_xsk *xsk, const struct dpb_umem *umem, const struct 
     if (how->busy_poll && (result = set_busy_poll(xsk->fd)) < 0) {
         dpb_fail(error, -result, "asking for busy polling on queue %u", queue);
         if (result == -EPERM)
-            dpb_hint(error, "the process lacks CAP_NET_ADMIN");
+            dpb_hint_capabilities(error, DPB_CAP_NET_ADMIN);
         goto fail;
     }
     struct sockaddr_xdp address = {.sxdp_family = AF_XDP, .sxdp_ifindex = nic->ifindex,

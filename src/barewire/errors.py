@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 
-__all__ = ["BarewireError", "ConfigError", "shown"]
+__all__ = ["BarewireError", "ConfigError", "OutageError", "shown"]
 
 _bounded = reprlib.Repr()
 _bounded.maxstring = _bounded.maxother = _bounded.maxlong = 60
@@ -20,13 +20,20 @@ class BarewireError(Exception):
 
     Attributes:
         message: what was wrong, with the offending name and value.
-        hint: what to do about it, or an empty string where the message says it all.
+        hint: what to do about it, or an empty string where the message says it all. Tracebacks
+            show it, as a note of the exception (PEP 678).
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
+
+
+class OutageError(BarewireError):
+    """What is needed is not there now: the same may work later. Commands end with status 1."""
 
 
 class ConfigError(BarewireError):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
 from appliance.cli import main
+from appliance.metrics.files import create
+from barewire.errors import BarewireError
+from dpdk_bindings.errors import BindingsError
 
 OPTIONAL = {"rpc": "httptools", "keys": "eth_keyfile", "signer": "eth_keyfile"}
 
@@ -83,3 +87,65 @@ def test_a_full_disk_is_told_in_words(tmp_path, output):
     assert done.returncode == 1
     assert done.stderr.startswith("barewire: not all could be written: No space left on device\n")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", OPTIONAL)
+def test_the_help_of_a_command_needs_nothing_of_it(monkeypatch, capsys, command):
+    _without(monkeypatch, OPTIONAL[command])
+    for words in ([command, "--help"], ["help", command]):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "pip install 'barewire[" in said
+        assert f"usage: barewire {command}" in said
+
+
+def test_run_and_its_check_need_only_what_the_file_asks_for(monkeypatch, tmp_path, capsys):
+    _without(monkeypatch, "websockets", "eth_account", "eth_keyfile", "httptools", "uvloop", "h2")
+    for loaded in list(sys.modules):
+        if loaded.startswith(("barewire.feeds.", "appliance.stream", "appliance.examine")):
+            monkeypatch.delitem(sys.modules, loaded)
+    file = tmp_path / "a.toml"
+    file.write_text('[[source]]\nname = "s"\nlines = ["127.0.0.1:19981"]\n')
+    assert main(["run", "--config", str(file), "--check"]) == 0
+    file.write_text('[[source]]\nname = "s"\nurl = "ws://127.0.0.1:1"\n')
+    assert main(["run", "--config", str(file), "--check"]) == 2
+    assert "pip install 'barewire[feeds]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["help"], "usage: barewire"), (["version"], "0."), (["--version"], "0.")]
+)
+def test_words_that_people_try(capsys, words, said):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 0
+    assert said in capsys.readouterr().out
+
+
+def test_json_is_asked_for_by_either_name(tmp_path):
+    for words in (["-o", "json"], ["--json"], ["--output", "json"]):
+        assert main(["metrics", "--folder", str(tmp_path / "none"), *words]) == 1
+
+
+@pytest.mark.parametrize("output", [[], ["--json"]])
+def test_a_reader_that_has_read_enough_is_no_failure(tmp_path, output):
+    """More than a pipe holds is written to one that nobody reads any more."""
+    with create("hot", folder=tmp_path).path.open("rb"):
+        code = "import sys; from appliance.cli import main; sys.exit(main())"
+        words = [sys.executable, "-c", code, "metrics", "--folder", str(tmp_path), *output]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shown:
+            assert shown.stdout is not None
+            shown.stdout.close()
+            assert shown.stderr is not None
+            assert shown.stderr.read() == b""
+        assert shown.returncode == 0
+
+
+def test_hints_stand_in_tracebacks():
+    for kind in (BarewireError, BindingsError):
+        said = "".join(traceback.format_exception(kind("no way", hint="try another")))
+        assert "hint: try another" in said
+        assert str(kind("no way", hint="try another")) == "no way"
+        assert "hint" not in "".join(traceback.format_exception(kind("no way")))

@@ -274,7 +274,7 @@ def test_the_command_shows_them(loop, folder, capsys):
     said = capsys.readouterr()
     assert "wire_to_wire" in said.out
     assert "left.metrics: no metrics" in said.err
-    assert main(["metrics", "--folder", str(folder / "none")]) == 2
+    assert main(["metrics", "--folder", str(folder / "none")]) == 1
     assert "no loop has metrics" in capsys.readouterr().err
 
 

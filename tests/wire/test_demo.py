@@ -27,17 +27,17 @@ def _watched(*command: str) -> dict[str, object]:
 
 
 def _check(watched) -> None:
-    sent = watched["messages sent"]
-    assert sent == watched["messages received"] == 1000
+    sent = watched["messages_sent"]
+    assert sent == watched["messages_received"] == 1000
     assert watched["lost"] == 0
-    assert watched["transactions decoded"] == watched["transactions sent"]
-    assert min(watched["lost on purpose, line A and B"]) > 0
-    assert watched["recovered by the other line"] > 0
+    assert watched["transactions_decoded"] == watched["transactions_sent"]
+    assert min(watched["lost_on_purpose"]) > 0
+    assert watched["recovered_by_other_line"] > 0
     assert watched["matched"] > 0
-    fired, back = watched["fired"], watched["fired and back at the sender"]
+    fired, back = watched["fired"], watched["fired_and_back"]
     assert fired == back == len(watched["wire_to_wire_ns"]) > 0
     assert min(watched["wire_to_wire_ns"]) > 0
-    refused = watched["not fired, the shot was not armed again yet"]
+    refused = watched["not_armed_again"]
     assert watched["matched"] == fired + refused
 
 

@@ -194,7 +194,7 @@ def test_the_recorder_tells_why(pair, tmp_path, traffic, shot, capsys, via):
 def test_the_recorder_can_be_off(pair, tmp_path, traffic, capsys):
     with Rig(pair, tmp_path, extra="[recorder]\nmegabytes = 0\n") as rig:
         rig.publish(traffic[0][:20])
-        assert main(["why", "ab" * 32, "--folder", str(rig.records)]) == 2
+        assert main(["why", "ab" * 32, "--folder", str(rig.records)]) == 1
         assert "recorder.megabytes" in capsys.readouterr().err
         rig.settle(0.2)
         assert len(rig.stop().hashes) == 20
@@ -305,7 +305,7 @@ def test_a_core_that_does_not_stop_is_killed_and_named(pair, tmp_path, capfd):
         os.kill({loop["loop"]: loop["pid"] for loop in shown}["hit"], signal.SIGSTOP)
         assert rig.process is not None
         rig.process.terminate()
-        assert rig.process.wait(20) == 2
+        assert rig.process.wait(20) == 1
         assert "core 'hit' did not stop within 5 s, and was killed" in capfd.readouterr().err
 
 
@@ -344,7 +344,7 @@ def test_a_core_that_dies_takes_the_others_with_it_and_is_named(pair, tmp_path, 
         assert loops["hit"]["histograms"]["ring"]["count"] == 50
         os.kill(loops["hit"]["pid"], signal.SIGKILL)
         assert rig.process is not None
-        assert rig.process.wait(10) == 2
+        assert rig.process.wait(10) == 1
         eventually(lambda: not Path(f"/proc/{loops['rx']['pid']}").exists())
         assert "xdp" not in pair.b.run("ip", "link", "show", pair.b.interface)
         rig.kill()
