@@ -16,7 +16,7 @@
 
     [chain]
     id = 1
-    fork = "prague"
+    fork = "osaka"
 
     [[source]]
     name = "site"
@@ -79,6 +79,7 @@ Every value is checked when it is read; an error names the key, the value and wh
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -111,7 +112,9 @@ __all__ = [
     "Strategy",
     "Url",
     "Via",
+    "check",
     "load",
+    "mistakes",
 ]
 
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -160,7 +163,7 @@ class Chain(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Whose transactions they are, and by which fork's rules they are judged."""
 
     id: Annotated[int, Meta(ge=1, le=2**63 - 1)] = 1
-    fork: Literal["london", "shanghai", "cancun", "prague", "osaka"] = "prague"
+    fork: Literal["london", "shanghai", "cancun", "prague", "osaka"] = "osaka"
 
 
 class Destination(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -176,6 +179,9 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     `value` and `max_fee` are what they move and the most they pay for gas, for the caps. Where the
     payload is a signed transaction that says more, that counts.
 
+    A payload is a signed transaction of the configured chain, or `payload_kind` says that it is not
+    one: ``--check`` judges it by the decoder's rules.
+
     With `keep_armed` its expiry is moved on as long as the loop runs and it has not fired, so that
     `expires_after_ms` is how long it outlives a loop that does not get round to it.
     """
@@ -188,6 +194,7 @@ class Shot(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     max_fee: Amount = Amount(0)
     group: Name | None = None
     keep_armed: bool = False
+    payload_kind: Literal["transaction", "bytes"] = "transaction"
 
 
 class Fire(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -278,42 +285,48 @@ def load(path: Path) -> Config:
 
 
 def check(loaded: Config, where: str) -> None:
-    """Checks what one value alone cannot tell: names that must be unique, or must exist."""
+    """Raises the first of :func:`mistakes`."""
+    for mistake in mistakes(loaded, where):
+        raise mistake
+
+
+def mistakes(loaded: Config, where: str) -> Iterator[ConfigError]:
+    """What one value alone cannot tell: names that must be unique, or must exist, and the like."""
     for kind in ("cores", "source", "destination", "trigger", "shot"):
         names: set[str] = set()
         for index, name in enumerate(entry.name for entry in getattr(loaded, kind)):
             if name in names:
-                raise ConfigError(
+                yield ConfigError(
                     f"{where}: {kind}[{index}].name = {name!r}: used twice",
                     hint="names are unique, so that counters can tell them apart",
                 )
             names.add(name)
     path = [stage for core in loaded.cores for stage in core.stages]
     if path != list(get_args(Stage)) or not all(core.stages for core in loaded.cores):
-        raise ConfigError(
+        yield ConfigError(
             f"{where}: core.stages: together the cores run {', '.join(path) or 'nothing'}",
             hint=f"each of {', '.join(get_args(Stage))} once, in this order; at least one a core",
         )
     for index, source in enumerate(loaded.source):
-        check_source(f"{where}: source[{index}]", source)
+        yield from _raised(check_source, f"{where}: source[{index}]", source)
     if len(loaded.cores) > 1 and not loaded.datagrams:
-        raise ConfigError(
+        yield ConfigError(
             f"{where}: core: {len(loaded.cores)} cores, and all sources are streams",
             hint="streams are read by the core that has the stage trigger, so the others would "
             "have nothing to do: configure one",
         )
-    check_ports(loaded.source, [core.name for core in loaded.cores], where)
-    _check_places(loaded, where)
+    yield from _raised(check_ports, loaded.source, [core.name for core in loaded.cores], where)
+    yield from _places(loaded, where)
     destinations = [entry.name for entry in loaded.destination]
     shots = [entry.name for entry in loaded.shot]
     for index, shot in enumerate(loaded.shot):
-        _known(f"{where}: shot[{index}].destination", shot.destination, destinations)
+        yield from _known(f"{where}: shot[{index}].destination", shot.destination, destinations)
     for index, trigger in enumerate(loaded.trigger):
         # A strategy may arm shots that the file does not hold.
         if trigger.shot is not None and loaded.strategy is None:
-            _known(f"{where}: trigger[{index}].shot", trigger.shot, shots)
+            yield from _known(f"{where}: trigger[{index}].shot", trigger.shot, shots)
     if loaded.senders.cpus and len(loaded.senders.cpus) != loaded.senders.workers:
-        raise ConfigError(
+        yield ConfigError(
             f"{where}: senders.cpus = {loaded.senders.cpus}: {loaded.senders.workers} workers",
             hint="a core for each worker, or none",
         )
@@ -322,50 +335,58 @@ def check(loaded: Config, where: str) -> None:
     pinned += [("senders.cpus", cpu) for cpu in loaded.senders.cpus]
     for who, cpu in pinned:
         if cpu in spinning:
-            raise ConfigError(
+            yield ConfigError(
                 f"{where}: {who}: cpu = {cpu}: it is that of {spinning[cpu]}",
                 hint="each spins: two on one core hold each other up for milliseconds",
             )
         spinning[cpu] = who
     fires = loaded.shot or any(trigger.shot for trigger in loaded.trigger)
     if fires and not loaded.fire.unjournalled:
-        raise ConfigError(
+        yield ConfigError(
             f"{where}: fire.unjournalled = false: shots are configured, and there is no journal",
             hint="what is sent is recorded nowhere; set it to true if you accept that",
         )
 
 
-def _check_places(loaded: Config, where: str) -> None:
+def _raised(check: Callable[..., object], *arguments: object) -> Iterator[ConfigError]:
+    """What `check` of `arguments` raises as a mistake, if it does."""
+    try:
+        check(*arguments)
+    except ConfigError as error:
+        yield error
+
+
+def _places(loaded: Config, where: str) -> Iterator[ConfigError]:
     lines: dict[str, str] = {}
     for index, source in enumerate(loaded.source):
         for number, line in enumerate(source.lines):
             key = f"{where}: source[{index}].lines[{number}] = {str(line)!r}"
             if str(line) in lines:
-                raise ConfigError(
+                yield ConfigError(
                     f"{key}: {lines[str(line)]} is the same",
                     hint="copies of one feed come to different addresses or ports",
                 )
             lines[str(line)] = f"source[{index}].lines[{number}]"
-            _check_port(key, line)
+            yield from _port(key, line)
             if not source.via.is_kernel and ip_address(line.address).is_unspecified:
-                raise ConfigError(
+                yield ConfigError(
                     f"{key}: a port takes the frames of one address",
                     hint="name the interface's own address, or a group",
                 )
         if source.retransmit is not None:
-            _check_port(f"{where}: source[{index}].retransmit", source.retransmit)
+            yield from _port(f"{where}: source[{index}].retransmit", source.retransmit)
     for index, destination in enumerate(loaded.destination):
-        _check_port(f"{where}: destination[{index}].address", destination.address)
+        yield from _port(f"{where}: destination[{index}].address", destination.address)
 
 
-def _check_port(key: str, place: Place) -> None:
+def _port(key: str, place: Place) -> Iterator[ConfigError]:
     if not place.port:
-        raise ConfigError(f"{key}: port 0 is none", hint="1 to 65535")
+        yield ConfigError(f"{key}: port 0 is none", hint="1 to 65535")
 
 
-def _known(key: str, name: str, names: list[str]) -> None:
+def _known(key: str, name: str, names: list[str]) -> Iterator[ConfigError]:
     if name not in names:
-        raise ConfigError(
+        yield ConfigError(
             f"{key} = {name!r}: there is none of that name",
             hint=f"allowed: {', '.join(names) or 'none is configured'}",
         )

@@ -98,7 +98,7 @@ def replay(
     triggers: Sequence[Trigger] | list[dict[str, Any]],
     options: dict[str, Any] | None = None,
     destinations: Sequence[str] = ("gateway",),
-    fork: str = "prague",
+    fork: str = "osaka",
     chain_id: int = 1,
     trusted: bool = True,
     caps: Caps = _UNCAPPED,

@@ -12,21 +12,22 @@ from pathlib import Path
 
 from appliance.output import console
 from appliance.signing import RingKeeper, SocketKeeper
-from barewire.errors import BarewireError
 from barewire.execution.external import Keeper, Policy
 from barewire.execution.harden import harden
 from barewire.execution.keys import Key, load_credential, load_key, read_password
 from barewire.execution.request import checksummed
 from barewire.execution.signer import LocalSigner, PresignedSigner, Rfc6979Signer
+from barewire.mempool.quantities import address_of, amount_of
 
 __all__ = ["add_arguments", "run"]
 
 
 def _address(text: str) -> bytes:
-    raw = bytes.fromhex(text.removeprefix("0x"))
-    if len(raw) != 20:
-        raise ValueError(text)
-    return raw
+    return address_of("--target", text if text.startswith("0x") else f"0x{text}")
+
+
+def _wei(text: str) -> int:
+    return amount_of("amount", text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="to whom transactions may go; may be repeated",
     )
-    parser.add_argument("--max-value-wei", type=int, required=True, help="with one transaction")
-    parser.add_argument("--max-fee-wei", type=int, required=True, help="for one transaction's gas")
+    for name, what in (("value", "with one transaction"), ("fee", "for one transaction's gas")):
+        parser.add_argument(
+            f"--max-{name}-wei",
+            type=_wei,
+            required=True,
+            metavar="AMOUNT",
+            help=f'{what}: wei, or an amount like "0.1 ether"',
+        )
     parser.add_argument(
         "--presign", type=int, default=0, metavar="N", help="keep N presignatures ready"
     )
@@ -83,8 +90,6 @@ def _signer(args: argparse.Namespace, key: Key) -> LocalSigner:
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT."""
     harden()
-    if min(args.max_value_wei, args.max_fee_wei) < 0:
-        raise BarewireError("a negative cap")
     policy = Policy(
         frozenset(args.chain), frozenset(args.target), args.max_value_wei, args.max_fee_wei
     )

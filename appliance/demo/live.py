@@ -126,7 +126,7 @@ def _configuration(pair: Pair, router: str, records: Path) -> str:
     node = f"ws://{pair.a.ip4}:{NODE_PORT}"
     return f"""statistics_every_s = 0.2
 core = {{ name = "live" }}
-chain = {{ id = {CHAIN}, fork = "prague" }}
+chain = {{ id = {CHAIN}, fork = "osaka" }}
 metrics = {{ folder = "{records}" }}
 
 [[source]]

@@ -174,7 +174,7 @@ def _configuration(place: _Place, cpu: int | None, folder: Path, log: Path) -> s
     return f"""{core}
 [chain]
 id = 1
-fork = "prague"
+fork = "osaka"
 
 [[source]]
 name = "site"

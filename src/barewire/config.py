@@ -15,15 +15,25 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 import msgspec
 from msgspec import inspect
 
 from barewire.errors import ConfigError, shown
 
-__all__ = ["Written", "convert", "load"]
+__all__ = ["Written", "convert", "load", "mistakes", "read"]
 
 T = TypeVar("T")
 
@@ -50,10 +60,19 @@ def load(path: Path, kind: type[T]) -> T:
     Raises:
         ConfigError: the file cannot be read, is not TOML, or holds a value that `kind` refuses.
     """
+    return convert(read(path), kind, where=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The TOML file at `path` as plain data.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path}: not a file", hint="name a readable file")
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint="name a readable file") from error
     except UnicodeDecodeError as error:
@@ -62,7 +81,6 @@ def load(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path}: not TOML: {error}", hint="see https://toml.io") from error
     except RecursionError:
         raise ConfigError(f"{path}: tables inside tables without end") from None
-    return convert(data, kind, where=str(path))
 
 
 def convert(data: Any, kind: type[T], *, where: str) -> T:
@@ -82,6 +100,51 @@ def convert(data: Any, kind: type[T], *, where: str) -> T:
         raise _explain(str(error), data, kind, where) from None
     except RecursionError:
         raise ConfigError(f"{where}: values inside values without end") from None
+
+
+def mistakes(data: Any, kind: type, *, where: str) -> Iterator[ConfigError]:
+    """Everything that `kind` refuses in `data`, where :func:`convert` raises the first of it."""
+    for said in _wrong(data, kind, ""):
+        yield _explain(said, data, kind, where)
+
+
+def _wrong(value: Any, hint: Any, path: str) -> Iterator[str]:
+    """What is wrong with `value` and inside it, in msgspec's words."""
+    info = _plain(inspect.type_info(hint), value)
+    found: list[str] = []
+    if isinstance(info, inspect.StructType) and isinstance(value, dict):
+        hints = get_type_hints(info.cls, include_extras=True)
+        fields = {field.encode_name: field for field in info.fields}
+        found += [f"Object contains unknown field `{key}`" for key in value if key not in fields]
+        found += [
+            f"Object missing required field `{key}`"
+            for key, field in fields.items()
+            if field.required and key not in value
+        ]
+        found = [f"{said} - at `$.{path}`" if path else said for said in found]
+        inner = [(value[key], hints[fields[key].name], key) for key in value if key in fields]
+        for one, inside, key in inner:
+            found += _wrong(one, inside, f"{path}.{key}" if path else key)
+    elif isinstance(info, inspect.ListType) and isinstance(value, list):
+        element = _element(hint)
+        for index, one in enumerate(value):
+            found += _wrong(one, element, f"{path}[{index}]")
+    if not found:
+        try:
+            msgspec.convert(value, hint, dec_hook=_parse_written)
+        except msgspec.ValidationError as error:
+            place = _PLACE.search(str(error))
+            problem = str(error)[: place.start()] if place else str(error)
+            inside = place.group(1) if place else ""
+            found = [f"{problem} - at `$.{path}{inside}`" if path else str(error)]
+    yield from found
+
+
+def _element(hint: Any) -> Any:
+    """What the list is of that `hint` allows, alone or among others."""
+    if get_origin(hint) is list:
+        return get_args(hint)[0]
+    return next((found for part in get_args(hint) if (found := _element(part))), None)
 
 
 def _parse_written(kind: Any, value: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from eth_account import Account
 
 from appliance import config, flight
 from appliance.cli import main
@@ -33,6 +34,7 @@ shot = "answer"
 name = "answer"
 destination = "gateway"
 payload = "answer.hex"
+payload_kind = "bytes"
 expires_after_ms = 1000
 
 [fire]
@@ -325,3 +327,66 @@ def test_what_is_read_again_is_written_down_as_it_came(tmp_path):
     assert flight.read_about(tmp_path)["loop"] == [
         (1, msgspec.structs.replace(about, triggers=triggers))
     ]
+
+
+def test_every_mistake_is_named(check):
+    """Not the first only: values of a wrong kind, unknown and missing keys."""
+    text = GOOD.replace('"127.0.0.1:19001"', '"127.0.0.1"').replace("1000", '"soon"')
+    text = text.replace('address = "127.0.0.1:7000"', 'adress = "127.0.0.1:7000"')
+    status, said = check(text + 'max_fee = "1 either"\n[chain]\nid = 0\nfork = "osaca"\n')
+    assert status == 2
+    for words in (
+        "source[0].lines[0] = '127.0.0.1'",
+        "destination[0].adress = '127.0.0.1:7000': no such key",
+        "destination[0].address is missing",
+        "shot[0].expires_after_ms = 'soon'",
+        "fire.max_fee = '1 either'",
+        "chain.id = 0",
+        "chain.fork = 'osaca'",
+    ):
+        assert words in said
+
+
+def test_every_mistake_of_values_together_is_named(check):
+    text = GOOD.replace("2488d", "2488E".upper()).replace(
+        '"gateway"\npayload', '"nowhere"\npayload'
+    )
+    text = text.replace("unjournalled = true", "unjournalled = false")
+    text += "[[trigger]]\nname = 'router'\nto = ['0x7a250d5630B4cF539739dF2C5dAcb4c659F2488E']\n"
+    text += "[strategy]\nload = 'nothing.py:None'\n"
+    status, said = check(text)
+    assert status == 2
+    for words in (
+        "trigger[1].name = 'router': used twice",
+        "shot[0].destination = 'nowhere'",
+        "fire.unjournalled = false",
+        "0x7a250d5630B4cF539739dF2C5dAcb4c659F2488E': its capitals are not those",
+        "nothing.py",
+    ):
+        assert words in said
+    assert said.count("barewire: ") >= 5
+
+
+KEY = "0x" + "42" * 32
+
+
+def signed(**changed: object) -> str:
+    fields = {"to": "0x" + "11" * 20, "value": 1, "gas": 21000, "nonce": 0, "chainId": 1}
+    fields |= {"maxFeePerGas": 10**9, "maxPriorityFeePerGas": 1}
+    return Account.sign_transaction({**fields, **changed}, KEY).raw_transaction.hex()
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ("deadbeef", "no transaction that osaka takes (rlp_truncated)"),
+        (signed(chainId=10), "a transaction of another chain than 1"),
+        (signed(gas=20999), "no transaction that osaka takes (gas_intrinsic)"),
+        (signed(gas=2**24 + 1), "no transaction that osaka takes (gas_max)"),
+        (signed(), ""),
+    ],
+)
+def test_a_payload_that_is_no_transaction_is_named(check, payload, words):
+    status, said = check(GOOD.replace('payload_kind = "bytes"\n', ""), payload)
+    assert (status, words in said) == (2 if words else 0, True)
+    assert check(GOOD, payload)[0] == 0  # where it says that it is not meant to be one

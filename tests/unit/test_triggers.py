@@ -511,6 +511,22 @@ def test_a_wrapper_of_the_users_own():
         assert not table.match(Burst([transaction(data=data)]))
 
 
+def test_chain_0_is_of_transactions_that_name_none():
+    plain = {"to": 5, "cap": 0}
+    for chain, protected, ids, found in (
+        (0, False, [0], True),
+        (0, True, [0], False),  # EIP-155 with chain 0, or a typed one that says 0
+        (1, True, [0], False),
+        (1, True, [0, 1], True),
+        (0, False, [1], False),
+    ):
+        burst = Burst([transaction(**plain, chain=chain)])
+        if protected:
+            burst.records[0].flags |= lib.BW_TX_PROTECTED
+        with TriggerTable([Trigger("t", chain_id=ids)]) as table:
+            assert bool(table.match(burst)) is found
+
+
 def test_a_wrapper_for_one_target_goes_before_the_other():
     """Routers share a selector and differ in what stands behind it."""
     one = Wrapper("relay(address to, bytes data, bytes more)", "data", "to", None)

@@ -13,6 +13,7 @@ from eth_abi.grammar import ABIType, TupleType, normalize, parse
 
 from barewire.errors import BarewireError, shown
 from barewire.keccak import keccak256
+from barewire.mempool.quantities import address_of
 
 __all__ = ["Calldata", "Place", "Slot", "encode_call"]
 
@@ -70,6 +71,9 @@ class Place(NamedTuple):
                 if isinstance(value, bool):
                     return bytes([value])
             elif isinstance(value, str):
+                if self.abi_type == "address":
+                    digits = value.removeprefix("0x")
+                    return address_of(f"slot {self.name}", f"0x{digits}")
                 return bytes.fromhex(value.removeprefix("0x"))
             elif isinstance(value, bytes | bytearray | memoryview):
                 return bytes(value)

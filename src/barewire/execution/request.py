@@ -16,7 +16,7 @@ from barewire._native import ffi, lib
 from barewire.errors import BarewireError, shown
 from barewire.execution.keys import Uncopied
 from barewire.execution.signer import LocalSigner, refusal
-from barewire.keccak import keccak256
+from barewire.mempool.quantities import checksummed
 
 __all__ = ["ReadyRequest", "checksummed"]
 
@@ -24,21 +24,6 @@ _NO_SIGNATURE = 2**32 - 1
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("host", "content-length", "transfer-encoding", "x-flashbots-signature")
 _RAW, _BEFORE, _NUMBER = lib.BW_REQUEST_RAW, lib.BW_REQUEST_BEFORE, lib.BW_REQUEST_NUMBER
-
-
-def checksummed(address: bytes) -> str:
-    """`address` as text, with EIP-55's capital letters.
-
-    Raises:
-        ValueError: it is not 20 bytes.
-    """
-    if len(address) != 20:
-        raise ValueError(f"an address is 20 bytes, not {len(address)}")
-    digits = address.hex()
-    mask = keccak256(digits.encode()).hex()
-    return "0x" + "".join(
-        c.upper() if int(m, 16) > 7 else c for c, m in zip(digits, mask[:40], strict=True)
-    )
 
 
 def _head(host: str, path: str, headers: Mapping[str, str], auth: LocalSigner | None) -> bytes:

@@ -97,7 +97,8 @@ def _says(name: str, trigger: Trigger, tx: Transaction) -> str:
         case "type_":
             return f"type: it is {tx.type}, not {_one_of(trigger.type_)}"
         case "chain_id":
-            return f"chain_id: it is {tx.chain_id}, not {_one_of(trigger.chain_id)}"
+            is_ = "none (before EIP-155)" if tx.chain_id is None else str(tx.chain_id)
+            return f"chain_id: it is {is_}, not {_one_of(trigger.chain_id)}"
         case "value_wei" | "tip_wei" | "fee_cap_wei" | "gas":
             bounds: Range = getattr(trigger, name)
             return f"{name}: it is {getattr(tx, name):,}, not {_range(bounds)}{inside}"

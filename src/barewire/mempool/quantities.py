@@ -6,8 +6,9 @@ import re
 from decimal import Decimal
 
 from barewire.errors import ConfigError, shown
+from barewire.keccak import keccak256
 
-__all__ = ["address_of", "amount_of"]
+__all__ = ["address_of", "amount_of", "checksummed"]
 
 _WHOLE = "[0-9]+(?:_[0-9]+)*"  # underscores stand between digits, as in TOML
 _AMOUNT = re.compile(rf"({_WHOLE}(?:\.[0-9]+)?)\s*(wei|gwei|ether)")
@@ -17,15 +18,38 @@ _MAX = 2**256 - 1
 
 
 def address_of(where: str, text: str) -> bytes:
-    """The 20 bytes of a hexadecimal address; capitals (EIP-55) are not checked.
+    """The 20 bytes of a hexadecimal address, all in small letters, all in capitals, or as EIP-55.
 
     Raises:
-        ConfigError: `text` is not one; `where` names the key.
+        ConfigError: `text` is not one, or its capitals say that it was mistyped; `where` names the
+            key.
     """
-    if re.fullmatch("0x[0-9a-fA-F]{40}", text):
-        return bytes.fromhex(text[2:])
+    if isinstance(text, str) and re.fullmatch("0x[0-9a-fA-F]{40}", text):
+        address = bytes.fromhex(text[2:])
+        if text[2:] in (text[2:].lower(), text[2:].upper()) or text == checksummed(address):
+            return address
+        raise ConfigError(
+            f"{where} = {text!r}: its capitals are not those of this address (EIP-55): a digit is "
+            "wrong, or a letter's case",
+            hint="compare it with its source; without a checksum it is written in small letters",
+        )
     raise ConfigError(
         f"{where} = {shown(text)}: not an address", hint="allowed: 0x and 40 hexadecimal digits"
+    )
+
+
+def checksummed(address: bytes) -> str:
+    """`address` as text, with EIP-55's capital letters.
+
+    Raises:
+        ValueError: it is not 20 bytes.
+    """
+    if len(address) != 20:
+        raise ValueError(f"an address is 20 bytes, not {len(address)}")
+    digits = address.hex()
+    mask = keccak256(digits.encode()).hex()
+    return "0x" + "".join(
+        c.upper() if int(m, 16) > 7 else c for c, m in zip(digits, mask[:40], strict=True)
     )
 
 

@@ -345,6 +345,9 @@ def _word(where: str, word: Word) -> bytes:
         count = 0
     else:
         listed = word.equals if isinstance(word.equals, list) else [word.equals]
+        for i, value in enumerate(listed):
+            if isinstance(value, str) and re.fullmatch("0x[0-9a-fA-F]{40}", value):
+                address_of(f"{where}.equals[{i}]", value)  # mistyped capitals are said here too
         values = sorted({amount_of(f"{where}.equals[{i}]", v) for i, v in enumerate(listed)})
         if not values:
             _refuse(f"{where}.equals", word.equals, "at least one value")

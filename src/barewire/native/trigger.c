@@ -130,7 +130,9 @@ static enum verdict conditions_met(const struct bw_triggers *table, const struct
     }
     if (trigger->chain_ids) {
         uint64_t chain[4] = {0, 0, 0, tx->chain_id};
-        if (!listed(at, trigger->chain_ids, 1, chain))
+        /* 0 stands for a transaction that names none, not for one that names 0 */
+        if ((!tx->chain_id && tx->flags & BW_TX_PROTECTED) ||
+            !listed(at, trigger->chain_ids, 1, chain))
             return NO;
         at += trigger->chain_ids;
     }
