@@ -82,6 +82,7 @@ async def test_two_filters_of_one_number_at_two_providers_are_two():
         assert await client.request("eth_getFilterChanges", [logs]) == []
         assert told(await client.request("eth_getFilterLogs", [logs])) == mined
         assert await client.request("eth_uninstallFilter", [logs]) is True
+        assert await client.request("eth_uninstallFilter", [logs]) is False
         assert not a.filters
         assert b.filters
         with pytest.raises(RpcAnswerError, match="filter not found"):

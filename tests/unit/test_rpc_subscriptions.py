@@ -42,7 +42,7 @@ class Reader:
 
 @asynccontextmanager
 async def streams(
-    nodes: list[SimNode], *kinds: str, way: str = "ws", **config: Any
+    nodes: list[SimNode], *kinds: str, way: str = "ws", patience_s: float = 30, **config: Any
 ) -> AsyncIterator[tuple[RpcClient, list[Reader]]]:
     async with AsyncExitStack() as stack:
         for node in nodes:
@@ -50,7 +50,7 @@ async def streams(
         urls = [node.ws if way == "ws" else node.url for node in nodes]
         providers = [ProviderConfig.from_url(url, i) for i, url in enumerate(urls)]
         settings = {"check_ms": 300, "block_time_ms": BLOCK_MS, "chain_id": 1} | config
-        await stack.enter_async_context(asyncio.timeout(30))
+        await stack.enter_async_context(asyncio.timeout(patience_s))
         client = await stack.enter_async_context(
             RpcClient(RpcConfig(providers=providers, **settings))
         )
@@ -201,6 +201,47 @@ async def test_other_kinds_are_judged_by_the_heads_of_their_link(monkeypatch):
             await all_see(nodes)
             await asyncio.sleep(BLOCK_MS / 1000)
         assert other.stream.losses
+
+
+@pytest.mark.parametrize("way", ["ws", "http"])
+async def test_a_node_that_was_restarted_as_another_chain_is_put_out_until_it_is_back(way):
+    chain = Chain()
+    nodes = [SimNode(chain), SimNode(chain)]
+    for node in nodes:
+        node.answers["eth_getCode"] = lambda _, node=node: hex(node.chain_id)
+    async with streams(nodes, "newHeads", way=way) as (client, _):
+        turned = nodes[1]
+        provider = next(p for p in client.pool.providers if turned.is_(p.name))
+        await turned.__aexit__()
+        turned.chain_id = 10
+        await turned.__aenter__()
+        await until(lambda: provider.refused)
+        assert "serves chain 10, but the pool is for chain 1" in provider.refused
+        assert provider.head == -1
+        for _ in range(5):
+            asked = ["0x" + "11" * 20, "latest"]
+            assert await client.request("eth_getCode", asked, fresh=True) == "0x1"
+        await turned.__aexit__()
+        turned.chain_id = 1
+        await turned.__aenter__()
+        await until(lambda: provider.connected and not provider.refused)
+
+
+async def test_a_stream_is_asked_for_its_chain_where_blocks_do_not_follow():
+    """A balancer that turns to another chain behind one connection."""
+    chain = Chain()
+    node = SimNode(chain)
+    async with streams([node], "newHeads") as (client, _):
+        chain.mine()
+        await node.see()
+        checks = node.count("eth_getBlockByNumber")
+        await until(lambda: node.count("eth_getBlockByNumber") >= checks + 2)
+        asked = node.count("eth_chainId")
+        node.chain_id = 10
+        chain.mine(on=chain.back(1))
+        node.tip = chain.tip  # of the other chain: of the same height
+        await until(lambda: client.pool.providers[0].refused)
+        assert node.count("eth_chainId") > asked
 
 
 async def test_who_does_not_know_subscriptions_is_polled():

@@ -131,6 +131,8 @@ class Filters:
         """
         ours = params[0] if params and isinstance(params[0], str) else ""
         known = self._filters.get(ours)
+        if known is None and method == "eth_uninstallFilter":
+            return False
         if known is None:
             raise RpcAnswerError({"code": -32000, "message": "filter not found"}, "this client")
         if method == "eth_uninstallFilter":

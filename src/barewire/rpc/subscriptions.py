@@ -18,7 +18,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Self
 
 from barewire.errors import BarewireError
@@ -225,9 +225,17 @@ class Subscription(AsyncIterator[Any]):
                 hint="give a provider a ws or ipc address",
             )
         self._heard_ns = time.monotonic_ns()
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._audit())]
+        work = self._run(), self._audit()
+        self._tasks = [asyncio.create_task(self._while_open(one)) for one in work]
         for task in self._tasks:
             task.add_done_callback(lambda _: self._ready.set())  # who reads learns of its end
+
+    async def _while_open(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BarewireError:
+            if self._client.is_open:
+                raise  # else the client was closed, and the stream ends with it
 
     async def _join(self) -> bool:
         """Subscribes at the best provider that will have us."""
