@@ -9,7 +9,6 @@ can be found who has it; where nobody can within half a second, what there is is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from barewire.rpc.heads import Heads, quantity
@@ -34,6 +33,7 @@ BY_HASH = frozenset(
 """Methods that say null of what a node has not seen yet."""
 _RANGES = ("eth_getLogs", "trace_filter")
 _NEWEST = ("latest", "pending")
+_MOVING = ("latest", "pending", "safe", "finalized")
 
 
 class Freshness:
@@ -57,10 +57,10 @@ class Freshness:
         if not method.repeat:
             return -1
         if method.name in _RANGES:
-            where = params[0] if isinstance(params, Sequence) and params else None
+            where = params[0] if isinstance(params, list | tuple) and params else None
             return self._range(where) if isinstance(where, dict) else self.floor_now
         if method.block >= 0:
-            given = isinstance(params, Sequence) and len(params) > method.block
+            given = isinstance(params, list | tuple) and len(params) > method.block
             return self._block(params[method.block] if given else "latest")
         return self.floor_now if method.life is Life.HEAD else -1
 
@@ -70,6 +70,8 @@ class Freshness:
         return self._block(where.get("toBlock", "latest"))
 
     def _block(self, block: Any) -> int:
+        if block in _MOVING:
+            return self.floor_now
         if isinstance(block, dict):  # EIP-1898
             return self._block(block.get("blockNumber", "latest"))
         number = quantity(block)
