@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from appliance.causes import Causes, Sample
 from appliance.conductor import NEVER, Conductor
 from appliance.config import Config, Core, Source
 from appliance.desk import Desk
@@ -82,6 +84,7 @@ class Appliance:
         self.triggers: TriggerTable | None = None
         self.streams: Streams | None = None
         self._conductor: Conductor | None = None
+        self._matches: dict[str, int] = {}  # by trigger
         self._heads: Heads | None = None
         self._standing: Standing | None = None
         self._said_of_shots = ""
@@ -163,6 +166,9 @@ class Appliance:
             tell=self.metrics.note,
         )
         self._exit.callback(self._ledger.close)
+        causes = self._records.folder / f"{self._records.name}.causes"
+        self._causes = Causes(causes, self.metrics.note)
+        self._exit.callback(self._causes.close)
         if reads_streams:
             assert arbiter is not None
             self._open_streams(arbiter, ports)
@@ -305,6 +311,9 @@ class Appliance:
         """Gives the matches of the last turn to the strategy."""
         if self._conductor is not None:
             self._conductor.hand_over(self.pump.matches(found))
+        # Behind the strategy, which does not wait for it.
+        for trigger in self.pump.found_triggers(found):
+            self._matches[trigger] = self._matches.get(trigger, 0) + 1
 
     def run(self, until_mono_ns: int) -> int:
         """Turns until there are matches, or until that time; returns how many matches."""
@@ -360,8 +369,13 @@ class Appliance:
             if feed.receiver is not None:
                 measure_feed(self.metrics, feed)
         measure_rings(self.metrics, self._joints.before, self._joints.outbox)
-        streams = self.streams.stats() if self.streams else {}
-        self._ledger.write(streams, self._source_stats(), time.monotonic_ns())
+        stats = self.stats()
+        self._ledger.write(stats["streams"], stats["sources"], time.monotonic_ns())
+        if self.streams is not None:
+            endpoints = self.streams.endpoints.items()
+            stats["stream_ports"] = {way: endpoint.stats() for way, endpoint in endpoints}
+        stats["matches"] = self._matches
+        self._causes.write(stats, self._samples(), time.time_ns())
         grown = self.metrics.look_at_memory()
         strategy = self._config.strategy
         if strategy and grown > strategy.memory_mb << 20 and not self._memory_noted:
@@ -405,6 +419,25 @@ class Appliance:
             else {},
         }
 
+    def _samples(self) -> Iterator[Sample]:
+        """The last bad bytes of each cause, of every part that keeps them."""
+        if self.decoder is not None:
+            for name, refusal in self.decoder.refusals().items():
+                kept = refusal.sample.hex()
+                yield Sample("refused", "", name, refusal.count, refusal.sample_bytes, kept)
+        for source, endpoint in zip(self._config.datagrams, self._intake.endpoints, strict=False):
+            yield from _kept("sources", source.name, "endpoint/", endpoint)
+        for feed in self.pump.feeds:
+            if feed.receiver is not None:
+                yield from _kept("sources", feed.name, "refused/", feed.receiver)
+        for name, part in self.pump.reassemblers.items():
+            yield from _kept("reassembly", name, "refused/", part)
+        if self.streams is not None:
+            for name, reader in self.streams.readers.items():
+                yield from _kept("streams", name, "refused/", reader)
+            for way, stream in self.streams.endpoints.items():
+                yield from _kept("stream_ports", way, "", stream)
+
     def _sends(self) -> dict[str, int]:
         """What the strategy sent without a shot, and what was refused of it, by cause."""
         left = self.shots.send_counts()["fired"] if self.shots else 0
@@ -440,3 +473,22 @@ def _streams() -> type[Streams]:
     with feeds_needed():
         from appliance.streams import Streams
     return Streams
+
+
+class _Keeps(Protocol):
+    """What keeps samples."""
+
+    def stats(self) -> dict[str, Any]:
+        """Counters; of what was refused under ``refused``, or among them."""
+        ...
+
+    def samples(self) -> dict[str, bytes]:
+        """The last bad bytes, by cause."""
+        ...
+
+
+def _kept(part: str, of: str, below: str, what: _Keeps) -> Iterator[Sample]:
+    stats = what.stats()
+    counts = stats["refused"] if below == "refused/" else stats
+    for cause, kept in what.samples().items():
+        yield Sample(part, of, below + cause, counts[cause], len(kept), kept.hex())

@@ -25,7 +25,7 @@ from barewire.feeds.arbitration import Arbiter
 from barewire.feeds.blocks import Block
 from barewire.feeds.inlet import Inlet, What
 from barewire.feeds.session import Phase
-from barewire.feeds.txfeed import BURST
+from barewire.feeds.txfeed import BURST, TxFeed
 from barewire.mempool.decoder import Decoder
 from barewire.pump import Pump
 from dpdk_bindings.port import Port
@@ -235,6 +235,16 @@ class Streams:
     def stats(self) -> dict[str, Any]:
         """By source: its state and everything that was counted."""
         return {line.name: line.stats() for line in self._lines}
+
+    @property
+    def endpoints(self) -> dict[str, StreamEndpoint]:
+        """What the connections go by, by its way."""
+        return self._endpoints
+
+    @property
+    def readers(self) -> dict[str, TxFeed]:
+        """What keeps the last bad texts, by source."""
+        return {line.name: line.session.feed for line in self._lines}
 
     def close(self) -> None:
         """Ends every connection."""

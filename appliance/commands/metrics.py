@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from appliance import causes
 from appliance.metrics.endpoint import server
 from appliance.metrics.exposition import exposition
 from appliance.metrics.files import FOLDER, UNREADABLE, open_all
@@ -43,19 +44,20 @@ def run(args: argparse.Namespace) -> int:
             endpoint.serve_forever()
         return 0
     with open_all(args.folder) as (readers, refused):
+        known = causes.read(args.folder)
         if args.prometheus:
-            console.out(exposition(readers, len(refused)), end="")
+            console.out(exposition(readers, len(refused), known), end="")
         elif args.output == "json":
-            print_json([_as_dict(reader) for reader in readers])
+            print_json([_as_dict(reader, known) for reader in readers])
         else:
             for reader in readers:
-                _show(_as_dict(reader))
+                _show(_as_dict(reader, known))
     for wrong in refused:
         complain(wrong, UNREADABLE)
     return 1 if refused else 0
 
 
-def _as_dict(reader: MetricsReader) -> dict[str, Any]:
+def _as_dict(reader: MetricsReader, known: dict[str, causes.Known]) -> dict[str, Any]:
     histograms = {}
     for histogram in Histogram:
         values = reader.values(histogram, tuple(_QUANTILES.values()))
@@ -82,6 +84,7 @@ def _as_dict(reader: MetricsReader) -> dict[str, Any]:
         "histograms": histograms,
         "duty": reader.duty(),
         "links": reader.links(),
+        "counted": known.get(reader.name, causes.Known()).counted,
         "errors": reader.errors(),
         "errors_lost": reader.errors_lost,
     }
@@ -126,6 +129,10 @@ def _show(loop: dict[str, Any]) -> None:
             f"link {link.name}: {link.received:,} received, {link.dropped:,} dropped, "
             f"{link.overruns:,} overrun, {link.refused:,} refused"
         )
+    for one in loop["counted"]:
+        if one.value:
+            what = " ".join(filter(None, (one.part, one.of, one.cause)))
+            console.print(f"counted {what}: {one.value:,}", markup=False)
     for error in loop["errors"]:
         first, last = (_clock(t) for t in (error.first_real_ns, error.last_real_ns))
         console.print(

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from appliance import causes
 from appliance.metrics.exposition import CONTENT_TYPE, exposition
 from appliance.metrics.files import open_all
 from barewire.errors import BarewireError
@@ -51,7 +52,7 @@ def server(address: str, folder: Path) -> ThreadingHTTPServer:
                 return
             try:
                 with open_all(folder) as (readers, refused):
-                    body = exposition(readers, len(refused)).encode()
+                    body = exposition(readers, len(refused), causes.read(folder)).encode()
             except BarewireError as error:
                 self.send_error(503, error.message)
                 return

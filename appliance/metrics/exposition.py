@@ -7,8 +7,9 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from appliance.causes import Known
 from appliance.metrics.places import METRICS, Counter, Histogram
 from dpdk_bindings.metrics import MetricsReader
 
@@ -45,8 +46,18 @@ class _Text:
         return "\n".join([*lines, ""])
 
 
-def exposition(readers: Iterable[MetricsReader], unreadable: int = 0) -> str:
-    """All metrics of all loops, as text; `unreadable`: how many files could not be read."""
+def exposition(
+    readers: Iterable[MetricsReader],
+    unreadable: int = 0,
+    causes: Mapping[str, Known] | None = None,
+) -> str:
+    """All metrics of all loops, as text.
+
+    Args:
+        readers: of the loops.
+        unreadable: how many files could not be read.
+        causes: what else each loop counts, by its name (appliance.causes).
+    """
     text = _Text()
     text.add("barewire_metrics_unreadable", unreadable)
     for reader in readers:
@@ -67,6 +78,9 @@ def exposition(readers: Iterable[MetricsReader], unreadable: int = 0) -> str:
                 metric = f"barewire_link_{name}_total"
                 text.add(metric, getattr(link, name), loop=loop, link=link.name)
             text.add("barewire_link_received_bytes_total", link.bytes, loop=loop, link=link.name)
+        for one in (causes or {}).get(loop, Known()).counted:
+            labels = {"part": one.part, "of": one.of, "cause": one.cause}
+            text.add("barewire_counted", one.value, loop=loop, **labels)
         for error in reader.errors():
             text.add("barewire_errors_total", error.count, loop=loop, error=error.text)
         text.add("barewire_errors_lost_total", reader.errors_lost, loop=loop)

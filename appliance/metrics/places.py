@@ -245,6 +245,10 @@ METRICS: dict[str, tuple[str, str]] = {
         "counter",
         "Not sent: no room, by `link`",
     ),
+    "barewire_counted": (
+        "untyped",
+        "Whatever else is counted, by `part`, `of` (a source, say) and `cause`; once a second",
+    ),
     "barewire_errors_total": (
         "counter",
         "Errors, by their text in `error`",

@@ -256,6 +256,13 @@ class Pump:
                 None if outcome < 0 else OUTCOMES[outcome],
             )
 
+    def found_triggers(self, found: int) -> Iterator[str]:
+        """The names of the triggers of what :meth:`matches` gives, without the transactions."""
+        assert self._triggers is not None
+        names = self._triggers.names_of(lib.bw_pump_table(self._native)) if found else ()
+        for index in range(found):
+            yield names[_unpack(self._found_bytes, index * _FOUND_BYTES)[0]]
+
     def stats(self) -> dict[str, int]:
         """The pump's own counters, by name (native/pump.h)."""
         return _fields(self._stats)
@@ -264,11 +271,14 @@ class Pump:
         """The trigger table's counters, by name (native/trigger.h)."""
         return _fields(lib.bw_pump_match_stats(self._native))
 
+    @property
+    def reassemblers(self) -> dict[str, Reassembler]:
+        """What puts long envelopes together, by feed."""
+        return {self.feeds[number].name: part for number, part in self._reassemblers.items()}
+
     def reassembly_stats(self) -> dict[str, dict[str, Any]]:
         """Counters of the reassembly of long envelopes, by feed."""
-        return {
-            self.feeds[number].name: part.stats() for number, part in self._reassemblers.items()
-        }
+        return {name: part.stats() for name, part in self.reassemblers.items()}
 
     def close(self) -> None:
         """Gives back every datagram that is held, so that the endpoints can be closed."""
