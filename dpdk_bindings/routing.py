@@ -18,9 +18,10 @@ import sys
 import time
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any, TypeVar
 
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.netlink import Announcements, attributes
@@ -43,6 +44,7 @@ _ANNOUNCEMENTS_A_CALL = 64
 _LOOK_UPS, _LOOK_UP_NS = 32, 2_000_000
 _RETRY_FIRST_NS, _RETRY_MOST_NS = 125_000_000, 1_000_000_000
 _ANY_MTU = 65535
+T = TypeVar("T")
 _ETHERNET, _ETHERNET_VLAN = 14, 18  # bytes of header
 
 
@@ -260,23 +262,33 @@ class Router:
         """What the kernel said of an interface; asked again when a change was announced."""
         link = self._links.get(index)
         if link is None:
-            try:
-                link = self._links[index] = self._tables.link(index)
-            except OSError:
-                self.refused["link"] += 1
-                raise
+            link = self._links[index] = self._ask("link", self._tables.link, index)
         return link
+
+    def _ask(self, what: str, question: Callable[..., T], *args: Any, **how: Any) -> T:
+        """The kernel's answer; OSError, and counted, where it refuses or cannot be understood."""
+        try:
+            return question(*args, **how)
+        except OSError:
+            self.refused[what] += 1
+            raise
+        except Exception as error:
+            self.refused[what] += 1
+            raise OSError(errno.EPROTO, f"{type(error).__name__}: {error}") from error
 
     def _look_up(self, destination: Destination) -> Destination:
         group = destination.address.is_multicast
         nothing = Destination(destination.address, destination.wanted_source)
         by = self._index if group or destination.address.is_link_local else 0
         try:
-            route = self._tables.route(
-                destination.address, source=destination.wanted_source, link=by
+            route = self._ask(
+                "route",
+                self._tables.route,
+                destination.address,
+                source=destination.wanted_source,
+                link=by,
             )
         except OSError as error:
-            self.refused["route"] += 1
             return replace(nothing, trouble=f"no route ({error.strerror})")
         if route.kind not in ("unicast", "multicast"):
             return replace(nothing, trouble=f"the kernel calls the address {route.kind}")
@@ -315,13 +327,12 @@ class Router:
         """A next hop's MAC address, or why there is none; has the kernel look after its entry."""
         mac = None
         try:
-            neighbour = self._tables.neighbour(address, link)
+            neighbour = self._ask("neighbour", self._tables.neighbour, address, link)
             mac = neighbour.mac
             # Frames past the kernel do not keep an entry fresh: it has to be told of its use.
             if neighbour.stale or mac is None:
-                self._tables.use(address, link)
+                self._ask("neighbour", self._tables.use, address, link)
         except OSError as error:
-            self.refused["neighbour"] += 1
             if mac is None:
                 return None, f"next hop {address}: {error.strerror}"
         return mac, "" if mac else f"{address} has not told its MAC address"

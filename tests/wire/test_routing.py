@@ -307,7 +307,7 @@ def test_ipv6_goes_from_the_interface_and_comes_back(fresh: Pair, gone: str, bac
 
 
 @pytest.mark.parametrize("question", ["route", "link", "neighbour", "use"])
-@pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENODEV, errno.EINVAL, errno.EBADMSG])
+@pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENODEV, errno.EINVAL, 0])
 def test_a_question_that_the_kernel_refuses_is_a_trouble_and_asked_again(
     pair: Pair, router: Router, monkeypatch: pytest.MonkeyPatch, question: str, code: int
 ) -> None:
@@ -318,7 +318,7 @@ def test_a_question_that_the_kernel_refuses_is_a_trouble_and_asked_again(
 
     def refuse(*question: Any, **how: Any) -> Any:
         if refusing:
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, os.strerror(code)) if code else ValueError("not an address")
         return asked(*question, **how)
 
     monkeypatch.setattr(Tables, question, refuse)
