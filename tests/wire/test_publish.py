@@ -116,7 +116,7 @@ def test_a_good_network():
 @pytest.mark.parametrize("seed", range(3))
 def test_lossy_duplicating_reordering_lines(seed):
     sent = transactions(1000, seed)
-    faults = Faults(loss=0.1, duplication=0.05, reordering=0.05, seed=seed)
+    faults = Faults(loss=0.2, duplication=0.05, reordering=0.05, seed=seed)
     got, stats, summary = exchange(sent, faults=faults)
     assert sorted(got) == sorted(sent)
     assert (stats["lost"], stats["missing"]) == (0, 0)
