@@ -134,6 +134,12 @@ class Appliance:
         self._desk = Desk(out, self.peers["destinations"], self.shots, self.senders)
         if self._intake.endpoints:
             self._desk.max_payload = self._intake.endpoints[0].max_payload
+        else:  # another core has them, and follows what its way takes; here it is as at start
+            longest = {
+                peer: self.peers["longest"][name]
+                for name, peer in self.peers["destinations"].items()
+            }
+            self._desk.max_payload = longest.__getitem__
         recorder = self._records.recorder
         self.pump = Pump(
             self._intake.feeds,

@@ -35,7 +35,8 @@ class Intake:
         feeds: of the pump, one for each source of datagrams; none without "receive" and "feed".
         endpoints: of those feeds, in their order; one of its own where all sources are streams.
         out: by what everything leaves.
-        peers: numbers of "destinations" by name, and of who answers "retransmissions" by source.
+        peers: numbers of "destinations" by name, and of who answers "retransmissions" by source;
+            and the "longest" payload that each destination took at start.
         chosen: what was chosen at start, by source.
     """
 
@@ -47,7 +48,11 @@ class Intake:
         self._exit = contextlib.ExitStack()
         self._outboxes: list[Outbox] = []  # kept: the pump borrows them
         self.endpoints: list[DatagramEndpoint] = []
-        self.peers: dict[str, dict[str, int]] = {"destinations": {}, "retransmissions": {}}
+        self.peers: dict[str, dict[str, int]] = {
+            "destinations": {},
+            "retransmissions": {},
+            "longest": {},
+        }
         self.chosen: dict[str, dict[str, Any]] = {}
         try:
             self.feeds = self._open_feeds()
@@ -107,6 +112,7 @@ class Intake:
         for destination in self._config.destination:
             peer = _add_peer(out, destination.address)
             self.peers["destinations"][destination.name] = peer
+            self.peers["longest"][destination.name] = out.max_payload(peer)
         return out
 
     def cut_off(self) -> str:

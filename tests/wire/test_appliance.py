@@ -208,13 +208,17 @@ def test_a_shot_leaves_once_and_is_not_fired_by_an_untrusted_stranger(pair, tmp_
         assert (stopped.summary["pump"]["recovered_senders"] > 0) is not trusted
 
 
-def test_a_shot_too_long_for_its_way_is_refused_at_the_start(pair, tmp_path):
+@pytest.mark.parametrize("cores", ["one", "two"])
+def test_a_shot_too_long_for_its_way_is_refused_at_the_start(pair, tmp_path, cores):
     payload = tmp_path / "shot.hex"
     payload.write_text("00" * 1480)
     fire = (
         f'[[shot]]\nname = "s"\ndestination = "gateway"\npayload = "{payload}"\n'
         "expires_after_ms = 60000\n[fire]\nunjournalled = true\n"
     )
+    if cores == "two":
+        fire += '[[core]]\nname = "front"\nstages = ["receive"]\n'
+        fire += '[[core]]\nname = "behind"\nstages = ["feed", "decode", "trigger"]\n'
     trigger = '[[trigger]]\nname = "all"\nshot = "s"\n'
     rig = Rig(pair, tmp_path, triggers=trigger, extra=fire)
     with pytest.raises(RuntimeError, match="did not start"):
