@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from appliance.output import add_output_argument, console, print_json
+from appliance.output import add_output_argument, complain, console, print_json
 from barewire.errors import BarewireError, ConfigError
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig, load
@@ -233,10 +233,11 @@ async def _call(pool: RpcConfig, args: argparse.Namespace) -> int:
         except RpcAnswerError as error:
             if args.output == "json":
                 print_json({"error": error.error, "provider": error.provider})
-                return 1
-            raise BarewireError(
-                f"{args.method}: {error.message} (code {error.code}, said {error.provider})"
-            ) from error
+            else:
+                complain(
+                    f"{args.method}: {error.message} (code {error.code}, said {error.provider})"
+                )
+            return 1
         if args.output == "json":
             print_json({"result": result})
         else:

@@ -149,3 +149,23 @@ def test_hints_stand_in_tracebacks():
         assert "hint: try another" in said
         assert str(kind("no way", hint="try another")) == "no way"
         assert "hint" not in "".join(traceback.format_exception(kind("no way")))
+
+
+def test_an_outage_is_told_from_a_mistake(tmp_path, capsys):
+    providers = tmp_path / "rpc.toml"
+    providers.write_text(
+        'chain = "ethereum"\n[[provider]]\nname = "dead"\ntier = "public"\n'
+        'http = "http://127.0.0.1:9"\n'
+    )
+    providers.chmod(0o600)
+    nowhere, call = str(tmp_path / "none"), ["rpc", "call", "eth_blockNumber", "--config"]
+    outages = (
+        [*call, str(providers)],
+        ["sources", "--folder", nowhere],
+        ["why", "ab" * 32, "--folder", nowhere],
+        ["record", "--to", str(tmp_path / "x"), "--folder", nowhere],
+    )
+    assert [main(words) for words in outages] == [1] * len(outages)
+    assert main([*call, nowhere]) == 2
+    assert main(["why", "0x12", "--folder", nowhere]) == 2
+    assert capsys.readouterr().err.count("barewire: ") == len(outages) + 2

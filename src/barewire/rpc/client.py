@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import msgspec
 
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, OutageError
 from barewire.rpc.broadcast import Broadcast, broadcast, transaction_hash
 from barewire.rpc.cache import Cache, Key
 from barewire.rpc.confidential import Confidential
@@ -196,7 +196,7 @@ class RpcClient:
         if any(p.connected for p in self.pool.providers):
             return
         said = "; ".join(f"{p.name}: {p.refused or p.last_trouble}" for p in self.pool.providers)
-        raise BarewireError(
+        raise OutageError(
             f"no provider can be used ({said})",
             hint="check addresses, credentials and chain ids: `barewire rpc status`",
         )

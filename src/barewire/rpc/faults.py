@@ -11,7 +11,7 @@ import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, OutageError
 from barewire.rpc.error_table import Fault, meaning
 from barewire.untrusted import printable
 
@@ -76,7 +76,7 @@ class RpcAnswerError(BarewireError):
         self.provider = provider
 
 
-class AllProvidersFailed(BarewireError):  # noqa: N818  (it reads as the sentence it is)
+class AllProvidersFailed(OutageError):  # noqa: N818  (it reads as the sentence it is)
     """No provider of the route could answer.
 
     Attributes:
