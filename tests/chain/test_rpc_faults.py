@@ -110,11 +110,13 @@ async def test_a_stale_provider_is_left_out_once_its_head_is_behind(lab):
     await load(client, 0.3)
     stale = best_of(client, proxies)
     await stale.set("stale")
-    await asyncio.sleep(3.5)  # three blocks and several checks later
+    provider = client.pool.providers[proxies.index(stale)]
+    async with asyncio.timeout(60):  # some blocks and checks later
+        while not client.pool.heads.behind(provider):
+            await asyncio.sleep(0.05)
     before = stale.seen.count("eth_call")
     await load(client, 1.0)
     assert stale.seen.count("eth_call") - before <= 5  # mirrors only
-    provider = client.pool.providers[proxies.index(stale)]
     assert client.pool.heads.behind(provider)
 
 
@@ -149,8 +151,10 @@ async def test_a_provider_that_lies_about_its_head_is_not_believed(lab):
     proxies, connect = lab
     client = await connect()
     await proxies[2].set("lying")
-    await asyncio.sleep(1.5)
     liar = client.pool.providers[2]
+    async with asyncio.timeout(60):
+        while not liar.doubtful:
+            await asyncio.sleep(0.05)
     assert "ahead of everyone" in liar.doubtful
     assert client.pool.heads.newest < 900
     before = proxies[2].seen.count("eth_call")

@@ -11,7 +11,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -122,8 +121,6 @@ def test_the_blocking_provider(node):
         balance, block = batch.execute()
     assert balance > 0
     assert block["number"] > 0
-    start = time.perf_counter()
     for _ in range(20):
         w3.eth.get_block_number()
-    assert time.perf_counter() - start < 5
     provider.close()

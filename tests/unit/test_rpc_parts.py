@@ -204,6 +204,17 @@ def test_what_nodes_and_vendors_really_say_is_told_apart():
 def test_statuses_are_told_apart():
     assert from_status(429, "7").retry_after_ms == 7_000
     assert from_status(429).fault is Fault.RATE_LIMIT
+    assert from_status(503, "7").retry_after_ms == 7_000
+    assert from_status(503, "7").fault is Fault.RATE_LIMIT
+    infura = {"code": -32005, "message": "x", "data": {"rate": {"backoff_seconds": 30.5}}}
+    assert from_error(infura).retry_after_ms == 30_500
+    for odd in (
+        None,
+        {},
+        {"rate": {"backoff_seconds": "soon"}},
+        {"rate": {"backoff_seconds": 1e99}},
+    ):
+        assert from_error({"code": -32005, "data": odd}).retry_after_ms == 0
     assert from_status(413).fault is Fault.BATCH
     assert from_status(401).message == "HTTP 401: the credentials were refused"
     assert from_status(502).fault is Fault.PROVIDER

@@ -534,6 +534,9 @@ class RpcClient:
         if attempt.closed:
             return
         losers = self.pool.answered(attempt, now_ns)
+        if self.pool.woken:
+            self.pool.woken = False
+            self._set_alarm(now_ns)
         for loser in losers:
             self._link_of[loser.provider].cancel(loser)
         call = attempt.call

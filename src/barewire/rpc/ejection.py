@@ -58,11 +58,20 @@ class Ejection:
         provider.mirror_wins = 0
         provider.strikes = 0
 
-    def park(self, provider: Provider, retry_after_ms: int, now_ns: int) -> None:
-        """A rate limit is no sickness: leave it alone for as long as it asked."""
-        for_ms = retry_after_ms or min(self._policy.park_ms << min(provider.parkings, 6), 60_000)
-        provider.parkings += 1
-        provider.parked_until_ns = now_ns + for_ms * _MS
+    def park(
+        self, provider: Provider, retry_after_ms: int, now_ns: int, *, method: str = ""
+    ) -> None:
+        """A rate limit is no sickness: leave it alone for as long as it asked.
+
+        Where it spoke of one `method` alone, it goes on being asked others.
+        """
+        for_ms = retry_after_ms or self._policy.park_ms << min(provider.parkings, 2)
+        if method:
+            provider.parked[method] = now_ns + for_ms * _MS
+            return
+        if now_ns >= provider.parked_until_ns:  # what was on its way counts once
+            provider.parkings += 1
+        provider.parked_until_ns = max(provider.parked_until_ns, now_ns + for_ms * _MS)
 
     def wants_mirror(self, provider: Provider, now_ns: int) -> bool:
         """Whether a copy of a request may go to `provider` now, to learn how it does."""

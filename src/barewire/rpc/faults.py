@@ -110,7 +110,17 @@ def from_error(error: Any) -> Trouble:
     text = printable(error.get("message", ""), _LONGEST_MESSAGE)
     words = f"{text} {_more(error.get('data'))}".lower()
     said = f"{text[:200]} ({printable(code, 40)})"
-    return Trouble(meaning(code, words), said, error=error)
+    asked_ms = _backoff_ms(error.get("data"))
+    return Trouble(meaning(code, words), said, error=error, retry_after_ms=asked_ms)
+
+
+def _backoff_ms(data: Any) -> int:
+    """How long Infura asks to be left alone, in the data of the error."""
+    rate = data.get("rate") if isinstance(data, dict) else None
+    seconds = rate.get("backoff_seconds") if isinstance(rate, dict) else None
+    if not isinstance(seconds, int | float) or not 0 < seconds < _LONGEST_REST_MS:
+        return 0
+    return min(int(seconds * 1000), _LONGEST_REST_MS)
 
 
 def _more(data: Any) -> str:
@@ -124,8 +134,9 @@ def _more(data: Any) -> str:
 
 def from_status(status: int, retry_after: str = "") -> Trouble:
     """The trouble that an HTTP status other than 200 means."""
-    if status == 429:
-        return Trouble(Fault.RATE_LIMIT, "HTTP 429", retry_after_ms=rest_ms(retry_after))
+    asked_ms = rest_ms(retry_after)
+    if status == 429 or (status == 503 and asked_ms):
+        return Trouble(Fault.RATE_LIMIT, f"HTTP {status}", retry_after_ms=asked_ms)
     if status == 413:
         return Trouble(Fault.BATCH, "HTTP 413: the body is too large")
     if status in (401, 403):

@@ -33,6 +33,8 @@ __all__ = ["Health"]
 log = logging.getLogger("barewire.rpc")
 
 _PROBE_MS = 2_000
+_SILENT_MS = 1_000
+"""How soon one that fell silent is looked after again: calls may wait for it."""
 _GRACE_S = 0.25
 """How long connecting waits for further providers once one can be used."""
 _LOOK_NS = 100_000_000, 2_000_000_000
@@ -255,9 +257,10 @@ class Health:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
-        interval_s = self._client.pool.policy.check_ms / 1000
+        check_ms = self._client.pool.policy.check_ms
         while True:
-            await asyncio.sleep(interval_s)
+            silent = any(p.silent and p.connected for p in self._client.pool.providers)
+            await asyncio.sleep((min(check_ms, _SILENT_MS) if silent else check_ms) / 1000)
             await asyncio.gather(*(self._look_after(link) for link in self._client.links))
             await self._final()
 
@@ -265,8 +268,8 @@ class Health:
         provider, now_ns = link.provider, time.monotonic_ns()
         await link.refresh(silent_ms=_PROBE_MS)
         self._client.pool.ejection.calm(provider, now_ns)
-        if not link.is_up:
-            return
+        if not link.is_up or now_ns < provider.parked_until_ns:
+            return  # who asked to be left alone is
         if provider.connected:
             await self._check(link)
             if self.stopped_pushing(link) and not provider.is_mute("newHeads", now_ns):

@@ -102,7 +102,8 @@ class Link:
         ]
         await asyncio.gather(*(event.wait() for event in tried))
 
-    async def _try(self, channel: Channel) -> None:
+    async def _try(self, channel: Channel) -> float:
+        """Opens `channel`; for how many seconds the other side asked not to be tried again."""
         try:
             await channel.open()
         except Trouble as trouble:
@@ -110,9 +111,11 @@ class Link:
             if isinstance(channel, StreamChannel):
                 channel.why_down = trouble.message
             log.info("%s: %s", self.provider.name, trouble.message)
+            return trouble.retry_after_ms / 1000
+        return 0.0
 
     async def _keep(self, channel: Channel, tried: asyncio.Event) -> None:
-        await self._try(channel)
+        rest_s = await self._try(channel)
         tried.set()
         wait_s = 0.05
         down = self._down[channel is self.stream]
@@ -123,9 +126,10 @@ class Link:
                 await down.wait()
                 if self.provider.tally.answered > answered:
                     wait_s = 0.05  # who only accepts and hangs up is called less and less often
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  (spreads load)
+            pause_s = wait_s * random.uniform(0.5, 1.0)  # noqa: S311  (spreads load)
+            await asyncio.sleep(max(pause_s, rest_s))
             wait_s = min(wait_s * 2, 5.0)
-            await self._try(channel)
+            rest_s = await self._try(channel)
 
     def up(self, channel: Channel) -> None:
         """See `Sink.up`."""

@@ -17,6 +17,7 @@ class Policy:
             is in, is hedged.
         hedge_floor_ms: never hedge earlier: below it lie garbage collection and scheduling.
         hedge_ceiling_ms: never wait longer before failing over; the 500 ms bound comes from here.
+            Of a kind that is slower everywhere, what is usual is the bound.
         hedge_share: speculative hedges are at most this share of calls; fail-over is not counted.
         rounds: how often all providers are tried before a call is given up.
         backoff_ms: pause between rounds, doubled each time.
@@ -25,7 +26,8 @@ class Policy:
         strikes: failures in a row that eject a provider.
         eject_ms: the first ejection; each further one doubles, up to `eject_max_ms`.
         eject_max_ms: the longest ejection.
-        park_ms: how long a rate-limited provider is left alone when it does not say; doubles.
+        park_ms: how long a rate-limited provider is left alone when it does not say; doubles
+            twice, for a call should be able to wait for it.
         mirror_share: share of repeatable public calls copied to a provider that is not in use, so
             that its latency is known before it is needed.
         mirror_wins: mirrored answers in a row that end a probation.

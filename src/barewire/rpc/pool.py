@@ -47,6 +47,7 @@ class Call:
         archive: it needs states that only archive nodes keep.
         only: the only provider it may go to, or None.
         joined: others wait for it beside the one who began it; each has a deadline of its own.
+        ready_ns: when the limits of those who may be asked let it through, where they do not now.
         suspects: who failed at it, and how; they are blamed once another has done better.
         waiter: the shell's own (what to wake when it is finished).
     """
@@ -67,6 +68,7 @@ class Call:
         "method",
         "only",
         "params",
+        "ready_ns",
         "resume_ns",
         "rounds",
         "route",
@@ -107,6 +109,7 @@ class Call:
         self.hedges = 0
         self.joined = False
         self.rounds = 0
+        self.ready_ns = 0
         self.resume_ns = 0
         self.deadline_ns = 0
         self.done = False
@@ -121,18 +124,30 @@ class Attempt:
         sent_ns: when.
         due_ns: when something has to be done about it.
         closed: it is over, whatever still comes for it.
+        trouble_ns: when at the latest another provider is asked.
         late: it was overdue, and another provider was asked.
         mirror: a copy for learning; nobody waits for it.
         waiter: the shell's own (the exchange that carries it).
     """
 
-    __slots__ = ("call", "closed", "due_ns", "late", "mirror", "provider", "sent_ns", "waiter")
+    __slots__ = (
+        "call",
+        "closed",
+        "due_ns",
+        "late",
+        "mirror",
+        "provider",
+        "sent_ns",
+        "trouble_ns",
+        "waiter",
+    )
 
     def __init__(self, call: Call, provider: Provider, sent_ns: int, due_ns: int) -> None:
         self.call = call
         self.provider = provider
         self.sent_ns = sent_ns
         self.due_ns = due_ns
+        self.trouble_ns = due_ns
         self.closed = False
         self.late = False
         self.mirror = False
@@ -164,6 +179,7 @@ class Pool:
         hedges: speculative hedges sent.
         failovers: attempts sent because another was in trouble.
         prunes: some provider does not keep old states.
+        woken: `due` has to be asked at once, whatever `next_due_ns` said; the shell puts it back.
         wants_heads: a call could be answered by more providers if their heads were known better.
     """
 
@@ -186,6 +202,7 @@ class Pool:
         self.wants_heads = False
         self._allowance = 1.0  # speculative hedges that may be sent now
         self._usual = [(0.0, 0)] * KINDS  # see `_usual_us`: the value and until when it holds
+        self.woken = False
         self._open: dict[Attempt, None] = {}
         self._paused: dict[Call, None] = {}
 
@@ -204,13 +221,23 @@ class Pool:
         provider = self._pick(call, now_ns)
         if provider is not None:
             return self._attempt(call, provider, now_ns)
-        if call.held:
+        if call.held or self._rests(call, now_ns):
             self._pause(call, now_ns)
             return None
         if call.at_least >= 0 and any(self._allowed(call, p, at_least=-1) for p in self.providers):
             self._pause(call, now_ns)
             return None
-        raise AllProvidersFailed(call.method.name, [], hint=self._why_none(call))
+        raise AllProvidersFailed(call.method.name, call.causes, hint=self._why_none(call))
+
+    @staticmethod
+    def _rests(call: Call, now_ns: int) -> bool:
+        """Whether `call` can wait for a limit to let it through; where it is too late, says so."""
+        if call.ready_ns <= now_ns or call.ready_ns < call.deadline_ns:
+            return call.ready_ns > now_ns
+        in_s = (call.ready_ns - now_ns) / 1e9
+        why = f"the first that may be asked again is ready in {in_s:.1f} s"
+        call.causes.append(("limits", Trouble(Fault.RATE_LIMIT, why)))
+        return False
 
     def mirror(self, call: Call, now_ns: int) -> Attempt | None:
         """A copy of `call` to learn how another provider does, where that is allowed and wanted."""
@@ -240,30 +267,43 @@ class Pool:
         return None
 
     def _attempt(self, call: Call, provider: Provider, now_ns: int) -> Attempt:
-        due_ns = now_ns + self._patience_ns(call, provider, now_ns)
-        attempt = Attempt(call, provider, now_ns, min(due_ns, call.deadline_ns))
+        patience_ns, ceiling_ns = self._patience_ns(call, provider, now_ns)
+        due_ns = min(now_ns + patience_ns, call.deadline_ns)
+        attempt = Attempt(call, provider, now_ns, due_ns)
+        attempt.trouble_ns = now_ns + ceiling_ns
         call.tried.append(provider)
         call.attempts.append(attempt)
         provider.in_flight += 1
+        provider.asked_ns = now_ns
         provider.tally.sent += 1
         provider.spend(call.method)
         self._open[attempt] = None
         return attempt
 
-    def _patience_ns(self, call: Call, provider: Provider, now_ns: int) -> int:
+    def _patience_ns(self, call: Call, provider: Provider, now_ns: int) -> tuple[int, int]:
+        """When an attempt is late, and when at the latest another provider is asked.
+
+        What is slow everywhere is not in trouble: the measure is what is usual for its kind. Where
+        nothing is known, one more is asked soon, and further ones each four times as far away.
+        """
         policy = self.policy
         if not call.method.repeat or call.only:
-            return policy.timeout_ms * _MS
+            return policy.timeout_ms * _MS, policy.timeout_ms * _MS
         kind = call.method.kind
         usual_us = provider.sketch[kind].quantile(policy.hedge_quantile, now_ns)
         if not call.bulk and not call.route:
             # One that has become slow is measured by what another would do, not by itself.
             quickest_us = self._usual_us(kind, now_ns)
             usual_us = min(usual_us or quickest_us, quickest_us or usual_us)
+        late = sum(attempt.late for attempt in call.attempts)
+        ceiling_ms = policy.hedge_ceiling_ms
         if not usual_us:
-            return int(policy.hedge_ceiling_ms * _MS)
-        patience_ms = min(max(usual_us / 1000, policy.hedge_floor_ms), policy.hedge_ceiling_ms)
-        return int(patience_ms * _MS)
+            ceiling_ms *= 4**late
+            return int(ceiling_ms * _MS), int(ceiling_ms * _MS)
+        if usual_us / 1000 > ceiling_ms:
+            ceiling_ms = 1.5 * usual_us / 1000 * 2**late
+        patience_ms = min(max(usual_us / 1000, policy.hedge_floor_ms), ceiling_ms)
+        return int(patience_ms * _MS), int(ceiling_ms * _MS)
 
     def _usual_us(self, kind: Kind, now_ns: int) -> float:
         """The least of the public providers' hedging quantiles, worked out at most 20x/s."""
@@ -295,7 +335,6 @@ class Pool:
             and not p.refused
             and not p.probation
             and p.out_until_ns <= now_ns
-            and p.parked_until_ns <= now_ns
             and not p.doubtful
             and (p.head < 0 or p.head >= fresh)
             and p.terms.private == route
@@ -306,6 +345,7 @@ class Pool:
             and (p.archive or not call.archive)
         ]
         call.held = False
+        call.ready_ns = 0
         if not usable:
             return self._last_resort(call, now_ns)
         if floor >= 0:
@@ -330,14 +370,17 @@ class Pool:
         ]
         if not allowed:
             return None
+        ready = [p for p in allowed if p.can_afford(call.method, now_ns)]
+        if not ready:  # limits are kept, also where nobody else is there
+            call.ready_ns = min(p.ready_ns(call.method, now_ns) for p in allowed)
+            return None
         return min(
-            allowed,
+            ready,
             key=lambda p: (
                 not p.connected,
                 bool(p.doubtful),
                 self.heads.behind(p),
                 self.ejection.is_out(p, now_ns),
-                p.parked_until_ns,
                 self.ranking.unloaded(p, call.method.kind),
             ),
         )
@@ -406,7 +449,15 @@ class Pool:
         if not self._close(attempt):
             return ()
         provider, call = attempt.provider, attempt.call
+        was_silent, rested = provider.silent, provider.parkings
         provider.took(call.method.kind, (now_ns - attempt.sent_ns) / 1000, now_ns)
+        if was_silent:
+            self._recovered(provider, now_ns)
+        if rested:  # the one that was let through has been answered
+            for waiting in self._paused:
+                if waiting.ready_ns:
+                    waiting.resume_ns = now_ns
+                    self.woken = True
         if call.only:  # a mirror, or a probe
             self.ejection.proved(provider, now_ns)
         call.done = True
@@ -444,7 +495,11 @@ class Pool:
         if trouble.fault is Fault.RATE_LIMIT:
             provider.tally.faults["rate-limit"] = provider.tally.faults.get("rate-limit", 0) + 1
             provider.last_trouble = f"rate-limit: {trouble.message}"
-            self.ejection.park(provider, trouble.retry_after_ms, now_ns)
+            name = call.method.name
+            alone = name if name.lower() in trouble.message.lower() else ""
+            self.ejection.park(provider, trouble.retry_after_ms, now_ns, method=alone)
+            if provider in call.tried:
+                call.tried.remove(provider)  # it was not tried: it may be, once it has rested
         elif trouble.fault is Fault.UNSUPPORTED:
             provider.does_not_serve(call.method)
         elif trouble.fault is Fault.PRUNED:
@@ -490,9 +545,10 @@ class Pool:
                 return
             if call.attempts:
                 return
-            hopeless = all(t.fault in _HOPELESS for _, t in call.causes)
+            late = now_ns < call.ready_ns >= call.deadline_ns
+            hopeless = late or all(t.fault in _HOPELESS for _, t in call.causes)
             held = held and now_ns < call.floor_ns
-            waits = call.at_least >= 0 or call.held or held
+            waits = call.at_least >= 0 or call.held or held or self._rests(call, now_ns)
             if waits or (call.rounds + 1 < self.policy.rounds and not hopeless):
                 self._pause(call, now_ns)
                 return
@@ -512,8 +568,13 @@ class Pool:
     def _pause(self, call: Call, now_ns: int) -> None:
         """Another round, after a breath; a call that waits for a block has as many as it needs."""
         pause_ms = min(self.policy.backoff_ms << min(call.rounds, 4), 500)
-        call.rounds += 1
-        call.resume_ns = min(now_ns + pause_ms * _MS, call.deadline_ns)
+        if call.tried and call.rounds + 1 < self.policy.rounds:
+            call.ready_ns = 0  # those who failed may do better before a limit lets others through
+        if call.ready_ns > now_ns:  # to wait for a limit is no round
+            call.resume_ns = min(call.ready_ns, call.deadline_ns)
+        else:
+            call.rounds += 1
+            call.resume_ns = min(now_ns + pause_ms * _MS, call.deadline_ns)
         if now_ns < call.floor_ns:
             call.resume_ns = min(call.resume_ns, call.floor_ns)
         self._paused[call] = None
@@ -555,7 +616,8 @@ class Pool:
                 self._overdue(attempt, now_ns, step)
         for call in [c for c in self._paused if c.resume_ns <= now_ns]:
             del self._paused[call]
-            call.tried.clear()
+            if not call.ready_ns:  # it was a round, not a limit that was waited for
+                call.tried.clear()
             self._go_on(call, now_ns, step)
         return step
 
@@ -565,9 +627,10 @@ class Pool:
             self._give_up(call, now_ns, step)
             return
         waited_ns = now_ns - attempt.sent_ns
-        in_trouble_ns = attempt.sent_ns + int(self.policy.hedge_ceiling_ms * _MS)
-        in_trouble = now_ns >= in_trouble_ns
-        attempt.due_ns = call.deadline_ns if in_trouble else in_trouble_ns
+        in_trouble = now_ns >= attempt.trouble_ns
+        attempt.due_ns = call.deadline_ns
+        if not in_trouble:
+            attempt.due_ns = min(attempt.trouble_ns, call.deadline_ns)
         if not call.method.repeat or call.only:
             attempt.due_ns = call.deadline_ns
             return
@@ -577,9 +640,10 @@ class Pool:
         silent = unanswered >= self.policy.silent and provider.heard_ns < attempt.sent_ns
         in_trouble = in_trouble or silent or self.ejection.is_out(provider, now_ns)
         provider.overdue(call.method.kind, waited_ns / 1000, now_ns)
+        provider.silent = provider.silent or silent
         if not in_trouble and self._allowance < 1.0:
             return  # the speculative share is spent; fail-over follows at the ceiling
-        already_moved_on = attempt.late
+        already_moved_on = attempt.late and not self._back(call)
         attempt.late = True
         if already_moved_on:
             return
@@ -597,12 +661,30 @@ class Pool:
             call.hedges += 1
         step.send.append(self._attempt(call, target, now_ns))
 
+    @staticmethod
+    def _back(call: Call) -> bool:
+        """Whether some who were asked fell silent and are back: what they were sent is lost."""
+        asked = {a.provider: a.sent_ns for a in call.attempts}
+        back = [p for p in call.tried if p.recovered_ns > asked.get(p, 0) > 0]
+        for provider in back:
+            call.tried.remove(provider)
+        return bool(back)
+
+    def _recovered(self, provider: Provider, now_ns: int) -> None:
+        """`provider` was silent and is back: those who still wait for anybody may ask it again."""
+        for attempt in self._open:
+            if attempt.late and provider in attempt.call.tried:
+                attempt.due_ns = now_ns
+                self.woken = True
+
     def _give_up(self, call: Call, now_ns: int, step: Step) -> None:
         for attempt in call.attempts[:]:
             self._close(attempt)
             waited_ms = (now_ns - attempt.sent_ns) // _MS
             trouble = Trouble(Fault.TIMEOUT, f"no answer within {waited_ms} ms")
             call.causes.append((attempt.provider.name, trouble))
+            if attempt.provider.heard_ns < attempt.sent_ns:
+                attempt.provider.silent = True
             self._strike(attempt.provider, trouble, now_ns)
             step.cancel.append(attempt)
         if call.done:

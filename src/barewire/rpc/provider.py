@@ -14,6 +14,8 @@ from barewire.rpc.methods import KINDS, Kind, Method
 __all__ = ["Provider", "Terms", "Tier"]
 
 Tier = str
+_TRIED_NS = 500_000_000
+"""How long others wait for the first answer after a rest; it wakes them when it comes."""
 _MUTE_S = 60
 _MUTE_MAX_S = 3_600
 
@@ -69,6 +71,12 @@ class Allowance:
             self._stamp_ns = now_ns
         return self._tokens >= min(amount, self._size)
 
+    def ready_ns(self, amount: float, now_ns: int) -> int:
+        """When `amount` may be spent."""
+        if self.has(amount, now_ns):
+            return now_ns
+        return now_ns + int((min(amount, self._size) - self._tokens) / self._per_ns) + 1
+
     def spend(self, amount: float) -> None:
         """Spends; may go below nothing where the pool had no other choice."""
         self._tokens -= amount
@@ -96,9 +104,13 @@ class Provider:
         head: its newest block number as far as known, -1 when unknown.
         head_ns: when that was learnt.
         heard_ns: when it last answered anything.
+        asked_ns: when it was last asked anything.
         in_flight: requests it has not answered yet.
         success: moving share of requests it served, 0 to 1.
         parked_until_ns: it asked to be left alone until then.
+        parked: methods that it asked not to be asked, and until when.
+        silent: nothing was heard of it since something that it should have answered was sent.
+        recovered_ns: when it was last heard of after that.
         out_until_ns: ejected until then; afterwards on probation while `probation` is true.
         last_trouble: the last failure, for people.
         blamed: the trouble it was last blamed for; a lost connection is one, whatever was on it.
@@ -111,6 +123,7 @@ class Provider:
         "_units",
         "_unserved",
         "archive",
+        "asked_ns",
         "blamed",
         "connected",
         "doubtful",
@@ -127,10 +140,13 @@ class Provider:
         "mirror_wins",
         "out_reason",
         "out_until_ns",
+        "parked",
         "parked_until_ns",
         "parkings",
         "probation",
+        "recovered_ns",
         "refused",
+        "silent",
         "sketch",
         "strikes",
         "success",
@@ -152,7 +168,11 @@ class Provider:
         self.strikes = 0
         self.blamed: Trouble | None = None
         self.parked_until_ns = 0
+        self.parked: dict[str, int] = {}
+        self.silent = False
+        self.recovered_ns = 0
         self.parkings = 0
+        self.asked_ns = 0
         self.out_until_ns = 0
         self.out_reason = ""
         self.ejections = 0
@@ -205,10 +225,29 @@ class Provider:
         return now_ns < self._mutes.get(kind, (0, 0))[0]
 
     def can_afford(self, method: Method, now_ns: int) -> bool:
-        """Whether its rate limits leave room for `method`."""
+        """Whether its rate limits leave room for `method`, those that it has told as well."""
+        if self.parked_until_ns > now_ns or self._tries(now_ns):
+            return False
+        if self.parked and self.parked.get(method.name, 0) > now_ns:
+            return False
         if self._requests and not self._requests.has(1, now_ns):
             return False
         return not (self._units and not self._units.has(method.units, now_ns))
+
+    def _tries(self, now_ns: int) -> bool:
+        """Whether it is asked one thing after a rest, to see whether it has rested enough."""
+        return bool(self.parkings and self.in_flight and now_ns < self.asked_ns + _TRIED_NS)
+
+    def ready_ns(self, method: Method, now_ns: int) -> int:
+        """When it can afford `method`; while it is tried after a rest, soon."""
+        ready = max(now_ns, self.parked_until_ns, self.parked.get(method.name, 0))
+        if self._tries(now_ns):
+            ready = max(ready, self.asked_ns + _TRIED_NS)
+        if self._requests:
+            ready = max(ready, self._requests.ready_ns(1, now_ns))
+        if self._units:
+            ready = max(ready, self._units.ready_ns(method.units, now_ns))
+        return ready
 
     def spend(self, method: Method) -> None:
         """Counts a request against its rate limits."""
@@ -227,6 +266,9 @@ class Provider:
     def took(self, kind: Kind, us: float, now_ns: int) -> None:
         """An answer came after `us`."""
         self.heard_ns = now_ns
+        if self.silent:
+            self.silent = False
+            self.recovered_ns = now_ns
         self.ewma[kind].observe(us, now_ns)
         self.sketch[kind].observe(us, now_ns)
         self.success += (1.0 - self.success) * 0.05
