@@ -236,11 +236,11 @@ class Line:
             self.session.end(found.trouble)
             self._drop(now_mono_ns)
             return
+        first = self._tries % len(found.addresses)
+        self._tries += 1
         if len(found.addresses) == 1:
             self._connect(found.addresses[0], now_mono_ns)
             return
-        first = self._tries % len(found.addresses)
-        self._tries += 1
         self._addresses = found.addresses[first:] + found.addresses[:first]
         self._race(now_mono_ns)
 
