@@ -15,6 +15,8 @@ __all__ = ["headers_of", "tls_of"]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
+_ONCE = ("authorization", "host", "origin", "user-agent")
+_LEAVE = "leave it out"
 
 
 def tls_of(source: Source, where: Path, *, dry: bool = False) -> ssl.SSLContext | None:
@@ -52,7 +54,7 @@ def headers_of(source: Source, where: Path) -> dict[str, str]:
 
     Raises:
         ConfigError: it cannot be read, others can read it, or a line is no header (RFC 9110,
-            section 5), belongs to the handshake itself, or stands there twice.
+            section 5), belongs to the handshake itself, or says anew what can be said once.
     """
     if source.headers_file is None:
         return {}
@@ -66,7 +68,7 @@ def headers_of(source: Source, where: Path) -> dict[str, str]:
     except ConfigError as error:
         raise ConfigError(f"{about}: {error.message}", hint=error.hint) from error
     headers: dict[str, str] = {}
-    taken = set(OURS)
+    spelled: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -78,12 +80,12 @@ def headers_of(source: Source, where: Path) -> dict[str, str]:
                 f"{where_it_is} is no header",
                 hint="write NAME: VALUE, in visible characters of ASCII",
             )
-        if name.lower() in taken:
-            raise ConfigError(
-                f"{where_it_is}: {name} is "
-                + ("of the handshake itself" if name.lower() in OURS else "there already"),
-                hint="leave it out",
-            )
-        taken.add(name.lower())
-        headers[name] = value
+        if (low := name.lower()) in OURS:
+            raise ConfigError(f"{where_it_is}: {name} is of the handshake itself", hint=_LEAVE)
+        if low in spelled:
+            if low in _ONCE:
+                raise ConfigError(f"{where_it_is}: {name} is there already", hint=_LEAVE)
+            between = "; " if low == "cookie" else ", "  # RFC 6265, 5.4; RFC 9110, 5.3
+            value = headers[spelled[low]] + between + value
+        headers[spelled.setdefault(low, name)] = value
     return headers

@@ -10,6 +10,8 @@ from eth_account import Account
 
 from appliance import config, flight
 from appliance.cli import main
+from appliance.config_sources import Source, Url
+from appliance.stream_files import headers_of
 from barewire import ConfigError
 from barewire.mempool.triggers import Trigger, Word
 from dpdk_bindings.ring import RingKind, RingProducer
@@ -247,7 +249,7 @@ def test_what_does_not_fit_in_a_source(check, text, words):
         ("X: \u2028", ["line 1 is no header"]),
         (":authority: x", ["line 1 is no header"]),
         ("just words", ["line 1 is no header"]),
-        ("X-A: 1\nx-a: 2", ["line 2: x-a is there already"]),
+        ("Host: a\nhost: b", ["line 2: host is there already"]),
         ("sec-websocket-key: x", ["line 1: sec-websocket-key is of the handshake itself"]),
     ],
 )
@@ -390,3 +392,12 @@ def test_a_payload_that_is_no_transaction_is_named(check, payload, words):
     status, said = check(GOOD.replace('payload_kind = "bytes"\n', ""), payload)
     assert (status, words in said) == (2 if words else 0, True)
     assert check(GOOD, payload)[0] == 0  # where it says that it is not meant to be one
+
+
+def test_headers_that_come_twice_are_one(tmp_path):
+    path = tmp_path / "headers"
+    path.touch(mode=0o600)
+    path.write_bytes(b"\xef\xbb\xbfX-A: 1\r\nCookie: a=b\r\nx-a: 2\r\ncookie: c=d\r\nHost: h\r\n")
+    source = Source(name="n", url=Url.parse("ws://node.example"), headers_file="headers")
+    got = headers_of(source, tmp_path / "appliance.toml")
+    assert got == {"X-A": "1, 2", "Cookie": "a=b; c=d", "Host": "h"}
