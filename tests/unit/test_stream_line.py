@@ -58,7 +58,7 @@ class World:
             names=world,
             where=Path("/nowhere"),
             decoder=Decoder(Rules.preset("osaka", 1)),
-            known=lambda _: False,
+            heard=lambda *_: False,
         )
 
     def ask(self, host: str) -> int:
