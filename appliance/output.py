@@ -22,9 +22,9 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-console = _Console(
-    highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
-)
+_seen = sys.stdout is not None and sys.stdout.isatty()  # None: it was closed at the start
+
+console = _Console(highlight=False, width=None if _seen or "COLUMNS" in os.environ else _WIDE)
 
 
 def add_output_argument(parser: argparse.ArgumentParser) -> None:

@@ -169,3 +169,10 @@ def test_an_outage_is_told_from_a_mistake(tmp_path, capsys):
     assert main([*call, nowhere]) == 2
     assert main(["why", "0x12", "--folder", nowhere]) == 2
     assert capsys.readouterr().err.count("barewire: ") == len(outages) + 2
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_failure(closed):
+    code = "import sys; from appliance.cli import main; sys.exit(main())"
+    words = f'exec "$0" -c "{code}" version {closed}'
+    assert subprocess.run(["sh", "-c", words, sys.executable]).returncode == 0
