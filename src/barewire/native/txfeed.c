@@ -45,7 +45,7 @@ struct bw_txfeed *bw_txfeed_new(const struct bw_txfeed_config *config) {
     f->with = *config;
     /* An envelope is at most half as long as its text; small ones share. */
     f->room_len = config->max_text / 2 + (256 << 10);
-    f->json = bw_json_new(config->max_text);
+    f->json = bw_json_new(config->max_text, config->rules.chain_id);
     f->room = malloc(f->room_len);
     f->held = malloc(config->max_text);
     if (!f->json || !f->room || !f->held) {

@@ -24,6 +24,7 @@ struct bw_json {
     uint8_t level;      /* of a pool or a block: how deep the cursor stands, in front of a member */
     uint8_t *scratch;
     uint32_t max_text;
+    uint64_t chain_id;  /* where a transaction does not say it; 0: it has to */
     struct value field[FIELDS];
 };
 
@@ -33,11 +34,12 @@ struct writer {
     enum bw_json_cause cause; /* the first that came up; nothing is written after it */
 };
 
-struct bw_json *bw_json_new(uint32_t max_text) {
+struct bw_json *bw_json_new(uint32_t max_text, uint64_t chain_id) {
     if (max_text == 0 || max_text > 1u << 30) return NULL;
     struct bw_json *j = calloc(1, sizeof *j);
     if (!j) return NULL;
     j->max_text = max_text;
+    j->chain_id = chain_id;
     j->scratch = malloc(max_text); /* what is kept of it is never longer than where it stood */
     if (!j->scratch) {
         free(j);
@@ -190,6 +192,14 @@ static void quantity(struct writer *w, const struct value *v) {
     }
     w->at[0] = (uint8_t)(0x80 + bytes);
     w->at += 1 + bytes;
+}
+
+/* An integer that no text spells. */
+static void number(struct writer *w, uint64_t value) {
+    uint8_t digits[18] = "0x";
+    static const char HEX[] = "0123456789abcdef";
+    for (int i = 0; i < 16; i++) digits[2 + i] = (uint8_t)HEX[value >> (60 - 4 * i) & 15];
+    quantity(w, &(struct value){digits, sizeof digits, '"'});
 }
 
 /* Bytes; `width` of them, or any number for -1, or none or 20 for `to`. */
@@ -358,10 +368,19 @@ static void authorizations(struct bw_json *j, struct writer *w, const struct val
 
 /* ---------------------------------------------------------------- envelopes */
 
-/* The type as a number; absent is legacy, as before EIP-2718. */
-static int type_of(struct writer *w, const struct value *v) {
+static int present(const struct value *v) { return v->kind && v->kind != 'n'; }
+
+/* The type as a number; where it is left out (Besu does) that whose fields are there. The hash tells
+ * if it is another. */
+static int type_of(struct writer *w, const struct value *f) {
+    const struct value *v = &f[TYPE];
     uint8_t encoded[33];
-    if (v->kind == 0 || v->kind == 'n') return 0;
+    if (!present(v))
+        return present(&f[AUTHS])                            ? 4
+               : present(&f[BLOBS]) || present(&f[BLOB_FEE_CAP]) ? 3
+               : present(&f[FEE_CAP])                        ? 2
+               : present(&f[ACCESS])                         ? 1
+                                                             : 0;
     struct writer number = {encoded, encoded + sizeof encoded, BW_JSON_OK};
     quantity(&number, v);
     if (number.cause != BW_JSON_OK) refuse(w, number.cause);
@@ -373,10 +392,11 @@ static int type_of(struct writer *w, const struct value *v) {
 
 static void envelope(struct bw_json *j, struct writer *w) {
     const struct value *f = j->field;
-    const int type = type_of(w, &f[TYPE]);
+    const int type = type_of(w, f);
     if (type && room(w, 1)) *w->at++ = (uint8_t)type;
     uint8_t *payload = begin_list(w);
-    if (type) quantity(w, &f[CHAIN_ID]);
+    if (type && (present(&f[CHAIN_ID]) || !j->chain_id)) quantity(w, &f[CHAIN_ID]);
+    else if (type) number(w, j->chain_id);
     quantity(w, &f[NONCE]);
     if (type < 2) {
         quantity(w, &f[GAS_PRICE]);
@@ -489,6 +509,8 @@ static enum bw_json_cause message(struct bw_json *j, char *notified, char *answe
 }
 
 void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int form) {
+    /* A byte order mark may be ignored (RFC 8259, 8.1). */
+    if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, len -= 3;
     j->text = (struct bw_json_text){
         .at = text,
         .end = text + len,
@@ -616,7 +638,10 @@ int bw_json_next(struct bw_json *j, uint8_t *into, uint32_t room_len, struct bw_
     if (j->in_batch) TRY_TEXT(bw_json_more(t, ']', &more));
     if (!j->in_batch || !more) {
         j->done = 1;
-        if (!at_end(t)) return stop(j, BW_JSON_SYNTAX);
+        if (!at_end(t)) {
+            if (j->form != BW_JSON_STREAM) return stop(j, BW_JSON_SYNTAX);
+            j->done = j->in_batch = 0; /* another value behind it: some write lines of them */
+        }
     }
     if (out->kind == BW_JSON_OTHER) return 1;
     /* Of answers only whole transactions are taken: a string may be a subscription's name. */

@@ -17,6 +17,9 @@
  *     {"pending": {"SENDER": {"NONCE": {TX}}}} what a node holds (BW_JSON_POOL)
  *     {"transactions": [{TX}]}                 what is in a block (BW_JSON_BLOCK)
  *
+ * The first three come alone, in a batch, or one behind another. What nodes leave out is put in
+ * where it can be known: the type by the fields that are there, the chain by what is configured.
+ *
  * Anything else that is JSON is handed to the caller as it is. The text is checked in full (RFC
  * 8259, and UTF-8 in its strings); of members that come twice the last counts, as in Python's json
  * and in msgspec. Nothing is read beyond the text, the time is linear in its length, values are
@@ -82,8 +85,9 @@ struct bw_json_item {
 
 struct bw_json;
 
-/* A reader of texts of `max_text` bytes at most (1..2^30). NULL: no memory, or out of range. */
-struct bw_json *bw_json_new(uint32_t max_text);
+/* A reader of texts of `max_text` bytes at most (1..2^30); `chain_id` is that of transactions which
+ * do not say theirs, or 0. NULL: no memory, or out of range. */
+struct bw_json *bw_json_new(uint32_t max_text, uint64_t chain_id);
 void bw_json_free(struct bw_json *j);
 
 /* Begins a text, which stays where it is until it is read to its end; `form`: enum bw_json_form. */
