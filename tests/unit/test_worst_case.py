@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import barewire
+import dpdk_bindings
 from barewire._native import ffi, lib
 from barewire.mempool.decoder import FORKS, Decoder, Rules
 from barewire.mempool.record import Transaction
@@ -28,6 +29,7 @@ from tests.transactions import envelope, make, required_gas, wrapped
 from tests.unit.test_triggers import A, call, probe
 
 NATIVE = Path(barewire.__file__).parent / "native"
+FRAMES = Path(dpdk_bindings.__file__).parent / "include/dpdk_bindings"  # the clocks' names
 LIMIT = 128 * 1024
 PRAGUE = FORKS.index("prague")  # the last fork without a limit on gas: the most shapes are legal
 # A scalar permutation is 24 rounds of 76 additions, rotations and ands; a basic block of the
@@ -38,7 +40,7 @@ BLOCKS_PER_PERMUTATION = 300
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    flags = ["-std=gnu11", "-O1", "-fPIC", f"-I{NATIVE}"]
+    flags = ["-std=gnu11", "-O1", "-fPIC", f"-I{NATIVE}", f"-I{FRAMES}"]
     parts = ["decode", "sha256", "keccak", "keccak_many", "keccak_avx2", "keccak_avx512"]
     sources = [(NATIVE / f"{part}.c", part == "decode") for part in parts]
     sources += [(extra, False) for extra in NATIVE.glob("keccak*.c") if extra.stem not in parts]
