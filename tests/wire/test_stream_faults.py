@@ -58,7 +58,7 @@ def configured(folder: Path, via: str, sources: dict[str, str]) -> str:
         [
             "statistics_every_s = 0.2",
             'core = { lock_memory = false, name = "faults" }',
-            f"chain = {{ id = {CHAIN}, fork = 'prague' }}",
+            f"chain = {{ id = {CHAIN}, fork = 'osaka' }}",
             "recorder = { megabytes = 0 }",
             '[[trigger]]\nname = "any"',
             '[strategy]\nload = "tests.wire.strategies:Recorder"',

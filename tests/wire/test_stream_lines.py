@@ -64,7 +64,7 @@ def test_a_name_is_looked_up_for_every_connection_and_its_addresses_are_tried_in
             endpoint=endpoint,
             names=names,
             where=tmp_path / "appliance.toml",
-            decoder=Decoder(Rules.preset("prague", CHAIN)),
+            decoder=Decoder(Rules.preset("osaka", CHAIN)),
             heard=lambda *_: False,
         )
         until = time.monotonic() + 20

@@ -88,7 +88,7 @@ def configured(folder: Path, sources: dict[str, str]) -> str:
         [
             "statistics_every_s = 1",
             'core = { lock_memory = false, name = "soak" }',
-            f"chain = {{ id = {CHAIN}, fork = 'prague' }}",
+            f"chain = {{ id = {CHAIN}, fork = 'osaka' }}",
             "recorder = { megabytes = 0 }",
             '[[trigger]]\nname = "any"',
             '[strategy]\nload = "tests.wire.strategies:Hashes"',
