@@ -40,6 +40,16 @@ static inline void bpf_set(struct bpf_asm *a, int dst, int32_t value)
 {
     bpf_emit(a, BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, value);
 }
+static inline void bpf_set_u64(struct bpf_asm *a, int dst, uint64_t value)
+{
+    bpf_emit(a, BPF_LD | BPF_IMM | BPF_DW, dst, 0, 0, (int32_t)value);
+    bpf_emit(a, 0, 0, 0, 0, (int32_t)(value >> 32));
+}
+/* dst = dst OP src */
+static inline void bpf_alu_reg(struct bpf_asm *a, int op, int dst, int src)
+{
+    bpf_emit(a, BPF_ALU64 | op | BPF_X, dst, src, 0, 0);
+}
 /* dst = dst OP value; OP: BPF_ADD, BPF_AND, BPF_RSH, ... */
 static inline void bpf_alu(struct bpf_asm *a, int op, int dst, int32_t value)
 {

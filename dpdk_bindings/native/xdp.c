@@ -103,6 +103,27 @@ static void parse(struct bpf_asm *a)
     bpf_store_value(a, U64, FP, KEY(remote) + 8, 0);
 }
 
+/* What this process's CLOCK_MONOTONIC is ahead of the host's, which the program reads: not 0 in a
+ * time namespace only. The file is of the process's children, and of itself as it began in its time
+ * namespace by fork or exec (time_namespaces(7)). 0 or a negative errno. */
+static int read_ahead_ns(int64_t *ahead_ns, struct dpb_error *error)
+{
+    *ahead_ns = 0;
+    FILE *file = fopen("/proc/self/timens_offsets", "re");
+    if (!file && errno == ENOENT) /* a kernel without time namespaces */
+        return 0;
+    long long s, ns;
+    int found = file ? fscanf(file, "monotonic %lld %lld", &s, &ns) : -1;
+    int code = file ? EINVAL : errno;
+    if (file)
+        fclose(file);
+    if (found != 2)
+        return dpb_fail(error, code, "reading /proc/self/timens_offsets, by which arrival times "
+                                     "become this process's CLOCK_MONOTONIC");
+    *ahead_ns = s * 1000000000 + ns;
+    return 0;
+}
+
 /* R7 arrival time, R8 its clock, R9 the flow's number. */
 static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp)
 {
@@ -129,6 +150,10 @@ static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp)
     bpf_label(a, MONO);
     bpf_call(a, BPF_FUNC_ktime_get_ns);
     bpf_mov(a, R7, R0);
+    if (xdp->ahead_ns) {
+        bpf_set_u64(a, R1, xdp->ahead_ns);
+        bpf_alu_reg(a, BPF_ADD, R7, R1);
+    }
     bpf_set(a, R8, DPB_CLOCK_MONO);
 
     bpf_label(a, STAMP);
@@ -201,7 +226,10 @@ int dpb_xdp_load(struct dpb_xdp *xdp, const struct dpb_nic *nic, enum dpb_xdp_mo
                  bool several_buffers, struct dpb_error *error)
 {
     *xdp = (struct dpb_xdp){.flows = -1, .sockets = -1, .counters = -1, .program = -1, .link = -1};
-    int result = make_maps(xdp);
+    int result = read_ahead_ns(&xdp->ahead_ns, error);
+    if (result < 0)
+        return result;
+    result = make_maps(xdp);
     if (result < 0) {
         dpb_fail(error, -result, "making the BPF maps for interface \"%s\"", nic->name);
         if (result == -EPERM)

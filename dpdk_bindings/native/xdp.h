@@ -55,6 +55,7 @@ struct dpb_xdp {
     int flows, sockets, counters; /* maps */
     int program, link;
     uint32_t program_id;
+    int64_t ahead_ns; /* what our CLOCK_MONOTONIC is ahead of the host's, in a time namespace */
     bool asks_driver; /* the driver is asked for its receive time stamp */
 };
 

@@ -7,6 +7,8 @@ import itertools
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from appliance.lab import Namespace, Pair
 from dpdk_bindings import BindingsError, Port, open_port
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.afxdp import AfXdpPort
-from tests.requires import requires_root
+from tests.requires import requires, requires_root
 from tests.wire.bpf_links import detach
 from tests.wire.frames import IP, TCP, UDP, Ether, IPv6, Raw, raw_socket, udp
 
@@ -85,6 +87,45 @@ def test_takes_its_flow(pair: Pair, mode: str, tags: tuple[int, ...], six: bool)
         stats = port.stats()
         assert (stats["rx_frames"], stats["rx_bytes"]) == (1, len(frame))
         assert (stats["rx_held"], stats["rx_unstamped"]) == (0, 0)
+
+
+_TAKES_ONE = """
+import sys, time
+from dpdk_bindings import open_port
+with open_port(sys.argv[1]) as port:
+    port.add_flow(sys.argv[2], 5000)
+    opened = time.monotonic_ns()
+    print("ready", flush=True)
+    while not (burst := port.poll()):
+        pass
+    print(opened, burst.arrival_ns(0), time.monotonic_ns())
+    burst.release()
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ahead_s", [100_000, -1])
+def test_arrival_times_are_of_the_time_namespace(pair: Pair, mode: str, ahead_s: int) -> None:
+    """bpf_ktime_get_ns() reads the host's clock, whatever namespace the program's owner is in."""
+    enter = ("unshare", "--time", "--monotonic", str(ahead_s))
+    have = subprocess.run([*enter, "true"], capture_output=True)
+    requires(have.returncode == 0, f"time namespaces: {have.stderr.decode().strip()}")
+    way = f"afxdp:{pair.b.interface}?mode={mode}"
+    with (
+        pair.b.popen(
+            *(*enter, sys.executable, "-c", _TAKES_ONE, way, pair.b.ip4),
+            stdout=subprocess.PIPE,
+        ) as child,
+        raw_socket(pair.a) as out,
+    ):
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            out.send(udp(pair, b"x"))
+            opened, arrived, now = map(int, child.stdout.readline().split())
+        finally:
+            child.kill()
+    assert opened <= arrived <= now
 
 
 @pytest.mark.parametrize("mode", MODES)
