@@ -199,7 +199,7 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
     "barewire_loop_heartbeat_age_seconds": (
         "gauge",
-        "Since the loop last showed that it lives",
+        "Since the loop last showed that it lives; read it in the time namespace of the loop",
     ),
     "barewire_loop_time_seconds_total": (
         "counter",

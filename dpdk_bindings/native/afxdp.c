@@ -639,18 +639,22 @@ static int choose_mode(struct dpb_afxdp *p, enum dpb_afxdp_mode asked, uint32_t 
     char *why = p->info.why;
     size_t room = sizeof p->info.why;
     int result;
+    bool veth = strcmp(p->nic.driver, "veth") == 0;
+    /* Nothing in such a frame tells, and nobody in this namespace can ask the other end. */
+    static const char merged[] = "; datagrams that a sender merges (UDP_SEGMENT) come merged, "
+                                 "without mode=drv or `ethtool -K PEER tx-udp-segmentation off`";
     if (asked != DPB_AFXDP_AUTO) {
         result = bring_up(p, asked, ring, error);
         if (worth_a_lesser_mode(result))
             dpb_hint(error, "driver \"%s\" does not offer this mode with MTU %u; mode=auto finds "
                             "the best one it does offer", p->nic.driver, p->nic.mtu);
         p->info.mode = asked;
-        snprintf(why, room, "asked for");
+        snprintf(why, room, "asked for%s", veth && asked == DPB_AFXDP_SKB ? merged : "");
         return result;
     }
-    if (strcmp(p->nic.driver, "veth") == 0) {
+    if (veth) {
         p->info.mode = DPB_AFXDP_SKB;
-        snprintf(why, room, "on veth the generic hook is the quicker one");
+        snprintf(why, room, "on veth the generic hook is the quicker one%s", merged);
         return bring_up(p, DPB_AFXDP_SKB, ring, error);
     }
     static const enum dpb_afxdp_mode best_first[] = {DPB_AFXDP_ZEROCOPY, DPB_AFXDP_DRV,

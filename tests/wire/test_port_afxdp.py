@@ -89,6 +89,34 @@ def test_takes_its_flow(pair: Pair, mode: str, tags: tuple[int, ...], six: bool)
         assert (stats["rx_held"], stats["rx_unstamped"]) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("mode", "offload", "payloads"),
+    [
+        ("auto", "on", [1200]),
+        ("auto", "off", [400] * 3),
+        ("skb", "on", [1200]),
+        ("drv", "on", [400] * 3),
+    ],
+)
+def test_what_a_sender_merges_on_veth_is_named(
+    pair: Pair, mode: str, offload: str, payloads: list[int]
+) -> None:
+    """By UDP_SEGMENT (udp(7)): the remedies help, and are named where they are needed."""
+    pair.a.run("ethtool", "-K", "veth0", "tx", "on", "tx-udp-segmentation", offload)
+    try:
+        with opened(pair.b, f"mode={mode}") as port, pair.a:
+            port.add_flow(pair.b.ip4, 5000)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+                out.setsockopt(socket.SOL_UDP, 103, 400)  # linux/udp.h: UDP_SEGMENT
+                out.sendto(bytes(1200), (pair.b.ip4, 5000))
+            got = gather(port, len(payloads))
+            why = port.info()["why"]
+    finally:
+        pair.a.run("ethtool", "-K", "veth0", "tx", "off")
+    assert [len(frame) - 42 for frame, _, _ in got] == payloads
+    assert ("mode=drv" in why and "tx-udp-segmentation off" in why) == (mode != "drv")
+
+
 _TAKES_ONE = """
 import sys, time
 from dpdk_bindings import open_port
