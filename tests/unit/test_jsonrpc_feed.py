@@ -4,9 +4,12 @@ import json
 import random
 
 import pytest
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Opcode
 from websockets.server import ServerProtocol
 
+from barewire._native import ffi
+from barewire.feeds import jsonrpc
 from barewire.feeds.blocks import Block
 from barewire.feeds.jsonrpc import PendingTransactions, Phase, Timing
 from barewire.mempool.decoder import Decoder, Rules
@@ -450,6 +453,72 @@ def hole(**counted: int) -> dict[str, int]:
     return dict.fromkeys(names, 0) | counted
 
 
+def test_a_long_answer_is_not_decoded_in_python(monkeypatch):
+    live = session()
+    node = Node(live)
+    node.subscribe()
+    live.end("cut")
+    live.connect(0)
+    node = Node(live)
+    node.subscribe()
+    live.tick(0)
+    asked = {request["method"]: request["id"] for request in node.asked()}
+    longest, decode = 0, jsonrpc._answer.decode
+
+    class Watched:
+        @staticmethod
+        def decode(text):
+            nonlocal longest
+            longest = max(longest, len(text))
+            return decode(text)
+
+    monkeypatch.setattr(jsonrpc, "_answer", Watched)
+    txs = [transaction(n, n % 5) for n in range(5)]
+    filler = {f"0x{n:040x}": {"0": "x" * 1000} for n in range(3000)}  # no transactions
+    pool = filler | {"0xabc": {str(n): tx for n, (tx, _) in enumerate(txs)}}
+    assert node.say({"id": asked["txpool_content"], "result": {"pending": pool}}) == [
+        raw for _, raw in txs
+    ]
+    assert live.stats()["hole"]["pool_refused"] == 3000
+    # Others of such a length are answers to nothing that was asked.
+    node.say({"id": asked["eth_blockNumber"], "result": filler}, notification(filler))
+    node.say({"id": 99, "error": filler}, {"id": 98, "result": filler})
+    assert live.stats()["unclear"] == 4
+    assert 0 < longest < 10_000
+    assert live.phase is Phase.LIVE
+
+
+def test_a_long_deflated_message_takes_turns():
+    live = session(deflate=True)
+    server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()], max_size=None)
+    server.receive_data(live.data_to_send())
+    [request] = server.events_received()
+    server.send_response(server.accept(request))
+    (before, first), (after, last) = transaction(1), transaction(2)
+    server.send_text(json.dumps(notification(before)).encode())
+    server.send_text(json.dumps({"id": 99, "result": "0" * (3 << 20)}).encode())
+    server.send_text(json.dumps(notification(after)).encode())
+    data = b"".join(server.data_to_send())
+    messages, records = ffi.new("struct bw_message[64]"), ffi.new("struct bw_tx[64]")
+    live.lend(data, 1, 1)
+    came, turns = [], 0
+    while (count := live.read_into(messages, records, 64)) or live.more:
+        came += [bytes(ffi.buffer(messages[i].data, messages[i].len)) for i in range(count)]
+        turns += not count
+    assert came == [first, last]
+    assert turns >= 10
+    assert live.stats()["unclear"] == 1
+    # What was seen to in part is forgotten with its connection.
+    server.send_text(json.dumps({"id": 99, "result": "0" * (3 << 20)}).encode())
+    live.lend(b"".join(server.data_to_send()), 1, 1)
+    assert live.read_into(messages, records, 64) == 0
+    assert live.more
+    live.end("cut")
+    live.connect(0)
+    assert live.read_into(messages, records, 64) == 0
+    assert not live.more
+
+
 def test_the_pending_block_where_the_pool_is_closed():
     live = session()
     Node(live).subscribe()
@@ -487,8 +556,6 @@ def test_what_is_unclear_is_counted():
 
 
 def test_deflated_bodies():
-    from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-
     live = session(deflate=True)
     server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()])
     server.receive_data(live.data_to_send())

@@ -9,7 +9,7 @@ import pytest
 
 from barewire._native import ffi
 from barewire.errors import BarewireError
-from barewire.feeds.txfeed import Announced, Other, TxFeed
+from barewire.feeds.txfeed import LONG_BYTES, Announced, Other, TxFeed
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.record import Transaction
 from tests.transactions import envelope, make, wrapped
@@ -120,6 +120,18 @@ def test_batches_of_answers_in_any_order():
 )
 def test_other_messages_are_handed_on(text):
     assert read(" " + text + "\n") == [Other(text.encode())]
+
+
+def test_what_a_long_answer_holds_is_handed_on_beside_it():
+    long = b'{"a":"' + bytes(range(0x30, 0x3A)) * (LONG_BYTES // 10) + b'"}'
+    text = b'{"result":7,"id":5, "re\\u0073ult" : %b ,"jsonrpc":"2.0"}' % long
+    got = read(b"[" + text + b",17]".replace(b"17", b'{"id":6,"result":0}'))
+    assert got == [
+        Other(b'{"result":7,"id":5, "re\\u0073ult" : null ,"jsonrpc":"2.0"}', long),
+        Other(b'{"id":6,"result":0}'),
+    ]
+    for whole in (b'{"id":5,"error":%b}' % long, b'{"params":{"result":%b}}' % long, long):
+        assert read(whole) == [Other(whole)]
 
 
 def test_announced_hashes():

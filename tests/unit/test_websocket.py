@@ -2,6 +2,7 @@
 
 import random
 import struct
+import zlib
 
 import pytest
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -10,6 +11,7 @@ from websockets.protocol import Protocol, Side
 from websockets.protocol import State as TheirState
 from websockets.server import ServerProtocol
 
+from barewire._native import ffi, lib
 from barewire.errors import BarewireError
 from barewire.feeds.websocket import Closed, Message, Opened, Pong, State, WebSocket
 
@@ -288,6 +290,46 @@ def test_a_bomb_is_not_inflated():
     message, closed = client.receive(from_server(server))
     assert message.data == bytes(10_000)
     assert (closed.code, closed.by_peer) == (1009, False)
+
+
+class CountingInflater:
+    """zlib's, and the most that it was given and gave in one call."""
+
+    def __init__(self):
+        self.inner = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.calls = self.most_in = self.most_out = 0
+
+    def decompress(self, data, room):
+        out = self.inner.decompress(data, room)
+        self.calls += 1
+        self.most_in, self.most_out = max(self.most_in, len(data)), max(self.most_out, len(out))
+        return out
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize("compressible", [True, False])
+def test_a_long_message_is_inflated_step_by_step(compressible, monkeypatch):
+    client, server = shaken(deflate=True, server_deflate=True, max_message=5 << 20)
+    counting = CountingInflater()
+    monkeypatch.setattr(client, "_fresh", lambda: counting)
+    message = bytes(4 << 20) if compressible else random.Random(3).randbytes(4 << 20)
+    server.send_text(message)
+    data = from_server(server)
+    held, event = ffi.from_buffer("uint8_t[]", data), ffi.new("struct bw_ws_event *")
+    assert lib.bw_ws_first(client.native, held, len(data), event)
+    before, said = 0, []
+    for one in client.take(event):
+        assert counting.calls == before + 1  # a turn is one call, and that is bounded
+        before = counting.calls
+        said.append(one)
+    *turns, last = said
+    assert last == Message(message, text=True)
+    assert len(turns) >= 15
+    assert not any(turns)
+    assert counting.most_in <= (1 << 16) + 4
+    assert counting.most_out <= 1 << 18
 
 
 def test_what_is_not_deflate_fails():

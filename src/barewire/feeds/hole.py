@@ -196,7 +196,9 @@ class Hole:
         self._block_asked = None
         return self._ask_block()
 
-    def answered(self, about: str, result: msgspec.Raw) -> tuple[Form | None, list[Question]]:
+    def answered(
+        self, about: str, result: bytes | msgspec.Raw
+    ) -> tuple[Form | None, list[Question]]:
         """Takes an answer.
 
         Returns:

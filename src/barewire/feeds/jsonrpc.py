@@ -28,8 +28,16 @@ from barewire.feeds.blocks import Block, block_of
 from barewire.feeds.bodies import Bodies
 from barewire.feeds.hole import Hole
 from barewire.feeds.session import Phase
-from barewire.feeds.txfeed import BURST, Announced, ControlFrame, Form, Other, TxFeed
-from barewire.feeds.websocket import Closed, Message, Opened, State, WebSocket
+from barewire.feeds.txfeed import (
+    BURST,
+    LONG_BYTES,
+    Announced,
+    ControlFrame,
+    Form,
+    Other,
+    TxFeed,
+)
+from barewire.feeds.websocket import Closed, Message, Opened, Pong, State, WebSocket
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import Transaction
 from barewire.untrusted import printable, quantity_of
@@ -88,12 +96,15 @@ class Counts:
     blocks: int = 0
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Answer(msgspec.Struct):
     """What all answers have; `result` is read by whoever asked."""
 
     id: int | str | None = None
     result: msgspec.Raw = msgspec.Raw(b"")
-    error: Any = None
+    error: msgspec.Raw = _NULL
     method: str | None = None
     params: msgspec.Raw = msgspec.Raw(b"")
 
@@ -213,6 +224,7 @@ class PendingTransactions:
         self._hole_since_ns: int | None = None
         self._told = -1
         self._mute_since_ns = 0
+        self._frame: Iterator[Message | Pong | Closed | None] | None = None  # seen to in part
         self._mute_head = self._head = 0
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
@@ -292,6 +304,11 @@ class PendingTransactions:
         for _ in range(_STEPS):
             if self.phase is Phase.FAILED:
                 break
+            if self._frame is not None:
+                self._see_to_frame(self._frame)
+                if self._frame is not None:
+                    self.more = True
+                    break
             self.filling = self._text is not None and self._text[1] in _FILLING
             count = self.feed.read_into(messages, records, room)
             if self.feed.event is not None:
@@ -301,6 +318,7 @@ class PendingTransactions:
             if self._text is not None and not self.feed.more:
                 self._text_ends()
             self.more = self.feed.more or bool(self._texts) or self.bodies.due
+            self.more = self.more or self._frame is not None
             if count:
                 return count
             if self.feed.more:
@@ -454,22 +472,34 @@ class PendingTransactions:
         if isinstance(event, Announced):
             self.bodies.announced(event.hash, *self._arrival)
         elif isinstance(event, Other):
-            self._answered(event.text)
+            self._answered(event)
         else:
             assert self._websocket is not None
-            for said in self._websocket.take(event.event):
-                if isinstance(said, Closed):
-                    by = "closed by the other side" if said.by_peer else "failed"
-                    self._fail(
-                        f"{by}: {said.code} {said.reason}".rstrip(),
-                        too_big=said.code == _TOO_BIG and not said.by_peer,
-                    )
-                elif isinstance(said, Message):
-                    self.feed.lend_text(said.data, *self._arrival)
-                else:
-                    self._asked.pop(0, None)  # the answer to our ping
+            self._see_to_frame(self._websocket.take(event.event))
 
-    def _answered(self, text: bytes) -> None:
+    def _see_to_frame(self, frame: Iterator[Message | Pong | Closed | None]) -> None:
+        """Goes on with a frame; :attr:`_frame` is what a later turn has to see to."""
+        self._frame = None
+        for said in frame:
+            if isinstance(said, Closed):
+                by = "closed by the other side" if said.by_peer else "failed"
+                self._fail(
+                    f"{by}: {said.code} {said.reason}".rstrip(),
+                    too_big=said.code == _TOO_BIG and not said.by_peer,
+                )
+            elif isinstance(said, Message):
+                self.feed.lend_text(said.data, *self._arrival)
+            elif said is None:
+                self._frame = frame
+                return
+            else:
+                self._asked.pop(0, None)  # the answer to our ping
+
+    def _answered(self, told: Other) -> None:
+        text = told.text
+        if len(text) > LONG_BYTES:  # no answer, and no notification of anything that is asked for
+            self.counts.unclear += 1
+            return
         try:
             answer = _answer.decode(text)  # its depth and its UTF-8 the native reader has checked
         except (msgspec.MsgspecError, ValueError):
@@ -480,7 +510,7 @@ class PendingTransactions:
             return
         number = _number(answer.id)
         about = self._asked.pop(number, "")
-        if answer.error is not None or not memoryview(answer.result).nbytes:
+        if bytes(answer.error) != b"null" or not memoryview(answer.result).nbytes:
             self.counts.errors += 1
             self.last_error = printable(text)
             if about == "subscribe":
@@ -490,7 +520,9 @@ class PendingTransactions:
             elif about == "" and not self.bodies.not_told(number, "denied") and answer.id is None:
                 self.bodies.batch_refused()
             return
-        if about == "subscribe":
+        if told.result is not None:
+            self._long_answer(number, about, told.result)
+        elif about == "subscribe":
             self.phase = Phase.LIVE
             if self.style != "bloxroute":
                 self._ask("eth_chainId", [], "chain")
@@ -506,12 +538,24 @@ class PendingTransactions:
                 self._ask_hole(self.hole.head(head))
                 self._miss_blocks(head)
         elif about.startswith("hole:"):
-            form, questions = self.hole.answered(about[5:], answer.result)
-            if form is not None:
-                self._texts.append((answer.result, form))
-            self._ask_hole(questions)
+            self._hole_answered(about, answer.result)
         elif not self.bodies.not_told(number, "vanished"):
             self.counts.unclear += 1
+
+    def _long_answer(self, number: int, about: str, result: bytes) -> None:
+        """An answer of more than is decoded at once: the native reader takes a pool in steps."""
+        if about in ("hole:pool", "hole:pending"):
+            self._hole_answered(about, result)
+        elif about.startswith("hole:"):
+            self._ask_hole(self.hole.refused(about[5:]))
+        elif not self.bodies.not_told(number, "vanished"):
+            self.counts.unclear += 1
+
+    def _hole_answered(self, about: str, result: bytes | msgspec.Raw) -> None:
+        form, questions = self.hole.answered(about[5:], result)
+        if form is not None:
+            self._texts.append((result, form))
+        self._ask_hole(questions)
 
     def _notified(self, text: Any, params: msgspec.Raw) -> None:
         """A notification that is no transaction: a block, several in one, or none that we know."""

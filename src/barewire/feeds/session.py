@@ -106,7 +106,7 @@ class MessageSession(Generic[T]):
                 self.phase = Phase.LIVE
             elif isinstance(event, Message):
                 self._asked = False
-                yield from self._message(event.data, arrival_ns, clock)
+                yield from self._message(bytes(event.data), arrival_ns, clock)
             elif isinstance(event, Pong):
                 self._asked = False
             elif isinstance(event, Closed):

@@ -24,10 +24,14 @@ from barewire.feeds.websocket import WebSocket
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import ORIGINS, Origin, Transaction
 
-__all__ = ["BURST", "CAUSES", "Announced", "ControlFrame", "Form", "Other", "TxFeed"]
+__all__ = ["BURST", "CAUSES", "LONG_BYTES", "Announced", "ControlFrame", "Form", "Other", "TxFeed"]
 
 BURST: int = lib.BW_TXFEED_BURST
 """Transactions that one native call hands out at most."""
+
+
+LONG_BYTES = 1 << 21
+"""A message that is longer is not decoded in Python in one go: the loop has other sources."""
 
 
 def _name(cause: int) -> str:
@@ -58,9 +62,15 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """One JSON object that is no transaction: an answer, an error, another subscription."""
+    """One JSON object that is no transaction: an answer, an error, another subscription.
+
+    Attributes:
+        text: the object.
+        result: of an answer longer than `LONG_BYTES`, whose "result" is null in `text`: what it is.
+    """
 
     text: bytes
+    result: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +151,7 @@ class TxFeed:
 
     def lend_text(
         self,
-        text: bytes | msgspec.Raw,
+        text: bytes | bytearray | msgspec.Raw,
         arrival_ns: int = 0,
         clock: int = 0,
         *,
@@ -204,7 +214,12 @@ class TxFeed:
         """What a ``struct bw_txfeed_event`` says, which this or a native loop has read."""
         kind = event.kind
         if kind == lib.BW_TXFEED_OTHER:
-            return Other(bytes(ffi.buffer(event.text, event.text_len)))
+            text = ffi.buffer(event.text, event.text_len)
+            if event.text_len <= LONG_BYTES or not event.result_len:
+                return Other(bytes(text))
+            result = ffi.buffer(event.result, event.result_len)
+            at = event.result - event.text
+            return Other(text[:at] + b"null" + text[at + len(result) :], bytes(result))
         if kind == lib.BW_TXFEED_ANNOUNCED:
             return Announced(bytes(event.hash))
         if kind == lib.BW_TXFEED_FRAME:

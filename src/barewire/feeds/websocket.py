@@ -37,6 +37,10 @@ _DEFLATE_TAIL = b"\x00\x00\xff\xff"  # RFC 7692, 7.2.1: cut off by the sender
 _MOST_STREAMS = 8
 """DEFLATE streams that one message may end (7.2.3.4 allows any number; senders end one or none)."""
 
+_PIECE_BYTES = 1 << 16
+_INFLATED_BYTES = 1 << 18
+"""What is inflated in one step: from so many bytes at most, to so many at most."""
+
 _BYTES = ffi.typeof("uint8_t[]")
 _TEXT: int = lib.BW_WS_TEXT
 _BINARY: int = lib.BW_WS_BINARY
@@ -80,9 +84,9 @@ _CONNECTING, _OPEN, _CLOSED = State.CONNECTING, State.OPEN, State.CLOSED
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One whole message; a text is not checked to be UTF-8."""
+    """One whole message; a text is not checked to be UTF-8. What was inflated is a bytearray."""
 
-    data: bytes
+    data: bytes | bytearray
     text: bool
 
 
@@ -266,7 +270,7 @@ class WebSocket:
                 payload = _buffer(event.data, size)[:] if elsewhere else data[at : at + size]
                 events.append(Message(bytes(payload), kind == _TEXT))
             else:
-                events += self.take(event)
+                events += filter(None, self.take(event))
             more = rest and _next(native, event)
         return events
 
@@ -289,21 +293,19 @@ class WebSocket:
         self._deflate = answer.deflate
         return Opened(answer.headers, answer.deflate is not None), answer.rest
 
-    def take(self, event: Any) -> Iterator[Message | Pong | Closed]:
+    def take(self, event: Any) -> Iterator[Message | Pong | Closed | None]:
         """Acts on a ``struct bw_ws_event`` that the native reader gave: answers pings and closes.
 
-        Yields what the caller has to know of it.
+        Yields what the caller has to know of it, and None wherever it has done as much as is good
+        for one turn of a loop. The event's bytes have to stay until there is no more.
         """
         kind = event.kind
+        if kind <= _BINARY and event.compressed:
+            yield from self._inflate(ffi.buffer(event.data, event.len), text=kind == _TEXT)
+            return
         data = bytes(ffi.buffer(event.data, event.len)) if event.len else b""
-        if kind in (lib.BW_WS_TEXT, lib.BW_WS_BINARY):
-            if event.compressed:
-                inflated = self.inflate(data)
-                if isinstance(inflated, Closed):
-                    yield inflated
-                    return
-                data = inflated
-            yield Message(data, kind == lib.BW_WS_TEXT)
+        if kind <= _BINARY:
+            yield Message(data, kind == _TEXT)
         elif kind == lib.BW_WS_PING:
             if self.state is State.OPEN:
                 self._pong = data
@@ -320,28 +322,44 @@ class WebSocket:
             assert isinstance(why, bytes)
             yield self._fail(int(event.code), why.decode())
 
-    def inflate(self, payload: bytes) -> bytes | Closed:
+    def _inflate(self, payload: Any, *, text: bool) -> Iterator[Message | Closed | None]:
         """The message that a compressed payload holds (RFC 7692); fails the connection if none."""
         deflate = self._deflate
         if deflate is None:  # offered, so that the bit was let through, but not agreed on
-            return self._fail(1002, "reserved bits must be 0")
+            yield self._fail(1002, "reserved bits must be 0")
+            return
         if self._inflater is None or deflate.forgetful:
             self._inflater = self._fresh()
-        room, parts, left = self._max_message + 1, [], payload + _DEFLATE_TAIL
+        whole, left, more, at, ended = bytearray(), b"", False, 0, 0
         try:
-            for _ in range(_MOST_STREAMS):
-                parts.append(self._inflater.decompress(left, room))
-                room -= len(parts[-1])
-                if not room:
-                    return self._fail(1009, "message too big")
-                if not self._inflater.eof:
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-                # The sender ended its DEFLATE stream (7.2.3.4); what follows begins another.
-                left = self._inflater.unused_data
-                self._inflater = self._fresh()
+            while True:
+                # In pieces: zlib copies whatever it is given and does not use up.
+                if not (left or more) and (at < len(payload) or at == 0):
+                    left = payload[at : at + _PIECE_BYTES]
+                    at += _PIECE_BYTES
+                    if at >= len(payload):
+                        left += _DEFLATE_TAIL
+                room = min(_INFLATED_BYTES, self._max_message + 1 - len(whole))
+                inflated = self._inflater.decompress(left, room)
+                left, more = self._inflater.unconsumed_tail, len(inflated) == room
+                whole += inflated
+                if len(whole) > self._max_message:
+                    yield self._fail(1009, "message too big")
+                    return
+                if self._inflater.eof:
+                    # The sender ended its DEFLATE stream (7.2.3.4); what follows begins another.
+                    left, more, ended = self._inflater.unused_data, False, ended + 1
+                    self._inflater = self._fresh()
+                    if ended == _MOST_STREAMS:
+                        break
+                elif not (left or more) and at >= len(payload):
+                    yield Message(whole, text)
+                    return
+                yield None
         except zlib.error:
-            return self._fail(1002, "decompression failed")
-        return self._fail(1002, f"a message of more than {_MOST_STREAMS} DEFLATE streams")
+            yield self._fail(1002, "decompression failed")
+            return
+        yield self._fail(1002, f"a message of more than {_MOST_STREAMS} DEFLATE streams")
 
     def _fresh(self) -> Any:
         return zlib.decompressobj(-zlib.MAX_WBITS, zdict=self._dictionary)

@@ -212,6 +212,8 @@ uint32_t bw_txfeed_read(struct bw_txfeed *f, struct bw_message *messages, struct
             event->kind = BW_TXFEED_OTHER;
             event->text = item.text;
             event->text_len = item.text_len;
+            event->result = item.result;
+            event->result_len = item.result_len;
             break;
         }
         if (item.kind == BW_JSON_ANNOUNCED) {

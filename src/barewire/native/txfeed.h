@@ -37,7 +37,9 @@ enum bw_txfeed_kind {
 struct bw_txfeed_event {
     struct bw_ws_event frame;
     const uint8_t *text;
+    const uint8_t *result;        /* in `text`: the value of an answer's "result"; or NULL */
     uint32_t text_len;
+    uint32_t result_len;
     uint32_t kind;                /* enum bw_txfeed_kind */
     uint8_t hash[32];
 };

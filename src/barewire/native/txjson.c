@@ -487,7 +487,8 @@ static enum bw_json_cause params(struct bw_json *j, char *found) {
     return BW_JSON_OK;
 }
 
-static enum bw_json_cause message(struct bw_json *j, char *notified, char *answered) {
+static enum bw_json_cause message(struct bw_json *j, struct bw_json_item *out, char *notified,
+                                  char *answered) {
     struct bw_json_text *t = &j->text;
     struct bw_json_string key;
     int more;
@@ -498,7 +499,9 @@ static enum bw_json_cause message(struct bw_json *j, char *notified, char *answe
             BW_JSON_TRY(params(j, notified));
             *answered = 0;
         } else if (key.len == 6 && is(key.at, "result", 6)) {
+            out->result = t->at;
             BW_JSON_TRY(result(j, answered));
+            out->result_len = (uint32_t)(t->at - out->result);
             *notified = 0;
         } else {
             BW_JSON_TRY(bw_json_skip(t));
@@ -631,7 +634,7 @@ int bw_json_next(struct bw_json *j, uint8_t *into, uint32_t room_len, struct bw_
     } else if (j->form) {
         TRY_TEXT(result(j, &notified));
     } else {
-        TRY_TEXT(message(j, &notified, &answered));
+        TRY_TEXT(message(j, out, &notified, &answered));
     }
     out->text = from;
     out->text_len = (uint32_t)(t->at - from);

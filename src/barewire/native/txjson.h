@@ -74,13 +74,15 @@ enum bw_json_kind {
 struct bw_json_item {
     const uint8_t *text;   /* the whole object */
     const uint8_t *raw;    /* the envelope, made anew */
+    const uint8_t *result; /* of an answer (kind OTHER): the value of its "result"; or NULL */
     uint32_t text_len;
     uint32_t raw_len;
+    uint32_t result_len;
     uint8_t hash[32];      /* as announced */
     uint8_t kind;          /* enum bw_json_kind */
     uint8_t cause;         /* enum bw_json_cause: why this is no transaction (kind NONE) */
     uint8_t queued;        /* its pool cannot execute it: it lies behind a gap in the nonces */
-    uint8_t reserved[5];
+    uint8_t reserved;
 };
 
 struct bw_json;
