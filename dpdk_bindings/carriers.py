@@ -108,9 +108,12 @@ def refusal(channel: Channel, among: Sequence[str], carrier: str) -> BindingsErr
 
 def _interface(link: Any) -> _Interface:
     kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
+    # One of another network namespace has a number there that means another interface here.
+    is_here = link.get_attr("IFLA_LINK_NETNSID") is None
+    upon = kind in _UPON_ANOTHER and is_here
     return _Interface(
         name=link.get_attr("IFLA_IFNAME"),
         no_wire=bool(link["flags"] & _IFF_LOOPBACK) or kind == "dummy",
-        below=(link.get_attr("IFLA_LINK") or 0) if kind in _UPON_ANOTHER else 0,
+        below=(link.get_attr("IFLA_LINK") or 0) if upon else 0,
         above=link.get_attr("IFLA_MASTER") or 0,
     )

@@ -28,6 +28,7 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY = 1, 2, 4, 5
 _RTA_PREFSRC, _RTA_METRICS, _RTA_VIA = 7, 8, 18
 _RTAX_MTU = 2
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
+_IFLA_LINK_NETNSID = 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_VLAN_ID = 1, 2, 1
 _NDA_DST, _NDA_LLADDR = 1, 2
 _TYPES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast"}
@@ -51,7 +52,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface: `kind` is "" for hardware, else "veth", "vlan" ..."""
+    """An interface: `kind` is "" for hardware, else "veth", "vlan" ..., `parent` 0 if not here."""
 
     name: str
     kind: str
@@ -153,7 +154,8 @@ def _parse_link(body: bytes) -> Link | None:
         kind=kind,
         mac=mac if len(mac) == 6 else bytes(6),
         mtu=_number(found[_IFLA_MTU]),
-        parent=_number(found.get(_IFLA_LINK)),
+        # A parent in another network namespace has a number there that means another one here.
+        parent=0 if _IFLA_LINK_NETNSID in found else _number(found.get(_IFLA_LINK)),
         vlan=struct.unpack("=H", tag)[0] if tag else NO_VLAN,
         flags=struct.unpack_from("=I", body, 8)[0],
     )
