@@ -9,6 +9,7 @@ has to be named again to be seen. `barewire metrics` and Prometheus show the num
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,7 +112,8 @@ class Causes:
             unfinished.write_bytes(msgspec.json.encode(_File(stats, dated)))
             unfinished.rename(self._path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it fails for the same cause, mostly
+                unfinished.unlink()
             self._tell(f"{self._path}: {error.strerror}")
 
     def _dated(self, sample: Sample, now_real_ns: int) -> Sample:

@@ -7,6 +7,7 @@ and :func:`read` puts together what belongs to one appliance.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class Ledger:
             unfinished.write_bytes(msgspec.json.encode(content))
             unfinished.rename(self._path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it fails for the same cause, mostly
+                unfinished.unlink()
             self._tell(f"{self._path}: {error.strerror}")
 
     def _compared(self, arbiter: Arbiter, now_mono_ns: int) -> dict[str, dict[str, Any]]:

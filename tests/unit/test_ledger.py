@@ -8,6 +8,7 @@ import time
 import pytest
 
 from appliance import ledger
+from appliance.causes import Causes
 from appliance.cli import main
 from appliance.ledger import Ledger
 from barewire.feeds.arbitration import Arbiter
@@ -116,3 +117,15 @@ def test_no_folder_to_write_in_ends_nothing(tmp_path):
     lost, _, said = opened(tmp_path / "nowhere", "hit", compares=True)
     lost.write({}, {}, 1)
     assert said == [f"{tmp_path}/nowhere/hit.sources: No such file or directory"]
+
+
+@pytest.mark.parametrize("kind", ["sources", "causes"])
+def test_a_folder_that_is_none_any_more_is_told_and_stops_nothing(tmp_path, kind):
+    (folder := tmp_path / "folder").write_bytes(b"")  # what unlink() meets there is an error too
+    path = folder / f"hot.{kind}"
+    said: list[str] = []
+    if kind == "sources":
+        Ledger(path, None, appliance=1, tell=said.append).write({}, {}, 1)
+    else:
+        Causes(path, said.append).write({}, [], 1)
+    assert said == [f"{path}: Not a directory"]
