@@ -45,6 +45,7 @@ __all__ = ["NEVER", "Conductor", "StrategyStalled"]
 _CALLBACK = DUTY_KINDS.index("callback")
 NEVER = 2**63 - 1
 """After all time."""
+_LONGEST_ERROR = 16_384  # characters: it is written once a second with all that is counted
 _FAREWELL_NS = 2_000_000_000  # for on_stop, when nothing is hot any more
 
 
@@ -233,7 +234,7 @@ class Conductor:
         self._halt()
         where = ""
         if stall is not None:
-            self.last_error = "".join(traceback.format_exception(stall))
+            self.last_error = _told(stall)
             where = f" at {_place(stall)}"
         what = f"strategy: a call took longer than {self._limit_ns / 1e6:g} ms{where}"
         self.last_error = self.last_error or what
@@ -242,7 +243,7 @@ class Conductor:
     def _error(self, error: BaseException) -> None:
         self.errors += 1
         self._halt()
-        self.last_error = "".join(traceback.format_exception(error))
+        self.last_error = _told(error)
         name = type(error).__name__
         self._note(Counter.STRATEGY_ERRORS, f"strategy: {name} at {_place(error)}: sending stopped")
 
@@ -260,6 +261,14 @@ _OURS = (
     *(__file__, desk.__file__),
     *(f"{Path(module.__file__ or '').parent}{os.sep}" for module in (barewire, dpdk_bindings)),
 )
+
+
+def _told(error: BaseException) -> str:
+    """The traceback, as text that can be written: it may quote names and bytes of any kind."""
+    told = "".join(traceback.format_exception(error))
+    if len(told) > _LONGEST_ERROR:
+        told = f"{told[: _LONGEST_ERROR // 2]}\n...\n{told[-_LONGEST_ERROR // 2 :]}"
+    return told.encode(errors="backslashreplace").decode()
 
 
 def _place(error: BaseException) -> str:

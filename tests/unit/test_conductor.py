@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from appliance import strategy
+from appliance.causes import Causes
 from appliance.conductor import NEVER, Conductor
 from appliance.desk import Desk
 from appliance.heads import Heads
@@ -71,6 +72,19 @@ def test_nothing_that_it_raises_leaves(kind):
     conductor.hand_over([match(), match()])
     assert (conductor.errors, len(halts), conductor.halted) == (2, 2, True)
     assert noted.errors[0].startswith(f"strategy: {kind.__name__} at test_conductor.py:")
+
+
+@pytest.mark.parametrize("said", ["a file's name: \udc80", "0x" + "ab" * 1_000_000])
+def test_whatever_an_error_says_can_be_written_with_the_statistics(said, tmp_path):
+    def fail(_):
+        raise ValueError(said)
+
+    conductor, _, _ = conduct(fail)
+    conductor.hand_over([match()])
+    assert "ValueError: " in conductor.last_error
+    written = Causes(tmp_path / "hot.causes", pytest.fail)
+    written.write({"strategy": {"last_error": conductor.last_error}}, [], 1)
+    assert (tmp_path / "hot.causes").stat().st_size < 50_000
 
 
 def test_the_place_of_an_error_is_the_strategys_own_line():
