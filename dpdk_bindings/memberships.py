@@ -94,7 +94,7 @@ class Memberships:
             try:
                 self._note(_RTM_NEWLINK, self._questions.ask(_RTM_GETLINK, wanted))
             except OSError:
-                self._links[name] = _GONE
+                self._gone(name)
 
     @property
     def trouble(self) -> str:
@@ -141,11 +141,10 @@ class Memberships:
             return
         before = self._links.get(name)
         if kind == _RTM_DELLINK:
-            now = _GONE
+            now = self._gone(name)
         else:
             ups = int.from_bytes(told.get(_IFLA_CARRIER_UP_COUNT, b""), "little")
-            now = _Link(index, bool(flags & _IFF_RUNNING), ups)
-        self._links[name] = now
+            now = self._links[name] = _Link(index, bool(flags & _IFF_RUNNING), ups)
         if before is None or (now.index and not now.running):
             return
         flapped = before.ups and now.ups > before.ups  # between two messages
@@ -153,6 +152,13 @@ class Memberships:
             for one in self._all:
                 if one.channel.interface in (None, name):
                     one.lost = True
+
+    def _gone(self, name: str) -> _Link:
+        """Notes that there is no such link: only of ours, as hosts of containers name no end."""
+        self._links.pop(name, None)
+        if any(one.channel.interface == name for one in self._all):
+            self._links[name] = _GONE
+        return _GONE
 
     def _renew(self, one: _Membership) -> None:
         group, name = one.channel.ip, one.channel.interface

@@ -12,6 +12,8 @@ import pytest
 
 from appliance.lab import Pair
 from dpdk_bindings import Channel, DatagramEndpoint, open_datagram
+from dpdk_bindings.memberships import Memberships
+from dpdk_bindings.sockets import bind_channel
 from tests.requires import requires_root
 
 GROUPS = ["239.77.0.1", "ff15::77", "ff02::77"]
@@ -87,6 +89,26 @@ def test_a_group_is_joined_again_on_an_interface_that_was_made_anew(pair: Pair) 
             until(endpoint, lambda: endpoint.trouble == "")
             got: set[int] = set()
             until(endpoint, lambda got=got: _heard(pair, endpoint, got) == {0, 1, 2})
+
+
+def test_links_of_others_that_come_and_go_are_not_kept(pair: Pair) -> None:
+    """A host of containers has a new name for each; ours is remembered while it is gone."""
+    _make(pair)
+    with pair.b:
+        made = Channel(GROUPS[0], 9001, "made0")
+        endpoint = open_datagram("kernel", channels=[made])
+        groups, s = Memberships(), bind_channel(made)
+        groups.add(s, made)
+    with endpoint, s:
+        before = set(groups._links)
+        for number in range(3):
+            pair.b.run("ip", "link", "add", f"cont{number}", "type", "veth", "peer", "name", "far")
+            until(endpoint, lambda n=number: groups.follow() or f"cont{n}" in groups._links)
+            pair.b.run("ip", "link", "del", f"cont{number}")
+        pair.b.run("ip", "link", "del", "made0")
+        until(endpoint, lambda: groups.follow() or "made0 is gone" in groups.trouble)
+        assert set(groups._links) == before
+        groups.close()
 
 
 def _make(pair: Pair) -> None:
