@@ -22,6 +22,7 @@ class Endpoint:
     """A datagram endpoint that keeps what it is told to send."""
 
     def __init__(self, *, unknown_peers=(), commit=0, flush=0, withdraw=0):
+        self.expiries = []
         self.unknown_peers = set(unknown_peers)
         self.sent, self.flushes, self.given_back, self.withdrawals = [], 0, 0, 0
         self.commit_result, self.flush_result, self.withdraw_result = commit, flush, withdraw
@@ -33,8 +34,9 @@ class Endpoint:
             ffi.callback("int(void *, uint32_t)", self._commit),
             ffi.callback("int(void *)", self._flush),
             ffi.callback("int(void *)", self._withdraw),
+            ffi.callback("void(void *, uint64_t)", lambda _, at: self.expiries.append(at)),
         ]
-        names = ("recv", "release", "reserve", "commit", "flush", "withdraw")
+        names = ("recv", "release", "reserve", "commit", "flush", "withdraw", "expires")
         self._ops = ffi.new(
             "struct dpb_datagram_ops *",
             {"abi": lib.DPB_DATAGRAM_ABI, **dict(zip(names, self._callbacks, strict=True))},
@@ -354,6 +356,18 @@ def test_a_journal_that_refuses_halts_everything():
 
 def send(book, endpoint, payload=b"bytes", *, now=0, **more):
     return book.send(payload, peer=3, out=endpoint.ref, now_mono_ns=now, **more)
+
+
+def test_a_send_does_not_expire_whatever_its_caller_left_in_that_field():
+    out = Endpoint()
+    with book_of() as book:
+        arm(book, expires_mono_ns=7)
+        assert fire(book, "s", out) == "fired"
+        payload = ffi.from_buffer(b"bytes")
+        spec = {"bytes": ffi.cast("uint8_t *", payload), "len": 5, "expires_mono_ns": 1}
+        one = ffi.new("struct bw_shot_spec *", spec)
+        assert lib.bw_shots_send(book.native, one, ffi.NULL, 2, out.ref) == lib.BW_SHOT_FIRED
+        assert out.expiries == [7, 0]
 
 
 def test_sends_and_shots_are_under_the_same_caps():

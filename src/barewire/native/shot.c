@@ -328,6 +328,7 @@ int bw_shots_send(struct bw_shots *book, const struct bw_shot_spec *spec,
     struct bw_shot_spec one = *spec;
     one.group = BW_NO_GROUP;
     one.peer_count = 1;
+    one.expires_mono_ns = 0; /* an outbox takes that for "not said" */
     uint64_t value[4];
     bool spent = false;
     uint8_t sent = 0;
