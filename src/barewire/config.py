@@ -32,6 +32,7 @@ import msgspec
 from msgspec import inspect
 
 from barewire.errors import ConfigError, shown
+from barewire.rpc.addresses import redact, without_secrets
 
 __all__ = ["Written", "convert", "load", "mistakes", "read"]
 
@@ -173,7 +174,7 @@ def _explain(message: str, data: Any, kind: type, where: str) -> ConfigError:
         full = f"{path}.{key}" if path else key
         given = value.get(key) if isinstance(value, dict) else None
         return ConfigError(
-            f"{where}: {full} = {shown(given)}: no such key",
+            f"{where}: {full} = {shown(without_secrets(given))}: no such key",
             hint=(f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(known)}",
         )
     if missing := _MISSING.search(problem):
@@ -184,8 +185,10 @@ def _explain(message: str, data: Any, kind: type, where: str) -> ConfigError:
     if problem.startswith("Invalid enum value"):
         problem = "not one of the allowed values"
     allowed = _allowed(info)
+    is_url = path.rpartition(".")[2] == "url" and isinstance(value, str)
+    written = shown(redact(value) if is_url else without_secrets(value))
     return ConfigError(
-        f"{where}: {path or 'file'} = {shown(value)}: {problem[:1].lower()}{problem[1:]}",
+        f"{where}: {path or 'file'} = {written}: {problem[:1].lower()}{problem[1:]}",
         hint=f"allowed: {allowed}" if allowed else "",
     )
 

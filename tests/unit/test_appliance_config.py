@@ -241,6 +241,22 @@ def test_what_does_not_fit_in_a_source(check, text, words):
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "wsss://me:sesame@h/sesame",
+        "wss://me:sesame@h:99999/sesame",
+        "me:sesame@h:1",
+        "wss:/sesame@h",
+    ],
+)
+def test_a_mistyped_url_is_told_without_its_secrets(check, url):
+    status, said = check(NODE.replace("wss://node.example/ws", url))
+    assert status == 2
+    assert "source[0].url" in said
+    assert "sesame" not in said
+
+
+@pytest.mark.parametrize(
     ("lines", "words"),
     [
         ("X Y: a", ["line 1 is no header"]),

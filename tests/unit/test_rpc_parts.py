@@ -375,6 +375,55 @@ def test_an_address_without_a_scheme_is_no_path():
     assert "http://localhost:8545" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("wss://me:sesame@h/sesame", "wss://h/..."),
+        ("wss:/me:sesame@h/sesame", "..."),
+        ("wss//me:sesame@h/sesame", "..."),
+        ("me:sesame@h:8546", "..."),
+        ("wss://me:sesame@/sesame", "wss://..."),
+        ("http://me:sesame@h:port", "http://..."),
+        ("http://me:ses/ame@h", "http://..."),
+        ("http://h:99999/sesame", "http://h:99999"),
+        ("/run/geth.ipc", "/run/geth.ipc"),
+        ("localhost:8545", "localhost:8545"),
+        ("mold://239.1.1.1:9000@eth1", "mold://239.1.1.1:9000@eth1"),
+    ],
+)
+def test_what_is_mistyped_is_shown_without_its_secrets_too(url, shown):
+    assert redact(url) == shown
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'htp = "https://me:sesame@h/sesame"',
+        'htp = ["https://me:sesame@h/sesame"]',
+        'header = { authorization = "sesame" }',
+        'headers = "Bearer sesame"',
+        'ws = "http://me:sesame@h/sesame"',
+        'http = "https:/me:sesame@h/sesame"',
+        'http = "me:sesame@h:1"',
+        'tier = "https://me:sesame@h/sesame"',
+        'http = ["https://me:sesame@h/sesame"]',
+    ],
+)
+def test_mistakes_of_a_configuration_are_told_without_its_secrets(table):
+    with pytest.raises(ConfigError) as caught:
+        load(f'[[provider]]\nname = "a"\n{table}\n')
+    assert "sesame" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_addresses_given_to_a_client_are_told_without_their_secrets():
+    with pytest.raises(ConfigError, match="'h:8545' has no scheme") as caught:
+        RpcClient.from_urls(["me:sesame@h:8545"])
+    assert "sesame" not in f"{caught.value} {caught.value.hint}"
+    with pytest.raises(TypeError, match="urls is a list of URLs") as wrong:
+        RpcClient.from_urls("http://me:sesame@h")
+    assert "sesame" not in str(wrong.value)
+
+
 def test_a_header_with_a_line_end_is_refused_without_being_shown(monkeypatch):
     monkeypatch.setenv("KEY", "sesame\n")
     header = {"x-api-key": "${env:KEY}"}

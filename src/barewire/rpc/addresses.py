@@ -10,11 +10,12 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from barewire.errors import ConfigError
 
-__all__ = ["Address", "redact", "resolve_secrets"]
+__all__ = ["Address", "redact", "resolve_secrets", "without_secrets"]
 
 _SECRET = re.compile(r"\$\{(env|file):([^}]+)\}")
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -63,13 +64,32 @@ def redact(url: str) -> str:
         parts = urlsplit(url)
         number = parts.port
     except ValueError:
-        return f"{url.partition('://')[0]}://..."
-    if not parts.scheme or parts.scheme == "ipc":
+        scheme, _, rest = url.partition("://")
+        host = "..." if "@" in rest else re.split("[/?#]", rest)[0]
+        return f"{scheme}://{host}"
+    if parts.scheme in ("ipc", "mold"):
         return url
+    if not parts.hostname:
+        if "://" in url:
+            return f"{parts.scheme}://..."
+        return "..." if "@" in url else url  # mistyped, perhaps, and the password is there
     port = f":{number}" if number else ""
     hidden = "/..." if parts.path.strip("/") or parts.query else ""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}{port}{hidden}"
+
+
+def without_secrets(value: Any) -> Any:
+    """`value`, as a configuration has it, with the URLs in it redacted.
+
+    ``ADDRESS:PORT@INTERFACE`` is none.
+    """
+    if isinstance(value, dict):
+        return {key: without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(inner) for inner in value]
+    is_url = isinstance(value, str) and ("://" in value or ("@" in value and "/" in value))
+    return redact(value) if is_url else value
 
 
 def _split(url: str) -> SplitResult:

@@ -20,6 +20,7 @@ from typing import Any, Self
 import msgspec
 
 from barewire.errors import BarewireError, OutageError
+from barewire.rpc.addresses import redact
 from barewire.rpc.broadcast import Broadcast, broadcast, transaction_hash
 from barewire.rpc.cache import Cache, Key
 from barewire.rpc.confidential import Confidential
@@ -122,7 +123,9 @@ class RpcClient:
             TypeError: one text instead of a list.
         """
         if isinstance(urls, str | bytes):
-            raise TypeError(f"urls is a list of URLs, not the {type(urls).__name__} {urls[:80]!r}")
+            text = urls if isinstance(urls, str) else urls.decode("latin-1")
+            written = redact(text)[:80]
+            raise TypeError(f"urls is a list of URLs, not the {type(urls).__name__} {written!r}")
         providers = [ProviderConfig.from_url(url, i) for i, url in enumerate(urls)]
         return cls(RpcConfig(providers=providers, chain_id=chain_id, **config))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from barewire.errors import ConfigError
-from barewire.rpc.addresses import Address, redact, resolve_secrets
+from barewire.rpc.addresses import Address, redact, resolve_secrets, without_secrets
 from barewire.rpc.chains import CHAINS, Chain, chain
 from barewire.rpc.link import Judge, Link
 from barewire.rpc.policy import Policy
@@ -84,8 +84,9 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         scheme, separator, _ = whole.partition("://")
         if not separator:
             if ":" in url and "/" not in url:
+                bare = url.rpartition("@")[2]  # what is before it is a password, perhaps
                 raise ConfigError(
-                    f"{url!r} has no scheme", hint=f"http://{url}, ws://{url}, or an IPC path"
+                    f"{bare!r} has no scheme", hint=f"http://{bare}, ws://{bare}, or an IPC path"
                 )
             return cls(name=f"{index}-{Path(url).name}", ipc=url)
         name = f"{index}-{Address(whole).authority}"
@@ -315,7 +316,9 @@ def _known_keys(table: dict[str, Any], struct: type[msgspec.Struct], where: str)
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {key!r} (= {table[key]!r:.60})", hint=hint)
+            value = table[key]  # of a table, such as misspelt headers, it may all be secret
+            written = "{...}" if isinstance(value, dict) else repr(without_secrets(value))
+            raise ConfigError(f"{where}: unknown key {key!r} (= {written:.60})", hint=hint)
 
 
 def _explained(error: msgspec.ValidationError, table: dict[str, Any], where: str) -> ConfigError:
@@ -336,4 +339,5 @@ def _explained(error: msgspec.ValidationError, table: dict[str, Any], where: str
     allowed = f"allowed: {', '.join(get_args(choices))}" if choices else message
     if not last or isinstance(value, dict | list):
         return ConfigError(f"{where}{key}: {message}")
-    return ConfigError(f"{where}: {key.strip('.')} = {value!r} is not allowed", hint=allowed)
+    written = "..." if "headers" in key else repr(without_secrets(value))
+    return ConfigError(f"{where}: {key.strip('.')} = {written} is not allowed", hint=allowed)
