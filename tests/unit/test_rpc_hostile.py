@@ -21,6 +21,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 from web3 import AsyncWeb3, Web3
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
 
 from barewire.errors import BarewireError
 from barewire.rpc import health, subscriptions
@@ -112,8 +113,10 @@ NONSENSE: dict[str, Callable[[dict[str, Any]], bytes]] = {
 @pytest.mark.parametrize("nonsense", NONSENSE)
 async def test_nonsense_is_reported_at_once_and_is_nobodys_answer(nonsense):
     async with pool_of(ScriptedNode(NONSENSE[nonsense])) as client:
-        with pytest.raises(AllProvidersFailed):
+        with pytest.raises(AllProvidersFailed) as caught:
             await client.request("eth_sendTransaction", [{}], timeout_ms=60_000)
+        # Nonsense says nothing of what became of it; a limit does.
+        assert ("may have been carried out" in caught.value.hint) == (nonsense != "rest")
         assert not client.pool.providers[0].in_flight
         with pytest.raises(AllProvidersFailed):
             await client.request("eth_call", [{}, "latest"], timeout_ms=60_000)
@@ -629,6 +632,33 @@ class PushingNode:
                 params = {"subscription": number, "result": item}
                 note = {"jsonrpc": "2.0", "method": "eth_subscription", "params": params}
                 await connection.send(json.dumps(note))
+
+
+class FloodingNode(PushingNode):
+    """It pushes, and pushes, before it says that it will."""
+
+    def _answer(self, asked: dict[str, Any], connection: ServerConnection) -> Any:
+        if asked["method"] == "eth_subscribe" and asked["params"][0] != "newHeads":
+            params = {"subscription": "0x77", "result": "0x" + "11" * 32}
+            note = {"jsonrpc": "2.0", "method": "eth_subscription", "params": params}
+            frame = Frame(Opcode.TEXT, json.dumps(note).encode()).serialize(mask=False)
+            connection.transport.write(frame * 50)
+        return super()._answer(asked, connection)
+
+
+async def test_who_pushes_without_end_before_it_agrees_is_cut_and_another_taken(monkeypatch):
+    monkeypatch.setattr(subscriptions, "_QUEUE", 20)
+    kind = "newPendingTransactions"
+    async with FloodingNode() as flooding, PushingNode() as good, asyncio.timeout(10):
+        async with RpcClient.from_urls([flooding.url, good.url]) as client:
+            bad, fine = client.pool.providers
+            fine.went_mute(kind, "so that the other is taken first", time.monotonic_ns())
+            pending = await client.subscribe(kind)
+            assert pending.provider == fine.name
+            assert not pending._early
+            assert bad.is_mute(kind, time.monotonic_ns())
+            assert bad.tally.faults["mute"] == 1
+            assert "pushed 20 items before it agreed to the subscription" in bad.last_trouble
 
 
 GARBAGE: list[Any] = [

@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hpack import Encoder
@@ -24,10 +24,13 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
+from barewire.rpc.addresses import Address
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig
-from barewire.rpc.faults import AllProvidersFailed
-from barewire.rpc.transports.http2 import _Frames
+from barewire.rpc.faults import AllProvidersFailed, Fault, Trouble
+from barewire.rpc.transports.base import Exchange
+from barewire.rpc.transports.dial import Dialer
+from barewire.rpc.transports.http2 import Http2Channel, _Connection, _Frames
 
 pytestmark = pytest.mark.asyncio
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -218,3 +221,63 @@ async def test_goodbyes_are_found_however_the_stream_is_cut():
         gone = [f.last_stream_id for f in frames if isinstance(f, GoAwayFrame)]
         assert cutter.last == (min(gone) if gone else None)
         assert found == b"".join(f.serialize() for f in frames if not isinstance(f, GoAwayFrame))
+
+
+class Unread:
+    """A transport to someone who reads at times."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Told:
+    """A sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.troubles: list[Trouble] = []
+        self.whys: list[str] = []
+
+    def broke(self, exchange: Exchange, trouble: Trouble) -> None:
+        self.troubles.append(trouble)
+
+    def down(self, channel: Http2Channel, why: str) -> None:
+        self.whys.append(why)
+
+
+@pytest.mark.parametrize("frame", [PingFrame(0, b"01234567"), SettingsFrame(0, {3: 50})])
+async def test_who_asks_on_and_reads_nothing_is_cut(frame: Frame):
+    told, transport = Told(), Unread()
+    sink: Any = told
+    channel = Http2Channel(Address("http://node.example"), sink, Dialer())
+    connection = _Connection(channel)
+    connection.connection_made(cast(Any, transport))
+    connection.begin()
+    channel._current, channel.is_up = connection, True
+    connection.data_received(SettingsFrame(0).serialize())
+    connection.carry(Exchange(1, b"{}", [], sink))
+    connection.flush()
+    for _ in range(100):  # who reads is answered for as long as he likes
+        connection.data_received(frame.serialize() * 100)
+        del transport.written[:]
+    assert not transport.aborted
+    for _ in range(10_000):
+        connection.data_received(frame.serialize())
+        if transport.aborted:
+            break
+    assert transport.aborted
+    assert len(transport.written) < 70_000
+    assert [trouble.fault for trouble in told.troubles] == [Fault.PROVIDER]
+    assert told.whys == ["HTTP/2: asks on and on, and reads no answers"]

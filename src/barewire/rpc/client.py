@@ -603,7 +603,8 @@ class RpcClient:
 
     def link_down(self, link: Link, channel: Channel, why: str) -> None:
         """See `Judge.link_down`."""
-        link.provider.last_trouble = f"transport: {why}"
+        if self.is_open:  # else it is our own doing
+            link.provider.erred(Fault.TRANSPORT, why)
         if not link.is_up:
             link.provider.connected = False
         if channel.pushes:

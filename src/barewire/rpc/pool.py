@@ -558,7 +558,8 @@ class Pool:
 
     @staticmethod
     def _error(call: Call) -> AllProvidersFailed:
-        lost = (Fault.TRANSPORT, Fault.TIMEOUT)
+        # Nonsense and gateways' errors are said of what was carried out as well.
+        lost = (Fault.TRANSPORT, Fault.TIMEOUT, Fault.PROVIDER)
         unknown = any(t.fault in lost and not t.untouched for _, t in call.causes)
         if unknown and not call.method.repeat:
             hint = "it may have been carried out: look before it is sent again"

@@ -159,7 +159,10 @@ class Subscription(AsyncIterator[Any]):
         if link is not self._link or not isinstance(params, dict):
             return
         if self._their_id is None:  # pushed before the answer to eth_subscribe was taken
-            self._early.append((params.get("subscription", ""), params.get("result")))
+            if len(self._early) < _QUEUE:
+                self._early.append((params.get("subscription", ""), params.get("result")))
+            else:
+                self._flooded(link)
         elif params.get("subscription") == self._their_id:
             self._heard_ns = time.monotonic_ns()
             self._live.append((link.provider, params.get("result")))
@@ -169,6 +172,14 @@ class Subscription(AsyncIterator[Any]):
                 self._live.popleft()
                 if not self._follower.polls:
                     self._overrun()
+
+    def _flooded(self, link: Link) -> None:
+        """`link` pushes without end and never says what it is: it is cut, and not asked soon."""
+        why = f"pushed {_QUEUE:,} items before it agreed to the subscription"
+        link.provider.went_mute(self.kind, why, time.monotonic_ns())
+        self._early = []
+        if link.stream is not None:
+            link.stream.drop(why)
 
     def _outage(self, link: Link) -> None:
         if link is self._link:

@@ -40,6 +40,7 @@ _UNSAID = 100  # streams at once until the other side has said how many it takes
 _TRIES = 3  # how often a request that was refused unprocessed goes out
 _GOAWAY = 7
 _LONGEST_FRAME = 1 << 14  # RFC 9113, 4.2; we ask for no more
+_MOST_UNREAD = 1 << 16  # bytes of answers to pings and settings that may wait to be read
 
 
 class _Frames:
@@ -104,6 +105,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._frames = _Frames()
         self._most = _UNSAID
+        self._owed = 0  # bytes of answers to pings and settings since all was last read
         self._resumable = False
         config = h2.config.H2Configuration(client_side=True, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
@@ -173,6 +175,8 @@ class _Connection(asyncio.Protocol):
             self.flush()
             self.lost(Trouble(Fault.PROVIDER, f"HTTP/2: {error}"))
             return
+        if not self._acknowledge():
+            return
         with self.channel.taking():
             for event in events:
                 self._take(event)
@@ -181,6 +185,22 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.flush()
             self._done()
+
+    def _acknowledge(self) -> bool:
+        """Answers pings and settings; False where the other side asks on and reads nothing.
+
+        It would fill the memory with what it is owed (RFC 9113, section 10.5).
+        """
+        transport, data = self.transport, self._h2.data_to_send()
+        if not data or transport is None:
+            return True
+        self._owed = len(data) + (self._owed if transport.get_write_buffer_size() else 0)
+        if self._owed > _MOST_UNREAD:
+            why = "HTTP/2: asks on and on, and reads no answers"
+            self.lost(Trouble(Fault.PROVIDER, why))
+            return False
+        transport.write(data)
+        return True
 
     def _goodbye(self, last: int) -> None:
         later = [number for number in sorted(self.streams) if number > last]
