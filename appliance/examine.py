@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from appliance.config import Config, Shot, Source, mistakes
+from appliance.config import Config, Shot, Source, Strategy, mistakes
 from appliance.extras import feeds_needed
 from appliance.firing import payload_of
 from appliance.strategy import load
 from barewire import config
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, ConfigError
 from barewire.mempool.decoder import Decoder, Refusal, Rules
 from barewire.mempool.triggers import Trigger, compile_triggers
 
 __all__ = ["examine"]
 
+T = TypeVar("T")
+
 
 def examine(where: Path) -> Iterator[BarewireError]:
-    """Every mistake in the file `where`: each value that is none, or else what they are together.
+    """Every mistake in the file `where`: each value that is none, and what is in right entries.
+
+    Only where all values are right, what they are together too.
 
     Raises:
         ConfigError: it cannot be read, or is not TOML.
     """
     data = config.read(where)
     wrong = list(config.mistakes(data, Config, where=str(where)))
-    yield from wrong or _together(config.convert(data, Config, where=str(where)), where)
+    if not wrong:
+        yield from _together(config.convert(data, Config, where=str(where)), where)
+        return
+    yield from wrong
+    for trigger in _right(data.get("trigger"), Trigger, where):
+        yield from _raised(_compiled, [trigger], {trigger.shot: 0} if trigger.shot else {})
+    for shot in _right(data.get("shot"), Shot, where):
+        yield from _raised(payload_of, shot, where)
+    for strategy in _right([data.get("strategy")], Strategy, where):
+        yield from _raised(load, strategy.load, str(where))
+
+
+def _right(entries: object, kind: type[T], where: Path) -> Iterator[T]:
+    """Those of `entries` that are a `kind`; what is wrong with the others is said already."""
+    for entry in entries if isinstance(entries, list) else ():
+        with contextlib.suppress(ConfigError):
+            yield config.convert(entry, kind, where=str(where))
 
 
 def _together(loaded: Config, where: Path) -> Iterator[BarewireError]:

@@ -128,8 +128,9 @@ def payload_of(shot: Shot, where: Path) -> bytes:
     try:
         payload = bytes.fromhex(path.read_text(encoding="ascii").strip().removeprefix("0x"))
     except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"{where}: shot {shot.name!r}: payload {path}: {error}",
+            f"{where}: shot {shot.name!r}: payload {path}: {why}",
             hint="a file of hexadecimal digits, relative to the configuration",
         ) from error
     if not 0 < len(payload) <= PAYLOAD_BYTES:

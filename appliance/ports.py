@@ -91,9 +91,10 @@ class Ports:
             try:
                 return self._open(source, via, opener, opened)
             except (BindingsError, OSError) as error:
+                hint = f"; {error.hint}" if isinstance(error, BindingsError) and error.hint else ""
                 self.warnings.append(
-                    f"source {source.name}: {via} cannot be had ({error}): its fallback {last} is "
-                    "used"
+                    f"source {source.name}: {via} cannot be had ({error}{hint}): its fallback "
+                    f"{last} is used"
                 )
         return self._open(source, last, opener, opened)
 

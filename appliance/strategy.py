@@ -117,11 +117,14 @@ def load(spec: str, where: str) -> Callable[[Actions, dict[str, Any]], Strategy]
     place, _, name = spec.rpartition(":")
     if not place:
         place, name = _entry_point(spec, where)
+    file = (Path(where).parent / place).resolve() if place.endswith(".py") else None
+    if file and not file.is_file():
+        raise ConfigError(
+            f"{where}: strategy.load = {spec!r}: there is no file {file}",
+            hint="name an importable module, or a .py file beside the configuration",
+        )
     try:
-        if place.endswith(".py"):
-            module = _from_file((Path(where).parent / place).resolve())
-        else:
-            module = importlib.import_module(place)
+        module = _from_file(file) if file else importlib.import_module(place)
     except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
         raise ConfigError(
             f"{where}: strategy.load = {spec!r}: {_said(error)}",

@@ -65,12 +65,14 @@ def server(address: str, folder: Path) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """A scrape every few seconds is no news."""
 
-    host, colon, port = address.rpartition(":")
-    if not colon:
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal()):
         raise _refusal(address, "a host or a port is missing")
     try:
         return _Server((host.strip("[]"), int(port)), Handler)
-    except (OSError, ValueError, OverflowError) as error:
+    except OSError as error:
+        raise _refusal(address, error.strerror or str(error)) from error
+    except (ValueError, OverflowError) as error:  # a name that cannot be one, a port above 65535
         raise _refusal(address, str(error)) from error
 
 

@@ -119,7 +119,7 @@ def open_all(folder: Path = FOLDER) -> Iterator[tuple[list[MetricsReader], list[
         hide those that run.
 
     Raises:
-        BarewireError: none can be read.
+        OutageError: none can be read.
     """
     with contextlib.ExitStack() as opened:
         readers: list[MetricsReader] = []
@@ -131,7 +131,7 @@ def open_all(folder: Path = FOLDER) -> Iterator[tuple[list[MetricsReader], list[
                 if not isinstance(error.__cause__, FileNotFoundError):  # its loop ended just now
                     refused.append(str(error))
         if not readers and refused:
-            raise BarewireError(refused[0], hint=UNREADABLE)
+            raise OutageError(refused[0], hint=UNREADABLE)
         if not readers:
             raise OutageError(
                 f"no loop has metrics in {folder}",

@@ -365,6 +365,24 @@ def test_every_mistake_is_named(check):
         assert words in said
 
 
+def test_wrong_values_do_not_hide_what_is_in_right_entries(check):
+    text = GOOD.replace("1000", '"soon"') + "[[trigger]]\nname = 'short'\nto = ['0x7a25']\n"
+    text += "[[trigger]]\nname = 'units'\nvalue_wei = { min = '5 eth' }\n"
+    text += "[[shot]]\nname = 'b'\ndestination = 'gateway'\npayload = 'none.hex'\n"
+    text += "expires_after_ms = 1\n[strategy]\nload = 'nothing.py:None'\n"
+    status, said = check(text)
+    assert status == 2
+    for words in (
+        "shot[0].expires_after_ms = 'soon'",
+        "trigger 'short'",
+        "trigger 'units'",
+        "none.hex: No such file",
+        "there is no file",
+    ):
+        assert words in said, said
+    assert "Errno" not in said
+
+
 def test_every_mistake_of_values_together_is_named(check):
     text = GOOD.replace("2488d", "2488E".upper()).replace(
         '"gateway"\npayload', '"nowhere"\npayload'

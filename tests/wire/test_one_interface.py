@@ -132,16 +132,14 @@ def test_a_fallback_is_said_and_streams_share_what_was_opened():
 
     def opener(way):
         if way != "kernel":
-            raise BindingsError("no such thing")
+            raise BindingsError("no such thing", hint="look for it")
         return object()
 
     one = ports.open(wants, opener, opened)
     assert ports.open(wants, opener, opened) is one
-    assert (
-        ports.warnings
-        == ["source a: afxdp:nosuch0 cannot be had (no such thing): its fallback kernel is used"]
-        * 2
-    )
+    why = "no such thing; look for it"
+    said = f"source a: afxdp:nosuch0 cannot be had ({why}): its fallback kernel is used"
+    assert ports.warnings == [said, said]
     with pytest.raises(BindingsError, match="no such thing"):
         ports.open(source("b", "afxdp:nosuch0"), opener)
 
