@@ -1,4 +1,4 @@
-"""Shows the whole path at work: a lossy feed, AF_XDP, triggers, shots, and how long it took.
+"""Show the whole path at work: a lossy feed, AF_XDP, triggers, shots, and how long it took.
 
 Two network namespaces and a veth pair. One side publishes real mainnet transactions among others
 over two lossy lines; the appliance in the other decodes them and fires prepared transactions

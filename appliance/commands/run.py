@@ -1,4 +1,4 @@
-"""Runs the appliance: takes transactions off the wire, matches, fires.
+"""Run the appliance: take transactions off the wire, match, fire.
 
 One pinned, spinning process for each core of the configuration, a TOML file
 (examples/appliance.toml is one). It says what it chose when it starts, a line a second while it
