@@ -15,14 +15,20 @@ from barewire.errors import BarewireError
 from dpdk_bindings.errors import BindingsError
 
 OPTIONAL = {"rpc": "httptools", "keys": "eth_keyfile", "signer": "eth_keyfile"}
+OURS = ("appliance.commands.", "appliance.signing", "barewire.rpc", "barewire.execution")
 
 
-def _without(monkeypatch, *names):
-    """As if these modules were not installed, whether or not they were imported before."""
+def _without(monkeypatch, *names, ours=OURS):
+    """As if these modules were not installed, whether or not they were imported before.
+
+    What is `ours` is imported anew by the test, and is afterwards what it was: in the table of
+    modules, and as the attribute of its package that the import has replaced.
+    """
     for loaded in list(sys.modules):
-        if loaded.split(".")[0] in names or loaded.startswith(
-            ("appliance.commands.", "appliance.signing", "barewire.rpc", "barewire.execution")
-        ):
+        if loaded.split(".")[0] in names or loaded.startswith(ours):
+            package, _, name = loaded.rpartition(".")
+            if hasattr(sys.modules.get(package), name):
+                monkeypatch.setattr(sys.modules[package], name, sys.modules[loaded])
             monkeypatch.delitem(sys.modules, loaded)
     for name in names:
         monkeypatch.setitem(sys.modules, name, None)
@@ -102,10 +108,9 @@ def test_the_help_of_a_command_needs_nothing_of_it(monkeypatch, capsys, command)
 
 
 def test_run_and_its_check_need_only_what_the_file_asks_for(monkeypatch, tmp_path, capsys):
-    _without(monkeypatch, "websockets", "eth_account", "eth_keyfile", "httptools", "uvloop", "h2")
-    for loaded in list(sys.modules):
-        if loaded.startswith(("barewire.feeds.", "appliance.stream", "appliance.examine")):
-            monkeypatch.delitem(sys.modules, loaded)
+    ours = (*OURS, "barewire.feeds.", "appliance.stream", "appliance.examine")
+    missing = ("websockets", "eth_account", "eth_keyfile", "httptools", "uvloop", "h2")
+    _without(monkeypatch, *missing, ours=ours)
     file = tmp_path / "a.toml"
     file.write_text('[[source]]\nname = "s"\nlines = ["127.0.0.1:19981"]\n')
     assert main(["run", "--config", str(file), "--check"]) == 0

@@ -86,7 +86,7 @@ async def test_families_take_turns(monkeypatch):
 async def test_where_none_is_there_it_says_so(monkeypatch):
     net = Net(monkeypatch, {"192.0.2.1": "refuses", "192.0.2.2": "refuses"})
     async with net.dialer() as dialer:
-        with pytest.raises(Trouble, match="cannot connect: refused") as caught:
+        with pytest.raises(Trouble, match="cannot connect: Connection refused") as caught:
             await net.dial(dialer)
         assert caught.value.untouched
         net.ways = {}

@@ -8,6 +8,7 @@ second apart, families taking turns, and the first that is there is taken (happy
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -134,7 +135,8 @@ class Dialer:
         except socket.gaierror as error:
             why = f"cannot resolve {address.host}: {error.strerror}"
         except OSError as error:
-            why = f"cannot connect: {error.strerror or error}"
+            # Not strerror: asyncio puts the address there, for which the loop was given a number.
+            why = f"cannot connect: {os.strerror(error.errno) if error.errno else error}"
         raise Trouble(Fault.TRANSPORT, why, untouched=True)
 
     async def _tcp(
