@@ -185,9 +185,11 @@ async def test_a_transaction_that_one_provider_swallows_lands_all_the_same(lab, 
     nonce = int(await client.request("eth_getTransactionCount", [me, "latest"]), 16)
     raw, number = signed(node, nonce)
     assert await client.request("eth_sendRawTransaction", [raw]) == number
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await client.request("eth_getTransactionReceipt", [number], fresh=True):
             await asyncio.sleep(0.1)
+        while not all("eth_sendRawTransaction" in p.seen for p in proxies):
+            await asyncio.sleep(0.05)
     assert all(p.seen.count("eth_sendRawTransaction") == 1 for p in proxies)
     # Once more: the nonce is used, by these very bytes, which is success.
     sent = await client.send_raw(raw)
@@ -358,7 +360,10 @@ async def test_websocket_first_and_http_behind_it(node):
             await load(client, 0.5)
             assert over_http.seen.count("eth_call") > 0
             await over_ws.set("ok")
-            await asyncio.sleep(1.0)
+            stream = client.links[0].stream
+            async with asyncio.timeout(60):
+                while not stream.is_up:
+                    await asyncio.sleep(0.05)
             before = over_http.seen.count("eth_call")
             await load(client, 0.2)
             assert over_http.seen.count("eth_call") == before
