@@ -279,7 +279,7 @@ class Http1(Hostile):
                 sock.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
             raise Enough
         else:
-            end = time.monotonic() + rng.random() * 5
+            end = time.monotonic() + rng.random() * 2
             while time.monotonic() < end and not self.over:
                 time.sleep(0.05)
 
@@ -394,7 +394,7 @@ class Http2(Http1):
         if rng.random() < 0.3:
             raise Enough
         if rng.random() < 0.5:  # it goes on, or does not read for a while
-            end = time.monotonic() + rng.random() * 5
+            end = time.monotonic() + rng.random() * 2
             while time.monotonic() < end and not self.over:
                 time.sleep(0.05)
         return min(

@@ -32,7 +32,10 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(0)]
 
 MOST_KB = 400 << 10
 """Of memory beyond the start's, the servers' own answers among it: they are in this process."""
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
+"""With what may be asked again: the good one answers at once, on any machine that runs at all."""
+ONCE_S = 2.0
+"""With what may not: whoever has it may be silent for ever."""
 LATE_S = 5.0
 """What a loaded machine may add."""
 CALLERS = 12
@@ -47,16 +50,16 @@ class Callers:
         self.rng = random.Random(seed)
         self.numbers = itertools.count(1)
         self.counts: Counter[str] = Counter()
-        self.slowest_s = 0.0
+        self.slowest_s = {"eth_getBalance": 0.0, "eth_sendTransaction": 0.0}
         self.sent: dict[str, Exception | None] = {}
 
-    async def ask(self, method: str, *params: Any) -> Any:
+    async def ask(self, method: str, *params: Any, within_s: float = PATIENCE_S) -> Any:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_S + LATE_S):
-                return await self.client.request(method, params, timeout_ms=int(PATIENCE_S * 1000))
+            async with asyncio.timeout(within_s + LATE_S):
+                return await self.client.request(method, params, timeout_ms=int(within_s * 1000))
         finally:
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self.slowest_s[method] = max(self.slowest_s[method], time.monotonic() - began)
 
     async def read(self) -> None:
         address = f"0x{next(self.numbers):040x}"
@@ -70,7 +73,8 @@ class Callers:
         name = f"0x{next(self.numbers):08x}"
         failed: Exception | None = None
         try:
-            await self.ask("eth_sendTransaction", {"from": "0x" + "22" * 20, "data": name})
+            sent = {"from": "0x" + "22" * 20, "data": name}
+            await self.ask("eth_sendTransaction", sent, within_s=ONCE_S)
         except (AllProvidersFailed, RpcAnswerError) as error:
             failed = error
         self.sent[name] = failed
@@ -115,6 +119,7 @@ async def hold_out(seconds: float, seed: int) -> None:
         hostile: dict[str, list[Hostile]] = {
             "h1": [Http1(seed + 1, ledger)],
             "h2": [Http2(seed + 2, ledger)],
+            "h2 too": [Http2(seed + 6, ledger)],
             "ws": [WebSocket(seed + 3, ledger)],
             "both": [WebSocket(seed + 4, ledger), Http1(seed + 5, ledger)],
         }
@@ -123,7 +128,7 @@ async def hold_out(seconds: float, seed: int) -> None:
         providers = [ProviderConfig(name="good", http=good.url)]
         for name, servers in hostile.items():
             ways = {("ws" if s.url.startswith("ws") else "http"): s.url for s in servers}
-            providers.append(ProviderConfig(name=name, http2=name == "h2", **ways))
+            providers.append(ProviderConfig(name=name, http2=name.startswith("h2"), **ways))
         config = RpcConfig(
             providers=providers, chain_id=1, check_ms=300, block_time_ms=1_000, cache="off"
         )
@@ -149,7 +154,7 @@ async def hold_out(seconds: float, seed: int) -> None:
         if seconds > 5:
             await command(good, hostile)
     print(f"{seconds:g} s, seed {seed}: {dict(callers.counts)}, {len(ledger.times)} carried out")
-    print(f"{most - before} kB more at most; the slowest call took {callers.slowest_s:.2f} s")
+    print(f"{most - before} kB more at most; the slowest took {callers.slowest_s}")
     for name, servers in hostile.items():
         print(name, [s.connections for s in servers], lines[name].sent, lines[name].errors)
     assert not broken
@@ -182,6 +187,10 @@ async def command(good: Http1, hostile: dict[str, list[Hostile]]) -> None:
     assert process.returncode == 0, err
     assert json.loads(out) == {"result": balance(address)}
     assert b"Traceback" not in err
+
+
+async def test_a_second_of_everything_from_providers():
+    await hold_out(1.0, seed=1)
 
 
 @pytest.mark.slow
