@@ -397,6 +397,9 @@ def test_more_values_than_any_message_needs_are_refused():
     for text in (b'{"id":1,"result":[%b]}' % many, b'{"a":{"b":[%b]}}' % many):
         assert refused(text) == "values"
     assert refused(b'{"pending":{"a":[%b]}}' % many, form="pool") == "values"
+    escapes = b'"' + b"\\n" * 500_000 + b'"'
+    for text in (b'{"id":1,"result":%b}' % escapes, b'{"id":1,%b:0}' % escapes):
+        assert refused(text) == "values"
 
 
 def test_what_is_no_object_ends_a_batch():

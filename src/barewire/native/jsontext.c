@@ -48,6 +48,13 @@ int bw_hex_odd(const uint8_t *digits, uint32_t count, uint8_t *out) {
 
 /* ---------------------------------------------------------------- strings */
 
+/* One more value begins, or an escape, which costs as much. */
+static inline enum bw_json_cause one_more(struct bw_json_text *t) {
+    if (!t->left) return BW_JSON_VALUES;
+    t->left--;
+    return BW_JSON_OK;
+}
+
 /* The first byte from `at` on that ends plain text (a quote, a backslash, a control character), or
  * `end`; *high is set if any byte before it, or shortly behind it, is above 0x7f. */
 static const uint8_t *plain(const uint8_t *at, const uint8_t *end, int *high) {
@@ -131,6 +138,7 @@ enum bw_json_cause bw_json_string(struct bw_json_text *t, struct bw_json_string 
         if (to == t->end || *to < 0x20) return BW_JSON_SYNTAX;
         t->at = to + 1;
         if (*to == '"') break;
+        BW_JSON_TRY(one_more(t));
         BW_JSON_TRY(escape(t, &write));
         from = t->at;
         to = plain(from, t->end, &high);
@@ -141,13 +149,6 @@ enum bw_json_cause bw_json_string(struct bw_json_text *t, struct bw_json_string 
 }
 
 /* ---------------------------------------------------------------- values */
-
-/* One more value begins. */
-static inline enum bw_json_cause one_more(struct bw_json_text *t) {
-    if (!t->left) return BW_JSON_VALUES;
-    t->left--;
-    return BW_JSON_OK;
-}
 
 enum bw_json_cause bw_json_open(struct bw_json_text *t, uint8_t bracket, int *more) {
     if (++t->depth > BW_JSON_DEPTH) return BW_JSON_DEEP;

@@ -21,7 +21,7 @@ struct bw_json_text {
     const uint8_t *at, *end;
     uint8_t *scratch;   /* where strings with escapes are written without them; as long as the text */
     uint32_t depth;
-    uint32_t left;      /* values that may still come */
+    uint32_t left;      /* values, and escapes in strings, that may still come */
 };
 
 /* What stands between the quotes, escapes undone: in the text, or in the scratch. */

@@ -23,9 +23,10 @@
  * Anything else that is JSON is handed to the caller as it is. The text is checked in full (RFC
  * 8259, and UTF-8 in its strings); of members that come twice the last counts, as in Python's json
  * and in msgspec. Nothing is read beyond the text, the time is linear in its length, values are
- * nested BW_JSON_DEPTH deep at most, and there are no more of them than BW_JSON_VALUES_MIN and one
- * for every BW_JSON_BYTES_A_VALUE bytes: transactions and lists of hashes have fewer by far, and
- * whoever reads what is handed out pays for each. What stands in a batch beside objects ends it. */
+ * nested BW_JSON_DEPTH deep at most, and there are no more of them, escapes in strings counted as
+ * well, than BW_JSON_VALUES_MIN and one for every BW_JSON_BYTES_A_VALUE bytes: transactions and
+ * lists of hashes have fewer by far, and whoever reads what is handed out pays for each. What stands
+ * in a batch beside objects ends it. */
 #ifndef BAREWIRE_TXJSON_H
 #define BAREWIRE_TXJSON_H
 
@@ -51,7 +52,7 @@ enum bw_json_cause {
     BW_JSON_ROOM,          /* an envelope longer than the room for it */
     BW_JSON_TRANSACTION,   /* the decoder refused what the fields give; its counters say why */
     BW_JSON_HASH,          /* what the fields give has another hash than the announced one */
-    BW_JSON_VALUES,        /* more values than such a text can need */
+    BW_JSON_VALUES,        /* more values, or escapes, than such a text can need */
     BW_JSON_CAUSES,
 };
 
