@@ -144,7 +144,9 @@ async def _status(pool: RpcConfig, args: argparse.Namespace) -> int:
         if args.output == "json":
             print_json({"chain": pool.chain, "head": client.pool.heads.newest, "providers": lines})
         else:
-            table = Table(title=f"{pool.chain or 'chain'} at block {client.pool.heads.newest}")
+            newest = client.pool.heads.newest
+            where = "no block known" if newest < 0 else f"at block {newest}"
+            table = Table(title=f"{pool.chain or 'chain'} {where}")
             for name in ("rank", "provider", "tier", "state", "p50 ms", "p99 ms", "lag", "errors"):
                 right = "ms" in name
                 table.add_column(name, justify="right" if right else "left", no_wrap=True)

@@ -23,7 +23,7 @@ from appliance.demo.far_end import GATEWAY_PORT, RETRANSMIT_PORT, Job, Result
 from appliance.demo.traffic import WATCHED
 from appliance.lab import Pair
 from appliance.mainnet_block import BLOCK_NUMBER, has_block
-from appliance.output import console, print_json
+from appliance.output import complain, console, print_json
 from appliance.picture import histogram, percentile
 from barewire.errors import BarewireError
 
@@ -104,16 +104,16 @@ def _place(show: Show) -> Iterator[_Place]:
                 )
             pair = stack.enter_context(Pair())
         except (OSError, RuntimeError) as error:
+            why = str(error)
+            if isinstance(error, FileNotFoundError):
+                why = f"there is no command {error.filename!r}"
             if show.via == "afxdp":
                 raise BarewireError(
-                    f"--via afxdp needs root and network namespaces: {error}",
+                    f"--via afxdp needs root and network namespaces: {why}",
                     hint="sudo ./run demo",
                 ) from error
-            console.print(
-                f"No network namespaces and no AF_XDP: {error}.\n"
-                "The demo runs over kernel sockets on loopback instead.",
-                style="bold",
-            )
+            said = f"no network namespaces and no AF_XDP: {why}"
+            complain(said, "the demo runs over kernel sockets on loopback instead")
             yield _Place((), (), "127.0.0.1", _LOOPBACK, "kernel")
             return
         via = "kernel" if show.via == "kernel" else f"afxdp:{pair.b.interface}"

@@ -46,6 +46,19 @@ def test_over_af_xdp_nothing_is_lost():
     _check(_watched(*DEMO))
 
 
+def test_what_is_missing_is_said_beside_the_result(tmp_path):
+    """Without `ip` on the PATH: the result alone is on stdout, the lack on stderr."""
+    demo = [*DEMO, "--messages", "400", "-o", "json"]
+    environment = os.environ | {"PATH": str(tmp_path)}
+    done = subprocess.run(demo, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["lost"] == 0
+    assert "kernel sockets on loopback instead" in done.stderr
+    assert "Errno" not in done.stderr
+    if os.geteuid() == 0:
+        assert "there is no command 'ip'" in done.stderr
+
+
 # Somebody without rights, but for reading this checkout wherever it lies. Not a user namespace: a
 # chroot has none.
 NOBODY = (
