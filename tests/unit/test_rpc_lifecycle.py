@@ -316,6 +316,22 @@ async def test_disconnecting_web3_fails_what_is_on_the_way_and_later_calls_do_no
 
 
 @pytest.mark.asyncio
+async def test_a_connection_that_comes_while_the_client_closes_is_not_asked_who_it_is():
+    async with ScriptedNode() as node, asyncio.timeout(20):
+        client = RpcClient.from_urls([node.url])
+        await client.connect()
+        link = client.links[0]
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        before = asyncio.all_tasks()
+        client.link_up(link, link.http)
+        assert asyncio.all_tasks() == before
+        await closing
+        client.link_up(link, link.http)
+        assert not client._health._vetting
+
+
+@pytest.mark.asyncio
 async def test_connecting_does_not_wait_for_the_worst(monkeypatch):
     monkeypatch.setattr(health, "_PROBE_MS", 60_000)  # of the mute one, longer than the test
     async with ScriptedNode() as good, ScriptedNode(lambda a: b"", chain_id=0) as mute:

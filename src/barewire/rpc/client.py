@@ -599,7 +599,8 @@ class RpcClient:
 
     def link_up(self, link: Link, channel: Channel) -> None:
         """See `Judge.link_up`."""
-        self._health.arrived(link, channel)
+        if self.is_open:  # else it came while this client closes, and is closed with the rest
+            self._health.arrived(link, channel)
 
     def link_down(self, link: Link, channel: Channel, why: str) -> None:
         """See `Judge.link_down`."""
