@@ -70,8 +70,9 @@ def redact(url: str) -> str:
     if parts.scheme in ("ipc", "mold"):
         return url
     if not parts.hostname:
-        if "://" in url:
-            return f"{parts.scheme}://..."
+        _, is_url, rest = url.partition("://")
+        if is_url:
+            return f"{parts.scheme}://..." if rest else url
         return "..." if "@" in url else url  # mistyped, perhaps, and the password is there
     port = f":{number}" if number else ""
     hidden = "/..." if parts.path.strip("/") or parts.query else ""
