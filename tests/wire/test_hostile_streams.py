@@ -387,7 +387,9 @@ def hold_out(folder: Path, seconds: float, seed: int) -> None:
     assert streams["good"]["connections"] == 1
     for name, server in hostile.items():
         assert server.connections
-        assert sum(streams[name]["ended"].values()) == streams[name]["failures"]
+        # One that failed in the very last turn is not written down yet.
+        unsaid = streams[name]["failures"] - sum(streams[name]["ended"].values())
+        assert unsaid in (0, 1)
         assert streams[name]["failures"] >= server.connections - 2
     words = [*all_text(summary), *run.events]
     assert all(text.isprintable() for text in words)

@@ -45,6 +45,10 @@ def pair() -> Iterator[Pair]:
         a.run("ip", "addr", "add", "10.57.0.1/24", "dev", OTHER)
         b.run("ip", "addr", "add", "10.99.0.1/32", "dev", "lo")
         a.run("ip", "route", "add", "10.99.0.1/32", "via", "10.56.0.2")
+        until = time.monotonic() + 30
+        while a.run("ip", "addr", "show", "tentative") + b.run("ip", "addr", "show", "tentative"):
+            assert time.monotonic() < until  # addresses that nobody may use yet (RFC 4862)
+            time.sleep(0.05)
         yield made
 
 
