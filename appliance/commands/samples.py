@@ -17,7 +17,7 @@ from rich.table import Table
 from appliance import causes
 from appliance.metrics.files import FOLDER
 from appliance.output import add_output_argument, console, print_json
-from barewire.errors import BarewireError
+from barewire.errors import OutageError
 
 __all__ = ["add_arguments", "run"]
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Shows them; 0 also where nothing was refused."""
     loops = causes.read(args.folder)
     if not loops:
-        raise BarewireError(
+        raise OutageError(
             f"no loop writes about its causes in {args.folder}",
             hint="start one (barewire run), or name its folder (--folder)",
         )

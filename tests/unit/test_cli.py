@@ -167,6 +167,7 @@ def test_an_outage_is_told_from_a_mistake(tmp_path, capsys):
     outages = (
         [*call, str(providers)],
         ["sources", "--folder", nowhere],
+        ["samples", "--folder", nowhere],
         ["why", "ab" * 32, "--folder", nowhere],
         ["record", "--to", str(tmp_path / "x"), "--folder", nowhere],
     )
