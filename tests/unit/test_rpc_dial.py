@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 
 from barewire.rpc.addresses import Address
-from barewire.rpc.faults import Trouble
+from barewire.rpc.faults import Fault, Trouble
 from barewire.rpc.transports import dial
 from barewire.rpc.transports.dial import Dialer
+from barewire.rpc.transports.websocket import WebSocketChannel
 
 pytestmark = pytest.mark.asyncio
 
@@ -97,3 +100,33 @@ async def test_where_none_is_there_it_says_so(monkeypatch):
         with pytest.raises(Trouble, match="no connection within"):
             await net.dial(dialer)
         assert sorted(net.given_up) == ["192.0.2.1", "192.0.2.2"]
+
+
+async def test_who_hangs_up_at_once_was_reached(monkeypatch):
+    class Gone(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            cast(asyncio.Transport, transport).abort()
+
+    net = Net(monkeypatch, {"192.0.2.1": "there"})
+    async with net.dialer() as dialer:
+        address = Address(f"http://two.test:{net.port}")
+        transport, _, ip = await dialer.tcp(Gone, address)
+        assert (transport.is_closing(), ip) == (True, "192.0.2.1")
+
+
+async def test_what_was_lost_while_it_was_dialled_is_said_once(monkeypatch):
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def lost(factory, *_):
+        factory().connection_lost(None)
+        raise Trouble(Fault.TRANSPORT, "the dialling's own words")
+
+    dialer = Dialer()
+    monkeypatch.setattr(dialer, "tcp", lost)
+    channel = WebSocketChannel(Address("ws://two.test"), cast(Any, None), dialer)
+    for _ in range(2):
+        with pytest.raises(Trouble, match="the dialling's own words"):
+            await channel.open()
+    gc.collect()
+    assert told == []

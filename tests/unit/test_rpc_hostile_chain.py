@@ -19,7 +19,7 @@ from tests.unit.test_rpc_subscriptions import Reader, heads_of, logs_of, streams
 
 pytestmark = pytest.mark.asyncio
 
-SECONDS = float(os.environ.get("BAREWIRE_HOSTILE_SECONDS", 1_800))
+SECONDS = float(os.environ.get("BAREWIRE_HOSTILE_S", 1_800))
 
 
 class Weather:
@@ -121,7 +121,7 @@ async def test_a_short_storm(seed):
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 async def test_a_long_storm(monkeypatch):
-    """Half an hour, in storms of a minute; BAREWIRE_HOSTILE_SECONDS says otherwise."""
+    """Half an hour, in storms of a minute; BAREWIRE_HOSTILE_S says otherwise."""
     monkeypatch.setattr(subscriptions, "_GRACE_MS", (300, 300))
     end, seed, happened = time.monotonic() + SECONDS, random.randrange(1 << 32), set()
     while time.monotonic() < end:

@@ -1,6 +1,6 @@
 """Half an hour of random changes to the links, addresses, routes and neighbours of an appliance.
 
-    BAREWIRE_NETLINK_S=20 ./run test --slow tests/wire/test_netlink_hostile.py
+    BAREWIRE_NETLINK_S=20 ./run test --slow slow tests/wire/test_netlink_hostile.py
 
 It has to live, to receive and send again whenever its network is whole, and to have counted what
 it could not send.

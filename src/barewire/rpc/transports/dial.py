@@ -147,6 +147,11 @@ class Dialer:
         sock, ip = await self._first(ips, address.port)
         self._failed.add(ip)  # unless it comes to something
         try:
+            # Before the transport has it, which closes it as soon as the other side has hung up.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S // 3)
             transport, protocol = await loop.create_connection(
                 factory,
                 sock=sock,
@@ -157,11 +162,6 @@ class Dialer:
             sock.close()
             raise
         self._failed.discard(ip)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S // 3)
         return transport, protocol, ip
 
     def _in_order(self, ips: list[str]) -> list[str]:

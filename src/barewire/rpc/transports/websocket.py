@@ -58,23 +58,29 @@ class WebSocketChannel(StreamChannel):
             raise Trouble(Fault.TRANSPORT, str(error)) from error
         self._reader = None
         loop = asyncio.get_running_loop()
-        self._ready = loop.create_future()
-        transport, _, self.ip = await self._dialer.tcp(lambda: self, self.address)
-        self._transport = transport
+        ready = self._ready = loop.create_future()
+        try:
+            transport, _, self.ip = await self._dialer.tcp(lambda: self, self.address)
+            self._transport = transport
+            await self._agree(transport, ready)
+        finally:
+            self._ready = None
+            if ready.done() and not ready.cancelled():
+                ready.exception()  # lost while it was dialled: the dialling has said so
+        self._dialer.keep_session(transport, self.address.host, "http/1.1")
+        self._became_up()
+
+    async def _agree(self, transport: asyncio.Transport, ready: asyncio.Future[None]) -> None:
         transport.write(self._upgrade.request)
         try:
             async with asyncio.timeout(self._dialer.connect_timeout_s):
-                await self._ready
+                await ready
         except TimeoutError:
             transport.abort()
             raise Trouble(Fault.TRANSPORT, "no WebSocket handshake in time") from None
         except BaseException:
             transport.abort()
             raise
-        finally:
-            self._ready = None
-        self._dialer.keep_session(transport, self.address.host, "http/1.1")
-        self._became_up()
 
     def _write(self, payload: bytes) -> None:
         self._send(lib.BW_WS_TEXT, payload)
