@@ -94,6 +94,7 @@ class SimNode:
         tip: the newest block it has.
         mute: kinds of subscriptions that push nothing any more.
         deaf: it takes requests and answers none.
+        silent: methods that it takes over WebSocket and does not answer.
         widest: the most blocks of one getLogs, and how it refuses more.
         refuses: methods to the error that it answers them with.
         asked: method and parameters of all requests, in order.
@@ -105,6 +106,7 @@ class SimNode:
         self.chain_id = chain_id
         self.mute: set[str] = set()
         self.deaf = False
+        self.silent: set[str] = set()
         self.widest = 0
         self.refusal: Callable[[int, int], str] = lambda first, last: "block range too large"
         self.refuses: dict[str, dict[str, Any]] = {}
@@ -233,6 +235,8 @@ class SimNode:
             return [self._said(one, connection) for one in asked]
         said: dict[str, Any] = {"jsonrpc": "2.0", "id": asked["id"]}
         method, params = asked["method"], asked.get("params", [])
+        if connection and method in self.silent:
+            return self.asked.append((method, params))
         if method == "eth_subscribe" and connection and method not in self.refuses:
             self.asked.append((method, params))
             number = hex(next(self._numbers))
@@ -247,8 +251,9 @@ class SimNode:
         self._subs[connection] = {}
         try:
             async for message in connection:
-                if not self.deaf:
-                    await connection.send(json.dumps(self._said(json.loads(message), connection)))
+                said = self._said(json.loads(message), connection)
+                if not self.deaf and said is not None:
+                    await connection.send(json.dumps(said))
         except ConnectionClosed:
             pass
         finally:

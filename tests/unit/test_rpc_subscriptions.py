@@ -440,3 +440,111 @@ async def test_logs_of_a_provider_whose_index_is_behind_take_nothing_back(monkey
             await asyncio.sleep(BLOCK_MS / 1000)
         assert believed_logs(logs.told) == logs_of(chain)
         assert logs.stream.moves == 0
+
+
+# In the order of the chain
+
+
+def in_order(told: list[dict[str, Any]]) -> bool:
+    places = [(int(log["blockNumber"], 16), int(log["logIndex"], 16)) for log in told]
+    return places == sorted(places)
+
+
+async def test_what_was_pushed_before_a_gap_was_filled_waits_for_the_next_provider():
+    """The second provider pushes and dies before it said what happened before."""
+    chain = Chain()
+    nodes = [SimNode(chain), SimNode(chain)]
+    async with streams(nodes, "logs") as (_, (logs,)):
+        first = next(n for n in nodes if n.is_(logs.stream.provider))
+        second = next(n for n in nodes if n is not first)
+        second.silent = {"eth_getLogs"}
+        await first.__aexit__()
+        chain.mine(2)  # while nobody pushes
+        first.tip = second.tip = chain.tip
+        await until(lambda: second.count("eth_getLogs"))
+        chain.mine(1)
+        await second.see()
+        await until(lambda: logs.stream._live)
+        await second.__aexit__()
+        await until(lambda: not logs.stream._live)
+        chain.mine(1)
+        await first.see()
+        await first.__aenter__()
+        await until(lambda: believed_logs(logs.told) == logs_of(chain))
+        assert in_order(logs.told)
+        assert not logs.stream.losses
+
+
+async def test_a_gap_is_filled_up_to_where_pushing_began():
+    """Who can say what happened is behind who pushes: what is pushed waits for the rest."""
+    chain = Chain()
+    nodes = [SimNode(chain), SimNode(chain)]
+    async with streams(nodes, "logs", max_lag=3) as (client, (logs,)):
+        first = next(n for n in nodes if n.is_(logs.stream.provider))
+        second = next(n for n in nodes if n is not first)
+        refusal = {"code": -32603, "message": "the index is being built"}
+        first.refuses["eth_getLogs"] = second.refuses["eth_getLogs"] = refusal
+        first.mute = {"logs"}
+        chain.mine(1)
+        await all_see(nodes)
+        pushing = next(p for p in client.pool.providers if second.is_(p.name))
+        chain.mine(1)
+        await second.see()
+        await until(lambda: pushing.head == 102)
+        del first.refuses["eth_getLogs"]
+        first.refuses["eth_subscribe"] = {"code": -32000, "message": "too many subscriptions"}
+        first.cut()
+        await until(lambda: second.is_(logs.stream.provider))
+        chain.mine(1)
+        await second.see()
+        await asyncio.sleep(0.3)
+        first.tip = chain.tip
+        await until(lambda: believed_logs(logs.told) == logs_of(chain))
+        assert in_order(logs.told)
+        assert not logs.stream.losses
+
+
+@pytest.mark.parametrize("bound", [("_RETRIES_S", (0.01, 0.01, None)), ("_GAP_S", 0.0)])
+async def test_what_is_pushed_does_not_wait_for_ever(monkeypatch, bound):
+    monkeypatch.setattr(subscriptions, *bound)
+    chain = Chain()
+    nodes = [SimNode(chain), SimNode(chain)]
+    async with streams(nodes, "logs") as (_, (logs,)):
+        refusal = {"code": -32603, "message": "the index is being built"}
+        for node in nodes:
+            node.refuses["eth_getLogs"] = refusal
+        next(n for n in nodes if n.is_(logs.stream.provider)).cut()
+        chain.mine(1)
+        for node in nodes:
+            node.tip = chain.tip
+        await until(lambda: logs.stream.losses)
+        lost = logs.stream.losses[0]
+        assert (lost.what, lost.first) == ("logs", 101)
+        chain.mine(1)
+        await all_see(nodes)
+        await until(lambda: logs.told)
+        assert in_order(logs.told)
+
+
+async def test_what_is_pushed_in_excess_while_a_gap_is_filled_is_swept_as_well(monkeypatch):
+    monkeypatch.setattr(subscriptions, "_QUEUE", 10)
+    chain = Chain()
+    node = SimNode(chain)
+    async with streams([node], "logs") as (_, (logs,)):
+        stream = logs.stream
+
+        def meanwhile(where: list[Any]) -> Any:
+            """Of the blocks so far, while more of another one is pushed than is kept."""
+            del node.answers["eth_getLogs"]
+            said = node._logs(where[0])
+            for log in chain.mine(6).logs * 2:
+                stream._notified(stream._link, {"subscription": stream._their_id, "result": log})
+            node.tip = chain.tip
+            return said
+
+        node.answers["eth_getLogs"] = meanwhile
+        chain.mine(1)
+        node.tip = chain.tip
+        node.cut()
+        await until(lambda: believed_logs(logs.told) == logs_of(chain))
+        assert not stream.losses

@@ -71,8 +71,12 @@ class Follower:
         """Tells what was pushed."""
         raise NotImplementedError
 
-    async def catch_up(self, source: Provider) -> None:
+    async def catch_up(self, source: Provider, upto: int = -1) -> None:
         """Tells what happened up to now, by the view of `source`.
+
+        Args:
+            source: who is asked.
+            upto: the block after which all is pushed: the view has to reach that far.
 
         Raises:
             RpcAnswerError, AllProvidersFailed: it cannot be had now.
@@ -173,8 +177,8 @@ class HeadFollower(Follower):
             self._lose(Loss("blocks", first, self.live_head - 1, why))
             self._tell(item)
 
-    async def catch_up(self, source: Provider) -> None:
-        """See `Follower.catch_up`."""
+    async def catch_up(self, source: Provider, upto: int = -1) -> None:
+        """See `Follower.catch_up`; headers tell by their numbers what is missing between them."""
         header = await self._block(source, "latest")
         self.live_head = quantity(header["number"])
         self._client.pool.heads.saw(source, self.live_head, time.monotonic_ns())
@@ -279,10 +283,10 @@ class LogFollower(Follower):
         for log in self._stitch.take(item):
             self._emit(log)
 
-    async def catch_up(self, source: Provider) -> None:
+    async def catch_up(self, source: Provider, upto: int = -1) -> None:
         """See `Follower.catch_up`."""
         async with self._sweeping:
-            await self._sweep(source, "latest")
+            await self._sweep(source, "latest", upto)
 
     def give_up(self, why: str) -> None:
         """See `Follower.give_up`."""
@@ -307,13 +311,17 @@ class LogFollower(Follower):
                 return f"did not push {late} logs up to block {number}" if late else ""
         return ""
 
-    async def _sweep(self, source: Provider, upto: int | str) -> list[dict[str, Any]]:
+    async def _sweep(
+        self, source: Provider, upto: int | str, at_least: int = -1
+    ) -> list[dict[str, Any]]:
         """Tells and takes back by what `source` says of the blocks up to `upto`; what was new."""
         stitch = self._stitch
         while True:
             turns = stitch.turns
             head = await self._block(source, upto)
             number = quantity(head["number"])
+            if number < at_least:
+                raise _gone("eth_getLogs", source, f"is at block {number}, not {at_least}")
             fork = await self._fork(source, head)
             if fork < 0:
                 return []

@@ -43,6 +43,10 @@ _WATCH_S = 1.0
 _GRACE_MS = 500, 2_000
 """How long after the others a provider may push: four block times, within these."""
 _RETRIES_S = (0.05, 0.2, 0.5, 1.0, 2.0, None)
+_PATIENT = 2
+"""So many times who pushes is asked again, where what he says ends before what he pushes."""
+_GAP_S = 15.0
+"""No sweep over a gap is begun later than this: what is pushed waits for it."""
 
 _ids = itertools.count(1)
 
@@ -90,6 +94,8 @@ class Subscription(AsyncIterator[Any]):
         self._their_id: str | None = None
         self._early: list[tuple[str, Any]] = []
         self._live: deque[tuple[Provider, Any]] = deque()
+        self._pushed_from = -1  # what is pushed is complete after this block, as far as is known
+        self._overflowed = False  # what was pushed while a gap was filled was too much to keep
         self._wake = asyncio.Event()
         self._polled: Provider | None = None
         self._said_so = False  # that it polls
@@ -168,10 +174,16 @@ class Subscription(AsyncIterator[Any]):
             self._live.append((link.provider, params.get("result")))
             self._wake.set()
             if len(self._live) > _QUEUE:
-                # Only while a gap is filled: what was left out is found by number, or is lost.
-                self._live.popleft()
-                if not self._follower.polls:
-                    self._overrun()
+                self._too_much(link)
+
+    def _too_much(self, link: Link) -> None:
+        """More was pushed than is kept: what fills the gap brings that too, or it is lost."""
+        if self._follower.polls:
+            self._live.clear()
+            self._overflowed, self._pushed_from = True, link.provider.head
+        else:
+            self._live.popleft()
+            self._overrun()
 
     def _flooded(self, link: Link) -> None:
         """`link` pushes without end and never says what it is: it is cut, and not asked soon."""
@@ -268,7 +280,7 @@ class Subscription(AsyncIterator[Any]):
                 continue
             if self._link is not link:
                 continue  # it died while it answered
-            self._their_id = their_id
+            self._their_id, self._pushed_from = their_id, link.provider.head
             self._live.extend(
                 (link.provider, item) for early_id, item in self._early if early_id == their_id
             )
@@ -378,23 +390,50 @@ class Subscription(AsyncIterator[Any]):
     # Over the gap
 
     async def _catch_up(self) -> None:
-        """Tells what happened since, before what is pushed now."""
-        for wait_s in _RETRIES_S:
-            link = self._link
-            if link is None:
-                return  # it is gone as well; the next one fills the gap
-            others = [p for p in self._answering() if p is not link.provider]
-            for source in (link.provider, *others):
-                try:
-                    await self._follower.catch_up(source)
-                except (RpcAnswerError, AllProvidersFailed) as error:
-                    failed = error
-                else:
-                    return
-            if wait_s is None:
-                self._follower.give_up(str(failed))
-            else:
-                await asyncio.sleep(wait_s)
+        """Tells what happened since, before what is pushed now.
+
+        What is pushed waits for that. When who pushes is gone before it was told, what he pushed is
+        left to who fills the gap next: told now, it would come before what happened earlier.
+        """
+        until_ns = time.monotonic_ns() + int(_GAP_S * 1e9)
+        for tries, wait_s in enumerate(_RETRIES_S):
+            failed = await self._over_the_gap(until_ns, patient=tries < _PATIENT)
+            if self._link is None:
+                self._live.clear()
+                return
+            if not failed:
+                return
+            if wait_s is None or time.monotonic_ns() > until_ns:
+                break
+            await asyncio.sleep(wait_s)
+        self._follower.give_up(failed)
+
+    async def _over_the_gap(self, until_ns: int, *, patient: bool) -> str:
+        """Tells what happened up to where pushing began; why that cannot be had now, or "".
+
+        A view that ends before that leaves a hole, but for a chain that was reset meanwhile: so who
+        pushes is believed in the end, if not while we are `patient`.
+        """
+        link = self._link
+        if link is None:
+            return ""
+        failed = ""
+        others = [p for p in self._answering() if p is not link.provider]
+        for source in (link.provider, *others):
+            if failed and time.monotonic_ns() > until_ns:
+                break
+            self._overflowed = False
+            believed = source is link.provider and not patient
+            upto = -1 if believed or link.provider.doubtful else self._pushed_from
+            try:
+                await self._follower.catch_up(source, upto)
+            except (RpcAnswerError, AllProvidersFailed) as error:
+                failed = str(error)
+                continue
+            if not self._overflowed:
+                return ""
+            failed = f"more than {_QUEUE:,} items were pushed meanwhile"
+        return failed
 
     async def _drain(self) -> None:
         while self._live:
