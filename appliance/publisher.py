@@ -105,7 +105,8 @@ class PublisherSummary(msgspec.Struct, frozen=True):
     """What a publisher did. Times are in microseconds.
 
     Lateness is sending less what `lateness_from` says: when it was "intended", or "received" from
-    a node; `source` is what was counted there.
+    a node; `source` is what was counted there. `retransmitted` are messages; those datagrams of
+    answers that the kernel refused are `retransmissions_unsent`.
     """
 
     session: str
@@ -122,6 +123,7 @@ class PublisherSummary(msgspec.Struct, frozen=True):
     requests: int
     answered: int
     retransmitted: int
+    retransmissions_unsent: int
     requests_refused: dict[str, int]
     source: dict[str, Any]
 
@@ -283,6 +285,7 @@ class Publisher:
             requests=stats.requests,
             answered=stats.answered,
             retransmitted=stats.retransmitted,
+            retransmissions_unsent=self.server.unsent if self.server else 0,
             requests_refused=stats.refused,
             source=self._supply.stats(),
         )

@@ -7,7 +7,9 @@ that there is no list of peers whose headers could be prepared.
 from __future__ import annotations
 
 import socket
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -20,15 +22,46 @@ __all__ = ["RetransmissionServer"]
 _REQUEST_BYTES = 64  # one is 20; longer ones are cut, and refused for their length
 _REQUESTS_A_TURN = 16
 _DATAGRAMS_A_TURN = 32
-_QUEUE = 65536
+_SHORT = 8  # datagrams
+_WAITING = 4096  # answers, shared by all addresses that wait; and how many addresses may
+_OF_ONE = 256  # of these to one address: the gaps that a receiver of ours asks for at once
+
+
+@dataclass(slots=True)
+class _Answer:
+    datagrams: Iterator[bytes]
+    to: Any
+    sent: int = 0
+    unsent: bytes = b""  # one that there was no room for
+
+
+class _Turns:
+    """Answers that wait. Whoever asked has one turn after the other's, however much was asked."""
+
+    def __init__(self) -> None:
+        self.of: OrderedDict[str, deque[_Answer]] = OrderedDict()
+
+    def push(self, answer: _Answer) -> None:
+        self.of.setdefault(answer.to[0], deque()).append(answer)
+
+    def pop(self) -> _Answer:
+        address, answers = self.of.popitem(last=False)
+        answer = answers.popleft()
+        if answers:
+            self.of[address] = answers
+        return answer
 
 
 class RetransmissionServer:
     """Hears requests, and sends the answers bit by bit so that pacing does not suffer.
 
+    Anybody can ask, for everything, under a thousand addresses. So those who ask take turns, a
+    datagram each, and places to wait in are shared among them; and what is wanted of a gap, a few
+    datagrams, goes before the rest of longer answers, which have a quarter of the way for sure.
+
     Attributes:
         place: where it listens, with the port that 0 became.
-        unsent: datagrams of answers that the kernel refused, or that were waiting at the close.
+        unsent: datagrams of answers that the kernel refused.
     """
 
     def __init__(self, place: Place, publisher: MoldPublisher) -> None:
@@ -45,28 +78,39 @@ class RetransmissionServer:
         self.place = Place(place.address, self._socket.getsockname()[1], place.interface)
         self.unsent = 0
         self._publisher = publisher
-        self._queue: deque[tuple[bytes, Any]] = deque()
+        self._short = _Turns()
+        self._long = _Turns()
 
     @property
     def busy(self) -> bool:
         """Whether answers are waiting to be sent."""
-        return bool(self._queue)
+        return bool(self._short.of or self._long.of)
 
     def poll(self, now_mono_ns: int) -> int:
         """Hears a few requests, sends a few datagrams; returns how many it dealt with."""
         heard = 0
-        while heard < _REQUESTS_A_TURN and len(self._queue) < _QUEUE:
-            heard += 1
+        while heard < _REQUESTS_A_TURN:
             try:
                 request, source = self._socket.recvfrom(_REQUEST_BYTES)
             except BlockingIOError:
-                heard -= 1
                 break
             except OSError:  # an ICMP answer to something sent earlier
+                heard += 1
                 continue
-            for datagram in self._publisher.answer(request, source[0], now_mono_ns):
-                self._queue.append((datagram, source))
+            heard += 1
+            if self._has_room(source[0]):
+                answer = self._publisher.answer(request, source[0], now_mono_ns)
+                self._short.push(_Answer(answer, source))
+            else:
+                self._publisher.stats.requests += 1
+                self._publisher.stats.refused["busy"] += 1
         return heard + self._send()
+
+    def _has_room(self, address: str) -> bool:
+        kinds = (self._short.of, self._long.of)
+        waiting = sum(len(kind.get(address, ())) for kind in kinds)
+        addresses = max(map(len, kinds))
+        return waiting < min(_WAITING // (addresses + 1), _OF_ONE)
 
     def fileno(self) -> int:
         """What becomes readable when there is a request."""
@@ -74,16 +118,26 @@ class RetransmissionServer:
 
     def _send(self) -> int:
         sent = 0
-        while self._queue and sent < _DATAGRAMS_A_TURN:
-            datagram, source = self._queue.popleft()
+        while self.busy and sent < _DATAGRAMS_A_TURN:
+            first, second = self._short, self._long
+            if sent % 4 == 3:
+                first, second = second, first
+            answer = (first if first.of else second).pop()
+            datagram = answer.unsent or next(answer.datagrams, b"")
+            if not datagram:
+                continue
             try:
-                self._socket.sendto(datagram, source)
+                self._socket.sendto(datagram, answer.to)
             except BlockingIOError:
-                self._queue.appendleft((datagram, source))
+                answer.unsent = datagram
+                self._short.push(answer)
                 break
             except OSError:
                 self.unsent += 1
             sent += 1
+            answer.sent += 1
+            answer.unsent = b""
+            (self._short if answer.sent < _SHORT else self._long).push(answer)
         return sent
 
     def __enter__(self) -> RetransmissionServer:
@@ -99,6 +153,4 @@ class RetransmissionServer:
 
     def close(self) -> None:
         """Closes the socket; answers that were not sent yet are not."""
-        self.unsent += len(self._queue)
-        self._queue.clear()
         self._socket.close()

@@ -58,7 +58,7 @@ def test_answers_are_what_was_asked_for(first, count):
     sent = [b"message %2d" % n for n in range(1, 21)]
     for message in sent:
         p.pack([message])
-    answer = p.answer(request(first, count), "me", 0)
+    answer = list(p.answer(request(first, count), "me", 0))
     numbers, messages = [], []
     for raw in answer:
         assert len(raw) <= 64
@@ -89,7 +89,7 @@ def test_refusals(raw, cause):
     p = MoldPublisher("S", store_messages=4)
     for i in range(10):
         p.pack([b"%d" % i])
-    assert p.answer(raw, "me", 0) == []
+    assert list(p.answer(raw, "me", 0)) == []
     assert p.stats.refused == dict.fromkeys(p.stats.refused, 0) | {cause: 1}
     assert (p.stats.requests, p.stats.answered) == (1, 0)
 
@@ -107,13 +107,28 @@ def test_a_source_cannot_have_more_than_its_credit():
         "S", max_datagram=64, limits=ServerLimits(datagrams_per_second=10, burst=4, sources=2)
     )
     p.pack([bytes(42)] * 100)
-    assert len(p.answer(request(1, 3), "me", 0)) == 3
-    assert len(p.answer(request(1, 3), "me", 0)) == 1
-    assert p.answer(request(1, 3), "me", 0) == []
+    assert len(list(p.answer(request(1, 3), "me", 0))) == 3
+    assert len(list(p.answer(request(1, 3), "me", 0))) == 1
+    assert not list(p.answer(request(1, 3), "me", 0))
     assert p.stats.refused["rate"] == 2
-    assert len(p.answer(request(1, 3), "you", 0)) == 3
-    assert len(p.answer(request(1, 3), "me", 200_000_000)) == 2
-    assert len(p.answer(request(1, 9), "me", 10**12)) == 4
+    assert len(list(p.answer(request(1, 3), "you", 0))) == 3
+    assert len(list(p.answer(request(1, 3), "me", 200_000_000))) == 2
+    assert len(list(p.answer(request(1, 9), "me", 10**12))) == 4
+
+
+def test_an_answer_is_made_as_it_is_taken():
+    """However much was asked for: nothing is kept, and what is forgotten meanwhile is left out."""
+    p = MoldPublisher("S", max_datagram=64, store_messages=10)
+    for number in range(10):
+        p.pack([b"message %2d" % number * 4])
+    answer = p.answer(request(1, 10), "me", 0)
+    assert (p.stats.answered, p.stats.retransmitted) == (0, 0)
+    assert parse(next(answer))[1:3] == (1, 1)
+    p.pack([bytes(42)] * 5)
+    assert p.stats.retransmitted == 1
+    assert [parse(raw)[1] for raw in answer] == [6, 7, 8, 9, 10]
+    assert p.stats.refused["forgotten"] == 1
+    assert p.stats.answered == 1
 
 
 def test_what_cannot_be():

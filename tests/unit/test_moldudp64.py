@@ -774,3 +774,10 @@ def test_anything_may_come(raws, steps, lines):
         r.requests(at)
         check_sums(r, first=None)
         assert r.stats()["next_sequence"] - r.stats()["watermark"] <= 64
+
+
+def test_a_session_that_would_speak_to_a_terminal_is_told_harmlessly() -> None:
+    receiver = MoldReceiver(MoldConfig())
+    live(receiver, 1, 0, session=b"\x1b[2J\x07\xff\xfe\r\n\0")
+    assert receiver.stats()["session"].isprintable()
+    assert receiver.stats()["session"].startswith("\\x1b[2J")

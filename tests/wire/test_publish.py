@@ -19,8 +19,10 @@ from appliance.faults import Faults
 from appliance.lab import INTERFACE, Pair
 from appliance.places import Place
 from appliance.publisher import Publisher, PublisherConfig
+from appliance.retransmission import RetransmissionServer
 from appliance.supply import Paced
 from barewire.feeds.envelope import Reassembler
+from barewire.feeds.mold_publisher import MoldPublisher
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
 from dpdk_bindings.datagram import Channel, open_datagram
 from tests.requires import requires_root
@@ -366,3 +368,53 @@ def test_what_is_too_long_for_the_way_is_refused_by_that_cause():
             (line,) = publisher.summary().lines
             assert line.refused.get("too_long", 0) > 0
             assert line.unsent == line.refused["too_long"]
+
+
+class Asks:
+    """A requester under an address of its own; counts the datagrams that it is sent."""
+
+    def __init__(self, number, server):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((f"127.0.1.{number}", 0))
+        self.socket.setblocking(False)
+        self.server = server
+
+    def ask(self, first, count):
+        request = b"ASKED     " + struct.pack("!QH", first, count)
+        self.socket.sendto(request, ("127.0.0.1", self.server.place.port))
+
+    def got(self):
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while self.socket.recv(2048):
+                count += 1
+        return count
+
+
+def test_those_who_ask_for_everything_keep_nobody_from_a_gap():
+    """Forty addresses, each with hundreds of requests for all there is, and one with a gap."""
+    publisher = MoldPublisher("ASKED")
+    publisher.pack([bytes(700)] * 20_000)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(RetransmissionServer(RETRANSMIT, publisher))
+        asking = [Asks(number, server) for number in range(1, 42)]
+        for one in asking:
+            stack.enter_context(one.socket)
+        *greedy, modest = asking
+        polls = 0
+        for round_ in range(300):
+            for one in greedy[round_ % 8 :: 8]:
+                for _ in range(3):
+                    one.ask(1, 0xFFFE)
+            server.poll(round_)
+            polls += 1
+        # However much was asked for: a turn makes what it sends.
+        assert publisher.stats.retransmitted_datagrams <= 32 * polls
+        assert publisher.stats.refused["busy"] > 0
+        modest.ask(5, 2)
+        until = polls + 10
+        while not modest.got():
+            server.poll(polls)
+            polls += 1
+            assert polls < until
+        assert sum(one.got() > 0 for one in greedy) == len(greedy)

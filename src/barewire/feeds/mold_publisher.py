@@ -16,7 +16,6 @@ import struct
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from barewire.errors import BarewireError
 from barewire.feeds.moldudp64 import session_bytes
@@ -56,7 +55,8 @@ class PublisherStats:
         requests: heard. answered: of these, with at least one datagram.
         retransmitted: messages sent again. retransmitted_datagrams: and in how many.
         refused: requests answered not at all or not in full, by cause: `malformed`, `session`
-            (another one), `future` (not sent yet), `forgotten` (no longer stored), `rate` (limit).
+            (another one), `future` (not sent yet), `forgotten` (no longer stored), `rate` (limit),
+            `busy` (too many answers are waiting already; counted by who sends them).
     """
 
     messages: int = 0
@@ -68,9 +68,17 @@ class PublisherStats:
     retransmitted_datagrams: int = 0
     refused: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("malformed", "session", "future", "forgotten", "rate"), 0
+            ("malformed", "session", "future", "forgotten", "rate", "busy"), 0
         )
     )
+
+
+@dataclass(slots=True)
+class _Credit:
+    """How many datagrams a source may be sent, and since when that is so."""
+
+    left: float
+    since_mono_ns: int
 
 
 class MoldPublisher:
@@ -112,7 +120,7 @@ class MoldPublisher:
         self._stored_bytes = 0
         self._store_bytes = store_bytes
         self._limits = limits or ServerLimits()
-        self._credit: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._credit: OrderedDict[Hashable, _Credit] = OrderedDict()
 
     def pack(self, messages: Iterable[bytes]) -> list[bytes]:
         """Gives `messages` their numbers and packs them into as few datagrams as hold them.
@@ -144,8 +152,11 @@ class MoldPublisher:
         """Tells receivers that no message will follow."""
         return _HEADER.pack(self._session, self.next_sequence, _END_OF_SESSION)
 
-    def answer(self, request: bytes, source: Hashable, now_mono_ns: int) -> list[bytes]:
+    def answer(self, request: bytes, source: Hashable, now_mono_ns: int) -> Iterator[bytes]:
         """The datagrams that answer a request packet.
+
+        One request of 20 bytes may ask for thousands of them, and anybody can send it. So each is
+        made when it is taken: what waits for its turn costs no memory, and no time before.
 
         Args:
             request: the payload as it came; anything may stand in it.
@@ -166,33 +177,43 @@ class MoldPublisher:
         if first >= self.next_sequence:
             return self._refuse("future")
         end = min(first + count, self.next_sequence)
-        if first < self._oldest:
-            self._refuse("forgotten")
-            first = self._oldest
-        credit = self._credit_of(source, now_mono_ns)
-        stored = (self._store[n % len(self._store)] for n in range(first, end))
-        datagrams = list(islice(self._datagrams(first, stored), int(credit)))
-        sent = sum(_HEADER.unpack_from(datagram)[2] for datagram in datagrams)
-        if first + sent < end:
-            self._refuse("rate")
-        self._credit[source] = (credit - len(datagrams), now_mono_ns)
-        self.stats.answered += bool(datagrams)
-        self.stats.retransmitted_datagrams += len(datagrams)
-        self.stats.retransmitted += sent
-        return datagrams
+        return self._answer(first, end, self._credit_of(source, now_mono_ns))
 
-    def _refuse(self, cause: str) -> list[bytes]:
+    def _answer(self, first: int, end: int, credit: _Credit) -> Iterator[bytes]:
+        answered = False
+        while first < end:
+            if first < self._oldest:
+                self._refuse("forgotten")
+                first = self._oldest
+                continue
+            if credit.left < 1:
+                self._refuse("rate")
+                return
+            stored = (self._store[n % len(self._store)] for n in range(first, end))
+            datagram = next(self._datagrams(first, stored))
+            sent = _HEADER.unpack_from(datagram)[2]
+            first += sent
+            credit.left -= 1
+            self.stats.answered += not answered
+            self.stats.retransmitted_datagrams += 1
+            self.stats.retransmitted += sent
+            answered = True
+            yield datagram
+
+    def _refuse(self, cause: str) -> Iterator[bytes]:
         self.stats.refused[cause] += 1
-        return []
+        return iter(())
 
-    def _credit_of(self, source: Hashable, now_mono_ns: int) -> float:
-        """How many datagrams `source` may be sent now."""
+    def _credit_of(self, source: Hashable, now_mono_ns: int) -> _Credit:
         limits = self._limits
-        credit, since = self._credit.pop(source, (float(limits.burst), now_mono_ns))
+        credit = self._credit.pop(source, None) or _Credit(float(limits.burst), now_mono_ns)
         while len(self._credit) >= limits.sources:
             self._credit.popitem(last=False)
-        credit += (now_mono_ns - since) * limits.datagrams_per_second / 1e9
-        return min(credit, float(limits.burst))
+        earned = (now_mono_ns - credit.since_mono_ns) * limits.datagrams_per_second / 1e9
+        credit.left = min(credit.left + earned, float(limits.burst))
+        credit.since_mono_ns = now_mono_ns
+        self._credit[source] = credit
+        return credit
 
     def _keep(self, message: bytes) -> None:
         n, size = self.next_sequence, len(self._store)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from barewire._native import ffi, lib
 from barewire.errors import BarewireError
+from barewire.untrusted import printable
 
 __all__ = ["CAUSES", "RETRANSMISSION", "Gap", "Message", "MoldConfig", "MoldReceiver", "Request"]
 
@@ -222,7 +223,7 @@ class MoldReceiver:
         lines = [*range(lib.BW_MOLD_LINES), RETRANSMISSION]
         return scalars | {
             "state": _STATES[s.state],
-            "session": bytes(s.session).rstrip(b"\0 ").decode("ascii", "replace"),
+            "session": printable(bytes(s.session).rstrip(b"\0 ")),
             "refused": {name: s.refused[cause] for cause, name in CAUSES.items()},
             "lines": {
                 "retransmission" if i == RETRANSMISSION else "ABCDEFGH"[i]: {
