@@ -32,6 +32,7 @@ from barewire.rpc.heads import quantity
 from barewire.rpc.health import Health
 from barewire.rpc.jsonrpc import Reply, encode_params
 from barewire.rpc.link import Link
+from barewire.rpc.log_parts import in_parts
 from barewire.rpc.methods import Kind, Life, lookup
 from barewire.rpc.own_nonces import OwnNonces
 from barewire.rpc.pool import Attempt, Call, Pool, Step
@@ -332,7 +333,8 @@ class RpcClient:
                     return hit[0]
             shared = self._shared.get(key)
             if shared is not None and not shared.done and shared.floor >= floor:
-                return await self._result(key, shared, self._join(shared, timeout_ms))
+                waiter = self._join(shared, timeout_ms)
+                return await self._result(key, shared, waiter, timeout_ms)
         call = Call(
             info, params, route=route, bulk=bulk, at_least=at_least, floor=floor, archive=archive
         )
@@ -340,14 +342,21 @@ class RpcClient:
         waiter = self._begin(call, timeout_ms)
         if key is not None and self.sharing:
             self._shared[key] = call
-        result = await self._result(key, call, waiter)
+        result = await self._result(key, call, waiter, timeout_ms)
         if key is not None and self.cache:
             self.cache.put(key, info, params, result, time.monotonic_ns())
         return result
 
-    async def _result(self, key: Key | None, call: Call, waiter: asyncio.Future[Any]) -> Any:
+    async def _result(
+        self, key: Key | None, call: Call, waiter: asyncio.Future[Any], timeout_ms: int
+    ) -> Any:
+        until_ns = time.monotonic_ns() + (timeout_ms or self.pool.policy.timeout_ms) * 1_000_000
         try:
             return await self._wait(call, waiter)
+        except BarewireError as error:
+            if call.method.name != "eth_getLogs":
+                raise
+            return await in_parts(self, call, error, until_ns)
         finally:
             over = call.done or not call.waiter
             if over and key is not None and self._shared.get(key) is call:
@@ -525,7 +534,7 @@ class RpcClient:
         """See `Judge.took`."""
         now_ns = time.monotonic_ns()
         if reply.error is not None:
-            trouble = from_error(reply.error)
+            trouble = from_error(reply.error, attempt.call.method.name)
             if trouble.fault is not Fault.ANSWER:
                 self._apply(self.pool.failed(attempt, trouble, now_ns))
                 return

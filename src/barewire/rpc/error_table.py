@@ -207,7 +207,7 @@ ROWS = (
 CODES = {
     3: Fault.ANSWER,  # geth's revert, with data
     429: Fault.RATE_LIMIT,  # vendors put HTTP statuses here
-    -32005: Fault.RATE_LIMIT,  # EIP-1474: limit exceeded
+    -32005: Fault.RATE_LIMIT,  # EIP-1474: limit exceeded; but see `_BARE_LIMIT`
     -32029: Fault.RATE_LIMIT,  # OnFinality
     -32097: Fault.RATE_LIMIT,  # Alchemy's old one
     -32012: Fault.RATE_LIMIT,  # proxyd: a backend is over capacity
@@ -235,10 +235,25 @@ CODES = {
 }
 
 
-def meaning(code: object, words: str) -> Fault:
-    """What `words`, in lower case, under `code` mean; `Fault.UNSURE` where nobody knows them."""
+_OF_LOGS = frozenset({"eth_getLogs", "eth_getFilterLogs", "eth_newFilter", "trace_filter"})
+_BARE_LIMIT = re.compile(r"\W*(?:limit exceeded)?\W*")
+"""Asked for logs, BNB chain's public nodes say nothing but this, and go on answering all else
+(bnb-chain/bsc issue 1215); Infura has the code for too many results and for ten seconds over a
+query ("eth_getLogs", constraints). Where it is the rate, words about rates stand beside it."""
+
+
+def meaning(code: object, words: str, method: str = "") -> Fault:
+    """What `words`, in lower case, under `code` mean; `Fault.UNSURE` where nobody knows them.
+
+    Args:
+        code: of the error.
+        words: its message and what its data adds.
+        method: what was asked: of logs there are limits that have the code of a rate limit.
+    """
     if code == 3:
         return Fault.ANSWER
+    if code == -32005 and method in _OF_LOGS and _BARE_LIMIT.fullmatch(words):
+        return Fault.TOO_MUCH
     for fault, pattern, _ in ROWS:
         if pattern.search(words):
             return fault

@@ -102,8 +102,8 @@ def is_honest(error: Any) -> bool:
     return from_error(error).fault is Fault.ANSWER
 
 
-def from_error(error: Any) -> Trouble:
-    """The trouble that a JSON-RPC error object means; see `error_table`."""
+def from_error(error: Any, method: str = "") -> Trouble:
+    """The trouble that a JSON-RPC error object means, as the answer to `method`: `error_table`."""
     if not isinstance(error, dict):
         return Trouble(Fault.PROVIDER, f"the error is no object: {printable(error, 80)}")
     code = error.get("code")
@@ -111,7 +111,7 @@ def from_error(error: Any) -> Trouble:
     words = f"{text} {_more(error.get('data'))}".lower()
     said = f"{text[:200]} ({printable(code, 40)})"
     asked_ms = _backoff_ms(error.get("data"))
-    return Trouble(meaning(code, words), said, error=error, retry_after_ms=asked_ms)
+    return Trouble(meaning(code, words, method), said, error=error, retry_after_ms=asked_ms)
 
 
 def _backoff_ms(data: Any) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble
+from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble, from_error
 from barewire.rpc.heads import quantity
 from barewire.rpc.log_range import narrower
 from barewire.rpc.provider import Provider
@@ -23,9 +23,9 @@ from barewire.untrusted import printable
 if TYPE_CHECKING:
     from barewire.rpc.client import RpcClient
 
-__all__ = ["Follower", "follower", "logs_between"]
+__all__ = ["WIDE", "Follower", "follower", "is_header", "logs_between"]
 
-_WIDE = 500
+WIDE = 500
 """Blocks asked for in one getLogs, where the provider's limit is not known to be less."""
 _AT_ONCE = 100
 """Blocks fetched side by side."""
@@ -422,7 +422,7 @@ async def logs_between(
         RpcAnswerError, AllProvidersFailed: it does not give them.
     """
     logs: list[dict[str, Any]] = []
-    wide = source.log_blocks or _WIDE
+    wide = source.log_blocks or WIDE
     while first <= last:
         upto = min(first + wide - 1, last)
         span = where | {"fromBlock": hex(first), "toBlock": hex(upto)}
@@ -442,7 +442,7 @@ async def logs_between(
             raise _gone("eth_getLogs", source, "what came are no logs of these blocks")
         logs += found
         first = upto + 1
-        wide = min(wide * 2, source.log_blocks or _WIDE)
+        wide = min(wide * 2, source.log_blocks or WIDE)
     return logs
 
 
@@ -454,10 +454,11 @@ def _words(error: RpcAnswerError | AllProvidersFailed) -> str:
 
 def _may_be_too_wide(error: RpcAnswerError | AllProvidersFailed) -> bool:
     """Limits are refused in too many words to know them all; half the range does no harm."""
-    if isinstance(error, AllProvidersFailed) and error.causes:
-        fault = error.causes[-1][1].fault
-        return fault not in (Fault.TRANSPORT, Fault.RATE_LIMIT, Fault.UNSUPPORTED, Fault.STALE)
-    return isinstance(error, RpcAnswerError)
+    if isinstance(error, RpcAnswerError):
+        fault = from_error(error.error, "eth_getLogs").fault
+    else:
+        fault = error.causes[-1][1].fault if error.causes else Fault.TRANSPORT
+    return fault not in (Fault.TRANSPORT, Fault.RATE_LIMIT, Fault.UNSUPPORTED, Fault.STALE)
 
 
 class OnceFollower(Follower):
