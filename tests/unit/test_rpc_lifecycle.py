@@ -228,6 +228,23 @@ async def test_whoever_closes_a_second_time_waits_for_the_first():
 
 
 @pytest.mark.asyncio
+async def test_a_deadline_holds_where_every_turn_of_the_loop_is_late():
+    async with ScriptedNode(lambda asked: b"") as node, asyncio.timeout(60):
+        client = RpcClient.from_urls([node.url])
+        await client.connect()
+        call = asyncio.create_task(client.request("eth_sendTransaction", [{}], timeout_ms=50))
+        turns = 0
+        while not call.done() and turns < 100:
+            turns += 1
+            await asyncio.sleep(0)
+            time.sleep(0.01)  # long computation of somebody else, turn after turn
+        with pytest.raises(AllProvidersFailed, match="no answer within"):
+            await call
+        assert turns < 100
+        await client.close()
+
+
+@pytest.mark.asyncio
 async def test_it_connects_once_and_again_after_it_was_closed():
     async with ScriptedNode() as node, asyncio.timeout(20):
         client = RpcClient.from_urls([node.url])

@@ -97,6 +97,7 @@ class RpcClient:
         self._number = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = 0
+        self._read_first = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
@@ -692,12 +693,16 @@ class RpcClient:
     def _ring(self) -> None:
         self._alarm = None
         now_ns = time.monotonic_ns()
-        if now_ns - self._alarm_ns > _STALLED_NS and self._loop is not None:
+        late = now_ns - self._alarm_ns > _STALLED_NS
+        if late and not self._read_first and self._loop is not None:
             # This process was held up (a long computation, a paging storm): answers may lie unread.
-            # Read them first, so that the providers are not blamed.
+            # Read them first, so that the providers are not blamed; but once, for where every turn
+            # of the loop is late, deadlines hold all the same.
+            self._read_first = True
             self._alarm_ns = now_ns
             self._alarm = self._loop.call_later(0.001, self._ring)
             return
+        self._read_first = False
         step = self.pool.due(now_ns)
         due_ns = self.pool.next_due_ns()
         if due_ns < now_ns + 60_000_000_000:
