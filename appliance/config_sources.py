@@ -13,7 +13,7 @@ from msgspec import Meta
 from appliance.places import Place
 from barewire.errors import ConfigError
 from barewire.rpc.addresses import Address as UrlAddress
-from barewire.rpc.addresses import redact
+from barewire.rpc.addresses import redact, split_zone
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.port import PortAddress, check_port
 
@@ -78,11 +78,11 @@ class Url:
         self.text = text
         scheme, _, self.rest = text.partition("://")
         self.scheme = scheme.lower()
-        self.host = ""
+        self.host = self.zone = ""
         self.port = 0
         if self.scheme in ("ws", "wss"):
             parts = urlsplit(text)
-            self.host = parts.hostname or ""
+            self.host, self.zone = split_zone(parts.hostname or "")
             self.port = parts.port or (443 if self.scheme == "wss" else 80)
 
     @classmethod
@@ -225,6 +225,11 @@ def check_source(key: str, source: Source) -> None:
                 f"{key}.via = {str(source.via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'"
             )
         _refuse(key, source, ("headers_file", "deflate"), f"it is of WebSocket, and {url} is not")
+        if source.subscribe == "bloxroute":
+            raise ConfigError(
+                f"{key}.subscribe = 'bloxroute': its gateway speaks WebSocket, and {url} is a node",
+                hint="allowed here: 'bodies', 'hashes'",
+            )
     if url.scheme != "wss":
         _refuse(key, source, _OF_TLS, f"it is of TLS, and {url} is not encrypted")
     if source.key_file is not None and source.certificate_file is None:

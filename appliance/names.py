@@ -27,6 +27,7 @@ from appliance.core import die_with_parent
 __all__ = ["Found", "Names"]
 
 _ROOM = 1 << 16  # of one datagram between the two
+_MOST_ADDRESSES = 64  # a name can have thousands, and nobody tries them all
 _PATIENCE_NS = 10_000_000_000
 
 
@@ -132,7 +133,8 @@ def look_up(question: _Question) -> Found:
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or str(error)
         return Found(question.number, trouble=f"{question.host!r} has no address: {said}")
-    return Found(question.number, list(dict.fromkeys(str(entry[4][0]) for entry in entries)))
+    addresses = dict.fromkeys(str(entry[4][0]) for entry in entries)
+    return Found(question.number, list(addresses)[:_MOST_ADDRESSES])
 
 
 def _main(fd: int) -> None:

@@ -124,6 +124,7 @@ class NodeSupply:
             record.arrival_clock,
             now_mono_ns=now_mono_ns,
             filled=self._line.session.filling,
+            queued=ORIGINS[record.origin] == "queued",
         )
 
     @property

@@ -28,6 +28,8 @@ _BUFFER_BYTES = 256 << 10
 _HEAD_START_NS = 250_000_000
 _MOST_UNSENT = 4 << 20
 """Bytes that wait for the other side to read, beside those that the connection has taken."""
+_LONGEST_UNSENT_NS = 10_000_000_000
+"""For which none of the bytes that wait has left."""
 _REASONS = 16
 """Ways to end that one source is remembered for; further ones are counted together."""
 
@@ -108,8 +110,11 @@ class Line:
         self._next_start_ns = 0
         self._began = False
         self._unsent, self._sent = b"", 0
+        self._left = self._left_before = 0  # bytes that the connection took, now and when looked at
+        self._left_ns: int | None = None  # when that was other than before, or nothing waited
         self._path = source.url.rest
         self._host, self._port = source.url.host, source.url.port
+        self._zone = source.url.zone
         self._named = source.url.is_named
         self._context = tls_of(source, where)
         self.is_asked = endpoint is None or self._context is not None
@@ -150,6 +155,7 @@ class Line:
             if took <= 0:
                 return
             self._sent += took
+            self._left += took
 
     def descriptors(self) -> list[int]:
         """What becomes readable when :meth:`receive` has something; none between connections."""
@@ -171,6 +177,7 @@ class Line:
             self.session.end(self.pipe.why)
         if self.session.unsent_bytes > _MOST_UNSENT:
             self.session.end("the other side does not read what it is sent")
+        self._watch_writing(self.pipe, now_mono_ns)
         self.session.tick(now_mono_ns)
         if self.session.phase is Phase.LIVE:
             self.again.live(now_mono_ns)
@@ -178,6 +185,17 @@ class Line:
             self._drop(now_mono_ns)
             return
         self.send()
+
+    def _watch_writing(self, pipe: _Pipe, now_mono_ns: int) -> None:
+        """Ends a connection that takes nothing for long, however much its other side says."""
+        waits, left = len(self._unsent) - self._sent + self.session.unsent_bytes, self._left
+        if isinstance(pipe, TlsStream):
+            waits, left = waits + pipe.unsent_bytes, left + pipe.left_bytes
+        may = waits and pipe.state is StreamState.OPEN
+        if not may or left != self._left_before or self._left_ns is None:
+            self._left_before, self._left_ns = left, now_mono_ns
+        elif now_mono_ns - self._left_ns > _LONGEST_UNSENT_NS:
+            self.session.end("the other side reads nothing of what it is sent")
 
     @property
     def trouble(self) -> str:
@@ -218,10 +236,11 @@ class Line:
             self.session.connect(now_mono_ns)
         self._began = True
         self._unsent, self._sent = b"", 0
+        self._left_ns = None
         if self.endpoint is None:
             self.pipe = UnixPipe(self._path)
         elif not self._named:
-            self._connect(self._host, now_mono_ns)
+            self._connect(f"{self._host}%{self._zone}", now_mono_ns)
         else:
             assert self._names is not None
             self._question = self._names.ask(self._host)
@@ -277,7 +296,10 @@ class Line:
 
     def _begin_to(self, address: str) -> Connection:
         assert self.endpoint is not None
-        return self.endpoint.connect(address, self._port, tls=self._context is not None)
+        address, _, zone = address.partition("%")
+        return self.endpoint.connect(
+            address, self._port, interface=zone or None, tls=self._context is not None
+        )
 
     def _connect(self, address: str, now_mono_ns: int) -> None:
         try:
@@ -296,7 +318,7 @@ class Line:
             self.pipe = TlsStream(
                 connection,
                 self._context,
-                self._host,
+                self._host.rstrip("."),  # of a name that is not relative; certificates have none
                 now_mono_ns=time.monotonic_ns,
                 session=self._tls_session,
             )

@@ -59,14 +59,17 @@ class Channel:
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address:
-    """Parses an IP address, which must not be a host name."""
+    """Parses an IP address, which must not be a host name, and has its interface beside it."""
     try:
-        return ip_address(text)
+        ip = ip_address(text)
     except ValueError:
         raise BindingsError(
             f"address {text!r} is not an IPv4 or IPv6 address",
             hint="write it in numbers: names are not looked up here",
         ) from None
+    if isinstance(ip, IPv6Address) and ip.scope_id is not None:
+        raise BindingsError(f"address {text!r} has a zone", hint="name the interface apart")
+    return ip
 
 
 def interface_index(name: str | None) -> int:

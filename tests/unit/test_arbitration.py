@@ -103,6 +103,39 @@ def test_what_lies_in_a_pool_for_long_is_not_new_again():
     assert race.take(0, hash_of(2), 1, 1, now_mono_ns=601 * SECOND)  # announced anew
 
 
+def test_what_is_read_again_and_again_does_not_either():
+    race = arbiter()
+    assert race.take(0, hash_of(1), 1, 1, now_mono_ns=1)
+    assert not race.take(0, hash_of(1), 1, 1, now_mono_ns=601 * SECOND, filled=True)
+    assert not race.take(0, hash_of(1), 1, 1, now_mono_ns=1200 * SECOND)
+
+
+def test_what_waited_in_a_queue_is_new_once_more_when_it_is_announced():
+    """The gap of nonces before it has just closed."""
+    race = arbiter()
+    assert race.take(0, hash_of(1), 1, 1, now_mono_ns=1, queued=True)
+    assert not race.take(1, hash_of(1), 1, 1, now_mono_ns=2, queued=True)
+    assert not race.heard(1, hash_of(1), 2, 1, now_mono_ns=3)  # so that it is fetched
+    assert race.take(1, hash_of(1), 1000, 1, now_mono_ns=4)
+    assert race.heard(2, hash_of(1), 1400, 1, now_mono_ns=5)
+    assert not race.take(0, hash_of(1), 1500, 1, now_mono_ns=6)
+    assert not race.take(0, hash_of(1), 1, 1, now_mono_ns=7, queued=True)
+    assert not race.take(2, hash_of(1), 1600, 1, now_mono_ns=8)
+    zero, one, two = race.report()
+    assert (zero.filled, zero.first, zero.lag.sum_ns) == (1, 0, 500)
+    assert (one.first, one.lead.sum_ns, two.lag.sum_ns) == (1, 400, 400)
+
+
+def test_what_was_executable_in_a_pool_or_in_a_block_is_old():
+    race = arbiter()
+    assert race.take(0, hash_of(1), 1, 1, now_mono_ns=1, queued=True)
+    assert not race.take(0, hash_of(1), 1, 1, now_mono_ns=2, filled=True)  # its gap had closed
+    assert not race.take(0, hash_of(1), 1, 1, now_mono_ns=3)
+    assert race.take(0, hash_of(2), 1, 1, now_mono_ns=4, filled=True)
+    assert not race.take(0, hash_of(2), 1, 1, now_mono_ns=5, queued=True)
+    assert not race.take(0, hash_of(2), 1, 1, now_mono_ns=6)
+
+
 def test_what_is_gossiped_again_and_again_never_becomes_new():
     race = arbiter()
     assert race.take(0, hash_of(1), 1, 1, now_mono_ns=1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 
 import pytest
 
-from barewire.feeds.bodies import PAUSES_NS
+from barewire.errors import BarewireError
+from barewire.feeds.bodies import AT_ONCE, MOST, PAUSES_NS, Bodies
 from barewire.feeds.jsonrpc import PendingTransactions, Phase, Timing
 from barewire.mempool.decoder import Decoder, Rules
 from tests.unit.test_jsonrpc_feed import SECOND, Node, hole, session, transaction
@@ -356,6 +359,20 @@ def test_pings_are_no_sign_of_the_nodes_life():
     assert 10 * SECOND < node.now < 16 * SECOND
 
 
+def test_pings_that_come_in_pieces_are_none_either():
+    live = session(timing=Timing(answer_ns=10 * SECOND, ask_every_ns=5 * SECOND))
+    node = Provider(live, lambda _: None)
+    node.serve(0.25)
+    pings = itertools.cycle(b"\x89\x7d" + b"x" * 125)
+    for _ in range(80):  # each time a byte more of one that is not whole
+        list(live.receive(bytes(itertools.islice(pings, 128))))
+        node.serve(0.25)
+        if live.phase is Phase.FAILED:
+            break
+    assert live.why == "no sign of life within 10 s"
+    assert 10 * SECOND < node.now < 16 * SECOND
+
+
 def test_a_subscription_that_went_mute_is_ended_and_then_given_more_time():
     """The node answers, its chain grows, and it announces nothing."""
     live = session()
@@ -439,3 +456,71 @@ def test_the_hash_of_a_body_says_since_when_it_is_known():
     node.server.send_text(json.dumps({"id": request["id"], "result": tx}).encode())
     [came] = live.receive(b"".join(node.server.data_to_send()), 900, 1)
     assert (came.origin, came.known_ns, came.arrival_ns) == ("announced", 100, 900)
+
+
+def test_bodies_that_never_come_cost_as_much_as_asking_for_them():
+    """However many are waited for, and though each is asked for alone."""
+    bodies = Bodies(batch=1, answer_ns=SECOND, heard=None)
+    for number in range(MOST + 5):
+        bodies.announced(number.to_bytes(32, "big"), 0, 0)
+    assert bodies.counts.unanswered == 5
+    now = number = 0
+    began = time.thread_time()
+    for tries in range(1, 5):
+        while bodies.due:
+            batches = bodies.take_due(number)
+            assert len(batches) == AT_ONCE
+            number = batches[-1][-1][0]
+        assert bodies.counts.asked_again == (tries - 1) * MOST
+        for _ in range(4):
+            now += 2 * SECOND
+            bodies.tick(now)
+    assert time.thread_time() - began < 5  # half a minute where each looks at all the others
+    assert bodies.counts.unanswered == MOST + 5
+    assert not (bodies.due)
+    assert not (bodies.expected)
+    assert not bodies.batch_refused()
+
+
+@pytest.mark.parametrize("result", [None, False, "", {}, []])
+def test_a_subscription_without_a_name_is_none(result):
+    live = session()
+    node = Node(live)
+    [request] = node.asked()
+    node.say({"jsonrpc": "2.0", "id": request["id"], "result": result})
+    assert live.phase is Phase.FAILED
+    assert live.why.startswith("the subscription was refused: ")
+
+
+def broken_between(before: int, after: int) -> PendingTransactions:
+    """A session whose node told of these two heads, with a break between."""
+
+    def block(request):
+        number = request["params"][0]
+        return {"result": {"transactions": [f"0x{int(number, 16):064x}"] if "0x" in number else []}}
+
+    live = session()
+    node = Provider(live, heads(before))
+    node.serve(1)
+    break_and_return(live, node, SECOND, heads(after, eth_getBlockByNumber=block)).serve(8)
+    return live
+
+
+def test_a_head_that_no_chain_grows_to_is_not_believed():
+    live = broken_between(100, (1 << 64) - 1)
+    assert live.stats()["hole"]["blocks_unseen"] == 0
+    later = break_and_return(live, None, 20 * SECOND, heads(110))
+    later.serve(8)
+    assert later.methods.count("eth_getBlockByNumber") == 11  # of 101 to 110, and the pending one
+
+
+@pytest.mark.parametrize(("head", "blocks"), [(5, 5), (900, 64)])
+def test_the_blocks_of_a_chain_begun_anew_are_looked_through(head, blocks):
+    live = broken_between(10_000, head)
+    assert live.stats()["hole"]["blocks_unseen"] == 0
+    assert len(live.hole.take_mined()) == blocks
+
+
+def test_bloxroute_is_not_behind_a_nodes_socket():
+    with pytest.raises(BarewireError, match="newTxs"):
+        PendingTransactions("ipc:/node", Decoder(Rules.preset("prague", 0)), style="bloxroute")

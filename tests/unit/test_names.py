@@ -2,11 +2,13 @@
 
 import os
 import signal
+import socket
 import time
 
+import msgspec
 import pytest
 
-from appliance.names import Found, Names
+from appliance.names import Found, Names, _Question, look_up
 
 
 @pytest.fixture
@@ -39,6 +41,15 @@ def test_an_address_and_none(names):
 @pytest.mark.parametrize("host", ["", "a" * 70 + ".example", "\u00e4" * 300, "x\0y"])
 def test_what_is_no_name(names, host):
     assert wait(names, names.ask(host)).addresses in ([], ["127.0.0.1"], ["::1", "127.0.0.1"])
+
+
+def test_a_name_of_thousands_of_addresses(monkeypatch):
+    """64 KiB of DNS hold so many, and the answer has to fit what it is told in."""
+    many = [(0, 0, 0, "", (f"2001:db8:{n:x}::ffff:{n:x}", 0, 0, 0)) for n in range(4_000)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: many)
+    found = look_up(_Question(1, "many.example"))
+    assert found.addresses[:2] == ["2001:db8:0::ffff:0", "2001:db8:1::ffff:1"]
+    assert len(msgspec.json.encode(found)) < 1 << 16
 
 
 def test_nobody_answers_in_time():

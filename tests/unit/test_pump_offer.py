@@ -155,6 +155,24 @@ def test_what_came_from_a_pool_is_new_but_compared_with_nobody():
         assert (second.behind, second.lag.count) == (1, 0)
 
 
+def test_a_shot_fires_when_what_was_queued_is_announced():
+    endpoint = Endpoint()
+    with ShotBook(ROOMY, unjournalled=True) as book:
+        arm(book, payload=b"shot", expires_mono_ns=time.monotonic_ns() + 10**12)
+        section = Section(
+            triggers=[Trigger("all", shot="s")], numbers=book.numbers, shots=book, out=endpoint.ref
+        )
+        with section:
+            outcomes = []
+            for origin in ("queued", "queued", "announced", "announced"):
+                section.offer(kept := Offered([0], origin=origin))
+                matches = section.pump.matches(section.pump.turn())
+                outcomes += [(match.tx.origin, match.outcome) for match in matches]
+                assert kept.count == 1
+            assert outcomes == [("queued", "not_announced"), ("announced", "fired")]
+            assert endpoint.sent == [(3, b"shot")]
+
+
 def test_a_shot_is_fired_once_and_not_by_a_copy():
     endpoint = Endpoint()
     with ShotBook(ROOMY, unjournalled=True) as book:

@@ -3,6 +3,8 @@
 import base64
 import json
 import random
+import time
+import tracemalloc
 import zlib
 
 import pytest
@@ -10,6 +12,7 @@ from websockets.server import ServerProtocol
 
 from barewire.feeds.arbitrum import ArbitrumRelay, L2Error, signed_transactions
 from barewire.feeds.flashblocks import Flashblocks
+from barewire.feeds.left_out import LeftOut
 from barewire.feeds.session import Phase
 from barewire.mempool.decoder import Decoder, Rules
 from tests.transactions import envelope, make
@@ -322,7 +325,71 @@ def test_a_jump_does_not_take_all_memory():
     [message] = hear(stream, broadcast(feed_message(2**64 - 1, b"\4" + signed(1))))
     assert message.sequence == 2**64 - 1
     assert stream.counts.gaps == 2**64 - 2
-    assert len(stream._missing) == 100_000
+    assert stream.counts.lost == 2**64 - 2 - 100_000
+    assert stream.wanted == 2**64 - 1 - 100_000
+
+
+def test_one_jump_after_the_other_does_not_either():
+    stream = relay(start=0)
+    connect(stream)
+    tracemalloc.start()
+    for jump in range(100):
+        assert hear(stream, broadcast(feed_message(jump * 100_000, b"\4" + signed(1))))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1 << 20
+    assert (stream.wanted, stream.counts.lost) == (98 * 100_000 + 1, 98 * 99_999)
+    assert hear(stream, broadcast(feed_message(99 * 100_000 - 5, b"\4" + signed(1))))
+    assert stream.counts.recovered == 1
+
+
+def test_numbers_that_were_left_out_against_a_set():
+    rng, missing, model, past = random.Random(5), LeftOut(), set(), 0
+    for _ in range(2_000):
+        number = rng.randrange(past + 2)
+        match rng.randrange(6):
+            case 0 | 1:
+                first = past + rng.randrange(1, 3)
+                past = first + rng.randrange(9)
+                missing.add(first, past)
+                model |= set(range(first, past))
+            case 2 | 3 | 4:
+                assert missing.remove(number) == (number in model)
+                model.discard(number)
+            case _ if rng.random() < 0.1:
+                missing.drop_from(number)
+                model = {kept for kept in model if kept < number}
+            case _:
+                number = past - rng.randrange(60)
+                assert missing.drop_below(number) == sum(gone < number for gone in model)
+                model = {kept for kept in model if kept >= number}
+        assert bool(missing) == bool(model)
+        assert not model or missing.least == min(model)
+
+
+def test_what_is_taken_back_again_and_again_costs_what_it_took_to_tell():
+    stream = relay()
+    connect(stream)
+    stream._place(0, 1)
+    for number in range(1, 60_000):
+        stream._place(number, 1)
+    began = time.thread_time()
+    for number in range(59_998, 59_498, -1):
+        assert stream._place(number, 2) == "reorganised"
+    assert time.thread_time() - began < 0.2  # 1 to 2 s where each walks through all of them
+    assert stream._place(100, 1) == "duplicate"
+    assert stream._place(100, 2) == "reorganised"
+
+
+@pytest.mark.parametrize("text", [b'{"version":1,"messages":[%b1]}', b'{"x":[%b[]],"version":1}'])
+def test_a_message_of_more_values_than_any_is_not_decoded(text):
+    stream = relay()
+    connect(stream)
+    hear(stream, text % (b"1," * 9_000))
+    assert (stream.unclear, stream.counts.malformed) == (1, 0)
+    hear(stream, text % (b"1," * 3_000))
+    assert stream.unclear == 1
+    assert stream.counts.malformed == (3_001 if b"messages" in text else 0)
 
 
 def test_a_relay_of_another_chain():

@@ -7,6 +7,7 @@ import base64
 import datetime
 import json
 import random
+import time
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -227,6 +228,18 @@ def test_statuses_are_told_apart():
     for odd in ("", "-1", "1.5", "soon", "\xb2", "0x10", "Wed, 99 Oct 9999 99:99:99 GMT"):
         assert from_status(429, odd).retry_after_ms == 0
     assert from_error("broken").fault is Fault.PROVIDER
+
+
+@pytest.mark.parametrize("form", ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"])
+def test_the_older_forms_of_dates_are_of_greenwich_too(monkeypatch, form):
+    """RFC 9110, 5.6.7: of RFC 850, and of asctime()."""
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=90)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        asked_ms = from_status(429, soon.strftime(form)).retry_after_ms
+    time.tzset()
+    assert 60_000 < asked_ms <= 90_000
 
 
 def test_the_words_of_a_provider_are_harmless():

@@ -31,10 +31,12 @@ class Wire:
         self.why, self.error = "", 0
         self.readable = self.arrival_ns = self.clock = 0
         self.sent, self.ended = b"", ""
+        self.room = 1 << 20
 
     def send(self, data: Any, offset: int = 0, /) -> int:
-        self.sent += bytes(data[offset:])
-        return len(data) - offset
+        taken = bytes(data[offset : offset + self.room])
+        self.sent += taken
+        return len(taken)
 
     def close(self) -> None:
         self.ended = "closed"
@@ -46,13 +48,14 @@ class Wire:
 class World:
     """The endpoint and the names of one line."""
 
-    def __init__(self, addresses: list[str]) -> None:
+    def __init__(self, addresses: list[str], url: str = "ws://node.example:8546/ws") -> None:
         self.addresses = addresses
+        self.interface: str | None = None
         self.wires: list[Wire] = []
         self.unreachable = ""
         world: Any = self
         self.line = Line(
-            Source(name="node", url=Url.parse("ws://node.example:8546/ws")),
+            Source(name="node", url=Url.parse(url)),
             0,
             endpoint=world,
             names=world,
@@ -68,8 +71,8 @@ class World:
     def answer(self, number: int) -> Found:
         return Found(number, list(self.addresses))
 
-    def connect(self, address: str, port: int, *, tls: bool) -> Wire:
-        assert (port, tls) == (8546, False)
+    def connect(self, address: str, port: int, *, interface: str | None, tls: bool) -> Wire:
+        assert (port, interface, tls) == (8546, self.interface, False)
         if address == self.unreachable:
             raise BindingsError(f"{address} cannot be reached")
         self.wires.append(Wire(address))
@@ -115,6 +118,29 @@ def test_a_refused_address_costs_nothing_and_each_attempt_begins_with_another() 
     for _ in range(3):
         line.housekeeping(10 * SECOND)
     assert world.tried[2] == ADDRESSES[2]  # the one that raised was the first of this attempt
+
+
+@pytest.mark.parametrize(
+    ("url", "found", "interface"),
+    [
+        ("ws://[fe80::1%25Eth0.5]:8546", [], "Eth0.5"),  # RFC 6874
+        ("ws://[fe80::1%eth0]:8546", [], "eth0"),  # as many write it
+        ("ws://[fe80::1]:8546", [], None),
+        ("ws://node.example:8546", ["fe80::1%eth0"], "eth0"),  # as getaddrinfo() does
+    ],
+)
+def test_a_zone_is_the_interface_and_nobody_elses_affair(
+    url: str, found: list[str], interface: str | None
+) -> None:
+    world = World(found, url)
+    world.interface = interface
+    world.line.housekeeping(0)
+    world.line.housekeeping(0)
+    assert world.tried == ["fe80::1"]
+    [wire] = world.wires
+    wire.state = StreamState.OPEN
+    world.line.housekeeping(SECOND)
+    assert b"%" not in wire.sent
 
 
 def test_nobody_answers() -> None:
@@ -165,6 +191,29 @@ def test_goodbye_is_answered_and_the_connection_ended_in_order() -> None:
     world.line.housekeeping(2 * SECOND)
     assert world.wires[0].ended == "closed"
     assert world.line.ended == {"closed by the other side: 1001 restart": 1}
+
+
+@pytest.mark.parametrize(("room", "lives"), [(0, False), (1, True)])
+def test_a_peer_that_says_much_and_reads_nothing_is_let_go(room: int, lives: bool) -> None:
+    """However much it says: what cannot be written is bounded in time as well."""
+    world = World(ADDRESSES[:1])
+    server = shaken(world)
+    [wire] = world.wires
+    server.send_text(b'{"id":1,"result":"0x1"}')
+    hear(world, server)
+    for second in range(1, 30):
+        server.send_ping(b"?")
+        server.send_text(b'{"method":"eth_subscription","params":{"result":null}}')
+        wire.room = 0
+        hear(world, server)
+        wire.room = room
+        world.line.housekeeping(second * SECOND)
+        wire.room = 0
+        if world.line.pipe is None:
+            break
+    assert (world.line.pipe is not None) == lives
+    assert lives or world.line.ended == {"the other side reads nothing of what it is sent": 1}
+    assert lives or 10 < second < 16
 
 
 def test_whoever_stops_says_goodbye() -> None:

@@ -426,7 +426,9 @@ def test_a_peer_that_asks_and_does_not_read_is_let_go(
     """Key updates are answered by OpenSSL of its own accord (RFC 8446, 4.6.3)."""
     stream, _, pipe = pairs(authority, server_context)
     pipe.room = len(pipe.from_us)
+    left = stream.left_bytes
     assert stream.send(b"waits") == 5
+    assert (stream.left_bytes, stream.unsent_bytes) == (left, 5 + 22)  # a record of TLS 1.3
     for _ in range(3_000):
         stream._outgoing.write(bytes(27))  # as OpenSSL does
         if stream.recv_into(bytearray(64)) < 0:

@@ -103,7 +103,14 @@ def test_a_refusal_is_told_in_its_own_words_and_its_rest_is_kept():
     assert refused == Refused(
         r'HTTP 429 Too Many Requests: {"error": "\x1b[31mdaily limit"}', 429, "60"
     )
-    for said, rest_ms in (("60", 60_000), ("9" * 400, 3_600_000), ("\u00b2", 0), ("soon", 0)):
+    several = "60\r\nRetry-After: soon\r\nRetry-After: 120"
+    for said, rest_ms in (
+        ("60", 60_000),
+        ("9" * 400, 3_600_000),
+        ("\u00b2", 0),
+        ("soon", 0),
+        (several, 120_000),
+    ):
         client = WebSocket("ws://node.example")
         answer = f"HTTP/1.1 503 Busy\r\nRetry-After: {said}\r\n\r\n".encode()
         assert client.receive(answer) == [

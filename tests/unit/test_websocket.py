@@ -367,6 +367,7 @@ def test_counters():
         "fragmented": 1,
         "copied": 2,
         "controls": 1,
+        "payload": len(b"wholein two"),
     }
     frame = Frame(Opcode.PONG, b"")
     assert sent(client.data_to_send()) == [(frame.opcode, b"")]

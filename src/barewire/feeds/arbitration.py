@@ -138,6 +138,7 @@ class Arbiter:
         *,
         now_mono_ns: int,
         filled: bool = False,
+        queued: bool = False,
     ) -> bool:
         """Whether this transaction is new; if it is, it has been seen from now on.
 
@@ -149,10 +150,15 @@ class Arbiter:
             now_mono_ns: a clock reading.
             filled: it was read from a pool or a block and has no arrival of its own: it is new only
                 where nothing is remembered of it, however old.
+            queued: the same, from a pool's queue: where nobody brings it but from there, it is new
+                once more when it is announced.
         """
+        origin = lib.BW_ORIGIN_ANNOUNCED
+        if filled or queued:
+            origin = lib.BW_ORIGIN_QUEUED if queued else lib.BW_ORIGIN_POOL
         return bool(
             lib.bw_arbiter_take(
-                self.native, source, tx_hash, arrival_ns, clock, filled, now_mono_ns
+                self.native, source, tx_hash, arrival_ns, clock, origin, now_mono_ns
             )
         )
 

@@ -28,6 +28,7 @@ reports) are handed on without a transaction, as nobody signed one.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -35,7 +36,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from barewire._native import lib
-from barewire.feeds.session import MessageSession
+from barewire.feeds.left_out import LeftOut
+from barewire.feeds.session import MessageSession, decode_message
 from barewire.feeds.websocket import Opened, WebSocket
 from barewire.mempool.decoder import DecodedBurst, Decoder
 from barewire.mempool.record import Transaction
@@ -149,7 +151,9 @@ _decode = msgspec.json.Decoder(_Broadcast).decode
 _decode_message = msgspec.json.Decoder(_FeedMessage).decode
 _decode_number = msgspec.json.Decoder(_Numbered).decode
 
-_REMEMBERED = 1 << 16  # numbers whose contents are known, to tell a copy from a reorganisation
+_REMEMBERED = 1 << 16  # numbers, at least, to tell a copy from a reorganisation
+_KEPT = 100_000  # numbers that a relay may still have of the past
+_MOST_MALFORMED = 64  # of one broadcast; what is behind them is not read
 _LATEST_S = 1 << 33  # of a clock that nanoseconds in 64 bits can tell
 _FARTHEST = 1_000_000  # ahead of what comes next: more than a relay keeps, within a connection
 
@@ -246,8 +250,9 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         self._source = source
         self._trusted = trusted
         self._dictionary = dictionary
-        self._missing: set[int] = set()
-        self._contents: dict[int, int] = {}  # of numbers heard, the oldest first
+        self._missing = LeftOut()
+        self._contents: dict[int, int] = {}  # of numbers heard
+        self._known: list[int] = []  # these numbers, in ascending order
         self._first: int | None = None  # heard
         self._least = start or 0  # wanted
         self._resumed = False
@@ -265,7 +270,7 @@ class ArbitrumRelay(MessageSession[Sequenced]):
     @property
     def wanted(self) -> int | None:
         """The number from which the next connection asks for the past."""
-        return min(self._missing) if self._missing else self.next_sequence
+        return self._missing.least if self._missing else self.next_sequence
 
     def connect(self) -> None:
         """Begins anew, from the first number that is missing."""
@@ -296,7 +301,7 @@ class ArbitrumRelay(MessageSession[Sequenced]):
 
     def _message(self, data: bytes, arrival_ns: int, clock: int) -> Iterator[Sequenced]:
         try:
-            broadcast = decode_json(_decode, data)
+            broadcast = decode_message(_decode, data)
         except msgspec.MsgspecError:
             self._misunderstood(data)
             return
@@ -308,12 +313,17 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         entries = broadcast.messages or ()
         if entries:
             self._catching_up = self._resumed or (self._catching_up and len(entries) > 1)
-        for raw in entries:
+        malformed = 0
+        for at, raw in enumerate(entries):
             try:
                 entry = decode_json(_decode_message, bytes(raw))
             except msgspec.MsgspecError:
                 self._malformed(bytes(raw))
-                continue
+                malformed += 1
+                if malformed < _MOST_MALFORMED:
+                    continue
+                self.counts.malformed += len(entries) - at - 1
+                return
             was = self._place(entry.sequence, _contents(entry))
             if was in ("next", "recovered", "earlier", "reorganised"):
                 late = was in ("recovered", "earlier") or self._catching_up
@@ -343,15 +353,12 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         if self._resumed:
             # What the relay would have sent first, had it been kept, is lost.
             self._resumed = False
-            gone = {number for number in self._missing if number < sequence}
-            self.counts.lost += len(gone)
-            self._missing -= gone
+            self.counts.lost += self._missing.drop_below(sequence)
         place: _Place = "next"
         if expected is None or sequence >= expected:
             self._note_gap(sequence if expected is None else expected, sequence)
             self.next_sequence = sequence + 1
-        elif sequence in self._missing:
-            self._missing.remove(sequence)
+        elif self._missing.remove(sequence):
             self.counts.recovered += 1
             place = "recovered"
         elif sequence in self._contents:
@@ -372,23 +379,29 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         return place
 
     def _remember(self, sequence: int, contents: int | None) -> None:
-        if contents is not None:
-            self._contents[sequence] = contents
-            if len(self._contents) > _REMEMBERED:
-                del self._contents[next(iter(self._contents))]
+        if contents is None:
+            return
+        self._contents[sequence] = contents
+        insort(self._known, sequence)
+        if len(self._known) == 2 * _REMEMBERED:
+            self._forget(0, _REMEMBERED)
+
+    def _forget(self, start: int, stop: int) -> None:
+        for number in self._known[start:stop]:
+            del self._contents[number]
+        del self._known[start:stop]
 
     def _take_back(self, sequence: int) -> None:
         """All that was told from this number on is void; what follows it is told anew."""
         self.counts.reorganisations += 1
-        self._contents = {n: known for n, known in self._contents.items() if n < sequence}
-        self._missing = {n for n in self._missing if n < sequence}
+        self._forget(bisect_left(self._known, sequence), len(self._known))
+        self._missing.drop_from(sequence)
         self.next_sequence = sequence + 1
 
     def _note_gap(self, expected: int, sequence: int) -> None:
         self.counts.gaps += sequence - expected
-        first = max(expected, sequence - 100_000)  # no relay keeps more
-        self.counts.lost += first - expected
-        self._missing.update(range(first, sequence))
+        self._missing.add(expected, sequence)
+        self.counts.lost += self._missing.drop_below(sequence - _KEPT)
 
     def _sequenced(
         self, entry: _FeedMessage, arrival_ns: int, clock: int, *, late: bool, reorganised: bool

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 __all__ = ["PAUSES_NS", "Bodies", "BodyCounts"]
@@ -18,6 +19,9 @@ PAUSES_NS = (100_000_000, 400_000_000, 1_600_000_000)
 
 MOST = 10_000
 """Waited for at once; more are counted as unanswered."""
+
+AT_ONCE = 1_000
+"""Asked for in one turn of a loop; the rest follows in the next."""
 
 _Missing = Literal["unanswered", "vanished", "denied"]
 
@@ -77,8 +81,8 @@ class Bodies:
         self._due: dict[bytes, _Body] = {}
         self._asked: dict[bytes, _Body] = {}
         self._put_off: dict[bytes, _Body] = {}
-        self._numbers: dict[int, bytes] = {}
-        self._batches: list[list[int]] = []  # of which nothing was answered yet
+        self._numbers: dict[int, tuple[bytes, int]] = {}  # hash, and the batch's first number
+        self._batches: dict[int, list[int]] = {}  # of which nothing was answered yet
 
     @property
     def due(self) -> bool:
@@ -102,10 +106,14 @@ class Bodies:
             self._due[tx_hash] = _Body(arrival_ns, clock)
 
     def take_due(self, number: int) -> list[list[tuple[int, bytes]]]:
-        """The requests to make now: batches of numbers, from `number` + 1 on, and hashes."""
-        due, self._due = self._due, {}
+        """The requests to make now: batches of numbers, from `number` + 1 on, and hashes.
+
+        Not all of them at once: :attr:`due` tells whether some are left.
+        """
         requests = []
-        wanted = list(due.items())
+        wanted = list(islice(self._due.items(), AT_ONCE))
+        for tx_hash, _ in wanted:
+            del self._due[tx_hash]
         for at in range(0, len(wanted), self.counts.batch):
             batch = []
             for tx_hash, body in wanted[at : at + self.counts.batch]:
@@ -115,9 +123,10 @@ class Bodies:
                 body.tries += 1
                 body.number, body.since_ns, body.missing = number, 0, "unanswered"
                 self._asked[tx_hash] = body
-                self._numbers[number] = tx_hash
                 batch.append((number, tx_hash))
-            self._batches.append([number for number, _ in batch])
+            numbers = [number for number, _ in batch]
+            self._numbers |= {asked: (tx_hash, numbers[0]) for asked, tx_hash in batch}
+            self._batches[numbers[0]] = numbers
             requests.append(batch)
         return requests
 
@@ -147,9 +156,9 @@ class Bodies:
         """
         if not self._batches:
             return False
-        batch = self._batches[0]
+        batch = next(iter(self._batches.values()))
         self.counts.batch = min(self.counts.batch, max(1, len(batch) // 2))
-        for number in list(batch):
+        for number in batch:
             tx_hash = self._answered(number)
             body = self._asked.pop(tx_hash, None) if tx_hash is not None else None
             if tx_hash is None or body is None:
@@ -187,14 +196,15 @@ class Bodies:
         for body in [*self._due.values(), *self._asked.values(), *self._put_off.values()]:
             self._count(body.missing)
         self._due, self._asked, self._put_off = {}, {}, {}
-        self._numbers, self._batches = {}, []
+        self._numbers, self._batches = {}, {}
 
     def _is_known(self, tx_hash: bytes, arrival_ns: int, clock: int) -> bool:
         return self._heard is not None and self._heard(tx_hash, arrival_ns, clock)
 
     def _answered(self, number: int) -> bytes | None:
-        self._batches = [batch for batch in self._batches if number not in batch]
-        return self._numbers.pop(number, None)
+        tx_hash, batch = self._numbers.pop(number, (None, 0))
+        self._batches.pop(batch, None)
+        return tx_hash
 
     def _miss(self, tx_hash: bytes, body: _Body) -> None:
         if body.tries <= len(PAUSES_NS):

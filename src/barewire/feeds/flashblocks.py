@@ -26,10 +26,10 @@ from typing import Annotated
 
 import msgspec
 
-from barewire.feeds.session import MessageSession
+from barewire.feeds.session import MessageSession, decode_message
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import Transaction
-from barewire.untrusted import bytes_of, decode_json, quantity_of
+from barewire.untrusted import bytes_of, quantity_of
 
 __all__ = ["Flashblock", "FlashblockCounts", "Flashblocks"]
 
@@ -51,7 +51,7 @@ class _Diff(msgspec.Struct):
 
 
 class _Payload(msgspec.Struct):
-    payload_id: str
+    payload_id: Annotated[str, msgspec.Meta(max_length=66)]  # of 8 bytes, as yet
     index: Annotated[int, msgspec.Meta(ge=0, lt=1 << 16)]
     diff: _Diff
     base: _Base | None = None
@@ -168,7 +168,7 @@ class Flashblocks(MessageSession[Flashblock]):
                 self._misunderstood(data)
                 return
         try:
-            payload = decode_json(_decode, plain)
+            payload = decode_message(_decode, plain)
             raws = [bytes_of(text) for text in payload.diff.transactions]
             gas_used = quantity_of(payload.diff.gas_used)
             block_hash = bytes_of(payload.diff.block_hash)

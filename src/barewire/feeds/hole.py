@@ -34,6 +34,9 @@ _ENTRY_BYTES = 1024
 _SIGNED_TYPES = 5
 """EIP-2718 types below this are signed transactions; a chain's own (deposits) are above."""
 
+_FARTHEST = 1 << 32
+"""Blocks that a chain can have grown by since it was last asked; a century of ten a second."""
+
 _MOST_HASHES = 1 << 14  # of one block; 2^14 transfers take 344 million gas
 
 Question = tuple[str, list[Any], str]
@@ -167,8 +170,17 @@ class Hole:
         return self._block_is_told(None)
 
     def head(self, number: int) -> list[Question]:
-        """The node's head is block `number`; gives the first question about the blocks missed."""
-        if self._broken and self._head:
+        """The node's head is block `number`; gives the first question about the blocks missed.
+
+        One further ahead than any chain grows is not believed. One further back than a
+        reorganisation or a node behind the others takes it is of a chain begun anew.
+        """
+        if self._head and number - self._head > _FARTHEST:
+            return self._ask_block()
+        begun_anew = number < self._head - MAX_BLOCKS
+        if begun_anew:
+            self._head, self._blocks = max(0, number - MAX_BLOCKS), {}
+        if self._broken and (self._head or begun_anew):
             first = max(self._head + 1, number - MAX_BLOCKS + 1)
             self._blocks |= dict.fromkeys(range(first, number + 1), 0)
             self.blocks_unseen += max(0, first - self._head - 1)
@@ -256,7 +268,7 @@ class Hole:
         """Behind one address there may be several nodes, and one that is not there yet."""
         number = self._block_asked
         if number is None or number not in self._blocks:
-            return []
+            return self._block_is_told(None)
         self._blocks[number] += 1
         if self._blocks[number] >= TRIES:
             return self._block_is_told(None)

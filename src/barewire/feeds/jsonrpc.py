@@ -24,6 +24,7 @@ from typing import Any, Literal
 import msgspec
 
 from barewire._native import ffi
+from barewire.errors import BarewireError
 from barewire.feeds.blocks import Block, block_of
 from barewire.feeds.bodies import Bodies
 from barewire.feeds.hole import Hole
@@ -122,6 +123,7 @@ _MUTE_BLOCKS = 2
 _TOO_BIG = 1009  # RFC 6455, 7.4.1
 _FILLING: tuple[Form, ...] = ("pool", "block")
 _NOTIFICATION = b'{"method":"eth_subscription","params":{"result":%b}}'
+_BODY = b'{"jsonrpc":"2.0","id":%d,"method":"eth_getTransactionByHash","params":["0x%b"]}'
 _LONGEST_NUMBER = 16  # digits
 
 _answer = msgspec.json.Decoder(_Answer)
@@ -156,6 +158,9 @@ class PendingTransactions:
         last_error: the last error answer.
         on_block: called with each new block that the node tells of. Set before the connection, it
             has heads subscribed to as well, but of bloXroute's gateway, which tells of none.
+
+    Raises:
+        BarewireError: bloXroute's subscription is not to be had over a Unix socket.
     """
 
     def __init__(
@@ -172,6 +177,8 @@ class PendingTransactions:
         max_message: int = 16 << 20,
         deflate: bool = False,
     ) -> None:
+        if style == "bloxroute" and url.startswith("ipc:"):
+            raise BarewireError(f"{url} with newTxs", hint="bloXroute's gateway speaks WebSocket")
         self.url = url
         self.style: Style = style
         self._timing = timing or Timing()
@@ -401,12 +408,11 @@ class PendingTransactions:
             self._ask_pool()
         # An answer may stand behind a pool of megabytes: bytes are life enough meanwhile. Pings are
         # not: whoever sends them may be a proxy of a node that hangs.
-        heard = self.feed.lent_bytes
-        if self._websocket is not None:
-            heard -= self._websocket.control_bytes
+        websocket = self._websocket
+        heard = self.feed.lent_bytes if websocket is None else websocket.payload_bytes
         texts = self.feed.texts
         comes, ends = heard > self._heard, texts > self._heard_texts
-        self._heard, self._heard_texts = max(heard, self._heard), texts
+        self._heard, self._heard_texts = heard, texts
         self._watch_hole(now_mono_ns, under_way=comes and not ends)
         if "head" in self._asked.values():
             if comes or ends:
@@ -418,8 +424,8 @@ class PendingTransactions:
             self._next_question_ns = now_mono_ns + timing.ask_every_ns
             if self.style == "bloxroute":
                 self._asked[0] = "head"
-                assert self._websocket is not None
-                self._websocket.ping()
+                assert websocket is not None
+                websocket.ping()
             else:
                 self._ask("eth_blockNumber", [], "head")
         self.bodies.tick(now_mono_ns)
@@ -523,13 +529,17 @@ class PendingTransactions:
         if told.result is not None:
             self._long_answer(number, about, told.result)
         elif about == "subscribe":
+            if not _is_subscription(answer.result):
+                self._fail(f"the subscription was refused: {printable(text)}")
+                return
             self.phase = Phase.LIVE
             if self.style != "bloxroute":
                 self._ask("eth_chainId", [], "chain")
                 if self.on_block is not None:
                     self._ask("eth_subscribe", ["newHeads"], "blocks")
         elif about == "blocks":
-            self._follows_blocks = True
+            self._follows_blocks = _is_subscription(answer.result)
+            self.counts.errors += not self._follows_blocks
         elif about == "chain":
             self._is_of_chain(_quantity(answer.result))
         elif about == "head":
@@ -608,10 +618,7 @@ class PendingTransactions:
         """Asks for the bodies of what was announced, as many at once as were."""
         for batch in self.bodies.take_due(self._number):
             self._number = batch[-1][0]
-            requests = [
-                _request(number, "eth_getTransactionByHash", [f"0x{wanted.hex()}"])
-                for number, wanted in batch
-            ]
+            requests = [_BODY % (number, wanted.hex().encode()) for number, wanted in batch]
             # Alone where that is the limit: there are servers that take no batch at all.
             self._send(requests[0] if len(requests) == 1 else b"[%b]" % b",".join(requests))
 
@@ -652,6 +659,11 @@ def _number(answered: object) -> int:
     if isinstance(answered, str) and answered.isdecimal() and len(answered) < _LONGEST_NUMBER:
         return int(answered)
     return answered if isinstance(answered, int) else -1
+
+
+def _is_subscription(result: msgspec.Raw) -> bool:
+    """Whether it names a subscription: a string, a number with some; not null, not false."""
+    return bytes(memoryview(result)[:1]) in b'"-0123456789' and bytes(result) != b'""'
 
 
 def _quantity(text: msgspec.Raw) -> int:

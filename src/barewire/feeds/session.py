@@ -7,12 +7,18 @@ ended. The feed says what the messages mean (:meth:`MessageSession._message`).
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from barewire.feeds.websocket import Closed, Message, Opened, Pong, WebSocket
+import msgspec
 
-__all__ = ["MessageSession", "Phase"]
+from barewire.feeds.websocket import Closed, Message, Opened, Pong, WebSocket
+from barewire.untrusted import decode_json
+
+__all__ = ["MessageSession", "Phase", "decode_message"]
+
+_FEW_VALUES = 4096
+_BYTES_A_VALUE = 16
 
 T = TypeVar("T")
 
@@ -24,6 +30,20 @@ class Phase(enum.Enum):
     SUBSCRIBING = "subscribing"
     LIVE = "live"
     FAILED = "failed"
+
+
+def decode_message(decode: Callable[..., T], text: bytes) -> T:
+    """`text` by `decode`, as `decode_json` does, unless it is of more values than any message is.
+
+    Each value costs a hundred bytes of memory, however short it is: 16 MiB can hold eight million.
+    The bound is that of the native reader (docs/stream-feeds.md); commas in strings count as well.
+
+    Raises:
+        msgspec.DecodeError: it is not what the decoder expects, whatever it is instead.
+    """
+    if text.count(b",") > _FEW_VALUES + len(text) // _BYTES_A_VALUE:
+        raise msgspec.DecodeError("more values than 4,096 and one for each 16 bytes")
+    return decode_json(decode, text)
 
 
 class MessageSession(Generic[T]):
@@ -132,8 +152,8 @@ class MessageSession(Generic[T]):
             return
         # The answer may stand behind a backlog of megabytes: bytes are life enough meanwhile. Pings
         # are not: whoever sends them may be a proxy of a relay that hangs.
-        heard = self._websocket.received_bytes - self._websocket.control_bytes
-        comes, self._heard = heard > self._heard, max(heard, self._heard)
+        heard = self._websocket.payload_bytes
+        comes, self._heard = heard > self._heard, heard
         if comes:
             self._since_ns = now_mono_ns
         if self._asked:

@@ -153,6 +153,10 @@ class TlsStream:
         timeout_ms: how long the stream below and the handshake may take together; then the
             connection has failed with ETIMEDOUT.
         session: of an earlier connection to the same server (``TlsStream.session``), to resume.
+
+    Attributes:
+        rx_bytes: decrypted so far. tx_bytes: encrypted so far.
+        left_bytes: encrypted bytes that the stream below has taken so far.
     """
 
     def __init__(
@@ -192,6 +196,7 @@ class TlsStream:
         self._error = 0
         self.rx_bytes = 0
         self.tx_bytes = 0
+        self.left_bytes = 0
 
     # ---- what it is ----
 
@@ -214,6 +219,11 @@ class TlsStream:
     def readable(self) -> int:
         """0: recv_into() has nothing to do; else it may have."""
         return 1 if self._unread or self._pending else self._below.readable
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Encrypted, and waiting for room below."""
+        return len(self._pending) - self._sent
 
     @property
     def arrival_ns(self) -> int:
@@ -304,10 +314,11 @@ class TlsStream:
         self.tx_bytes += took
         if not self._pending:
             fresh = self._outgoing.read()
-            if (sent := self._send_below(fresh)) == len(fresh):
-                return took
-            if sent < 0:
+            if (sent := self._send_below(fresh)) < 0:
                 return -1
+            self.left_bytes += sent
+            if sent == len(fresh):
+                return took
             self._pending, self._sent = fresh, sent
         return took if self._push() else -1
 
@@ -422,6 +433,7 @@ class TlsStream:
             if not took:
                 return True
             self._sent += took
+            self.left_bytes += took
         self._pending, self._sent, self._answers = b"", 0, 0
         return True
 

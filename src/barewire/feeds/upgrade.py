@@ -28,6 +28,7 @@ from websockets.uri import parse_uri
 
 from barewire.errors import BarewireError
 from barewire.rpc.addresses import redact
+from barewire.rpc.faults import rest_ms
 from barewire.untrusted import printable
 
 __all__ = ["OURS", "Agreed", "Deflate", "Refused", "Upgrade"]
@@ -53,6 +54,7 @@ _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"HTTP/(\d\.\d) (\d{3})(?: ([^\r\n]*))?")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.1 and 5.5
+_ZONE = re.compile(r"%[^\]]*\]")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 # At DEBUG the library logs request lines and headers, and credentials are in them.
@@ -83,7 +85,7 @@ class Refused:
     Attributes:
         why: in words, a harmless line.
         status: of HTTP; 0 where there was none.
-        retry_after: what that header of the answer says, or an empty string.
+        retry_after: what that header of the answer says, the longest of several, or "".
     """
 
     why: str
@@ -220,7 +222,8 @@ class Upgrade:
             why = f"HTTP{old} {status} {printable(said[3] or b'', _LONGEST_SAID)}".rstrip()
             if body := printable(rest, _LONGEST_SAID):
                 why += f": {body}"
-            return Refused(why, status, ", ".join(headers.get_all("Retry-After"))[:100])
+            asked = max(headers.get_all("Retry-After"), key=rest_ms, default="")
+            return Refused(why, status, asked[:100])
         return self._judge(headers, said[3] or b"", rest)
 
     def _judge(self, headers: Headers, reason: bytes, rest: bytes) -> Agreed | Refused:
@@ -238,14 +241,18 @@ class Upgrade:
 
 
 def _user_of(url: str) -> tuple[str | None, str]:
-    """The Authorization header that `url` asks for, if any, and `url` without user and password."""
+    """The Authorization header that `url` asks for, if any, and what else others may know of it.
+
+    That is without user and password, and without an address's zone (RFC 6874, section 4).
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
         return None, url
     before, found, place = parts.netloc.rpartition("@")
+    place = _ZONE.sub("]", place)
     if not found:
-        return None, url
+        return None, parts._replace(netloc=place).geturl()
     user, _, password = before.partition(":")
     token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
     return f"Basic {token}", parts._replace(netloc=place).geturl()

@@ -52,7 +52,6 @@ _event_of = struct.Struct("=8xI2xBBII").unpack_from
 """Of a ``struct bw_ws_event``: len, kind, compressed, at, rest."""
 _ELSEWHERE: int = lib.BW_WS_ELSEWHERE
 _MASK_BYTES = 4096
-_LONGEST_CONTROL = 2 + 125  # bytes of such a frame from a server (RFC 6455, 5.5)
 _SHORT = 4096
 """Payloads of up to so many bytes are written in memory that a connection has ready."""
 
@@ -372,19 +371,14 @@ class WebSocket:
         return [Closed(1006, "the stream ended without a close frame", by_peer=False)]
 
     @property
-    def received_bytes(self) -> int:
-        """Of frames, so far."""
-        return int(lib.bw_ws_stats(self.native).bytes)
-
-    @property
-    def control_bytes(self) -> int:
-        """Of these at most so many in control frames, which a proxy may send for a dead node."""
-        return _LONGEST_CONTROL * int(lib.bw_ws_stats(self.native).controls)
+    def payload_bytes(self) -> int:
+        """Of messages, so far, not of control frames, which a proxy may send for a dead node."""
+        return int(lib.bw_ws_stats(self.native).payload)
 
     def stats(self) -> dict[str, int]:
         """Counters of the frame reader (``struct bw_ws_stats``)."""
         stats = lib.bw_ws_stats(self.native)
-        names = ("bytes", "messages", "fragmented", "copied", "controls")
+        names = ("bytes", "messages", "fragmented", "copied", "controls", "payload")
         return {name: int(getattr(stats, name)) for name in names}
 
     def _fail(self, code: int, reason: str, rest: int = 0) -> Closed:

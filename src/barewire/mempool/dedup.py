@@ -19,7 +19,7 @@ class Dedup:
 
     Args:
         entries: how many hashes are remembered, a power of two; 64 bytes each.
-        max_age_ns: for how long, from the first time.
+        max_age_ns: for how long, from the last time that it was announced or read.
 
     Attributes:
         native: ``struct bw_dedup *``, for native loops; valid as long as this object.

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "metrics.h"
+#include "txrecord.h"
 
 struct place {
     struct bw_arbiter_source counts;
@@ -66,12 +67,14 @@ static void note_again(struct bw_arbiter *a, uint32_t source, uint64_t arrival_n
 }
 
 int bw_arbiter_take(struct bw_arbiter *a, uint32_t source, const uint8_t *hash,
-                    uint64_t arrival_ns, uint8_t clock, int filled, uint64_t now_mono_ns) {
+                    uint64_t arrival_ns, uint8_t clock, uint8_t origin, uint64_t now_mono_ns) {
     struct bw_dedup_first first;
+    const int filled = origin >= BW_ORIGIN_POOL;
     if (source >= a->sources) source = a->sources - 1;
     struct bw_arbiter_source *counts = &a->place[source].counts;
     if (!filled) counts->last_mono_ns = now_mono_ns;
-    int known = filled ? bw_dedup_read(a->dedup, hash, source, now_mono_ns, &first)
+    int known = filled ? bw_dedup_read(a->dedup, hash, source, origin == BW_ORIGIN_QUEUED,
+                                       now_mono_ns, &first)
                        : bw_dedup_arrived(a->dedup, hash, source, arrival_ns, clock, now_mono_ns,
                                           &first);
     if (known) {
@@ -79,7 +82,7 @@ int bw_arbiter_take(struct bw_arbiter *a, uint32_t source, const uint8_t *hash,
         return 0;
     }
     counts->first += !filled;
-    counts->filled += filled != 0;
+    counts->filled += filled;
     if (!filled) counts->last_first_mono_ns = now_mono_ns;
     return 1;
 }

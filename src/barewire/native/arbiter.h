@@ -42,10 +42,11 @@ struct bw_arbiter *bw_arbiter_new(struct bw_dedup *dedup, uint32_t sources);
 void bw_arbiter_free(struct bw_arbiter *a);
 
 /* One transaction of `source`: 1 if it is new, and to be handed on; 0 if it is a duplicate.
- * `filled`: from a pool or a block, not from the stream: it is new only where nothing is remembered
- * of it, however old. */
+ * `origin` (enum bw_origin): what was read from a pool or a block is new only where nothing is
+ * remembered of it, however old; what was read from a pool's queue alone is new once more when it
+ * is announced. */
 int bw_arbiter_take(struct bw_arbiter *a, uint32_t source, const uint8_t *hash,
-                    uint64_t arrival_ns, uint8_t clock, int filled, uint64_t now_mono_ns);
+                    uint64_t arrival_ns, uint8_t clock, uint8_t origin, uint64_t now_mono_ns);
 
 /* `source` announced a hash, whose transaction is not there yet: 1 if it is known, and need not be
  * fetched; it counts as brought. Of one that is not nothing is remembered: the transaction follows. */

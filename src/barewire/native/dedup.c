@@ -12,7 +12,8 @@ struct entry {
     uint64_t arrival_ns;
     uint16_t source;
     uint8_t clock;
-    uint8_t pad[5];
+    uint8_t queued;        /* nobody has announced it: it was read, behind a gap of nonces */
+    uint8_t pad[4];
 };
 _Static_assert(sizeof(struct entry) == 64, "an entry a cache line");
 
@@ -87,6 +88,7 @@ static int remember(struct bw_dedup *d, struct entry *e, const uint8_t *hash, ui
     e->arrival_ns = arrival_ns;
     e->source = (uint16_t)source;
     e->clock = clock;
+    e->queued = 0;
     d->stats.first++;
     d->stats.first_of[source]++;
     return 0;
@@ -105,27 +107,33 @@ int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, u
                      uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first) {
     struct entry *oldest, *e = find(d, hash, &oldest);
     source = told_apart(source);
-    if (e && within_age(d, e, now_mono_ns)) return again(d, e, source, now_mono_ns, first);
+    const int live = e && within_age(d, e, now_mono_ns);
+    if (live && !e->queued) return again(d, e, source, now_mono_ns, first);
     if (e)
-        d->stats.expired++;
+        d->stats.expired += !live;
     else if (oldest->last_mono_ns && within_age(d, oldest, now_mono_ns))
         d->stats.evicted++;
     return remember(d, e ? e : oldest, hash, source, arrival_ns, clock, now_mono_ns);
 }
 
-int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
-                  struct bw_dedup_first *first) {
+int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, int queued,
+                  uint64_t now_mono_ns, struct bw_dedup_first *first) {
     struct entry *oldest, *e = find(d, hash, &oldest);
     source = told_apart(source);
-    if (e) return again(d, e, source, now_mono_ns, first);
+    if (e) {
+        e->queued &= queued != 0;
+        return again(d, e, source, now_mono_ns, first);
+    }
     if (oldest->last_mono_ns && within_age(d, oldest, now_mono_ns)) d->stats.evicted++;
-    return remember(d, oldest, hash, source, 0, 0, now_mono_ns);
+    remember(d, oldest, hash, source, 0, 0, now_mono_ns);
+    oldest->queued = queued != 0;
+    return 0;
 }
 
 int bw_dedup_heard(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
                    struct bw_dedup_first *first) {
     struct entry *oldest, *e = find(d, hash, &oldest);
-    if (!e || !within_age(d, e, now_mono_ns)) return 0;
+    if (!e || e->queued || !within_age(d, e, now_mono_ns)) return 0;
     return again(d, e, told_apart(source), now_mono_ns, first);
 }
 

@@ -4,7 +4,9 @@
  * remembered is bounded in number and in age, and asking costs the same whether the table is empty
  * or full: one bucket of eight entries is looked at, nothing else. A full bucket forgets the entry
  * that was not seen for longest; forgetting early costs a repeated match, never a wrong "seen". The
- * age counts from the last time, so that what is gossiped again and again never becomes new.
+ * age counts from the last time that it was announced or read, so that what is gossiped again and
+ * again, or lies in a pool, never becomes new. Only what has been read from a pool's queue, and
+ * nowhere else, is new once more when it is announced: the gap of nonces before it has just closed.
  *
  * Anyone can grind hashes that share their first bits, so the bucket is chosen by SipHash-2-4
  * (Aumasson and Bernstein, 2012) under a random key: who does not know the key cannot aim at a
@@ -22,7 +24,7 @@
 #define BW_DEDUP_WAYS 8        /* entries in a bucket */
 
 struct bw_dedup_stats {
-    uint64_t first;            /* hashes not seen before */
+    uint64_t first;            /* hashes not seen before, but in a queue */
     uint64_t seen;             /* seen within the age limit */
     uint64_t expired;          /* of `first`: seen last longer ago than that */
     uint64_t evicted;          /* entries forgotten before their time: the table is too small */
@@ -56,9 +58,10 @@ int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, u
                      uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first);
 
 /* The same, for one that has no arrival of its own, as it was read from a pool or a block: what is
- * still remembered of it counts, however old that is. */
-int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
-                  struct bw_dedup_first *first);
+ * still remembered of it counts, however old that is. `queued`: from the part of a pool that cannot
+ * be mined as things stand. */
+int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, int queued,
+                  uint64_t now_mono_ns, struct bw_dedup_first *first);
 
 /* The same as bw_dedup_arrived(), for a hash whose transaction is yet to come: it is not remembered
  * where it was not seen. */

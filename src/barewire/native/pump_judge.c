@@ -153,10 +153,16 @@ void bw_judge_decoded(struct bw_pump *p, const struct bw_triggers *table, uint32
 /* Whether transaction i came before. */
 static int seen(struct bw_pump *p, uint32_t i) {
     const struct bw_tx *tx = &p->tx[i];
-    int known = p->with.arbiter
-                    ? !bw_arbiter_take(p->with.arbiter, tx->source, tx->hash, tx->arrival_ns,
-                                       tx->arrival_clock, tx->origin >= BW_ORIGIN_POOL, p->now)
-                    : bw_dedup_seen(p->with.dedup, tx->hash, tx->source, p->now);
+    struct bw_dedup_first first;
+    int known;
+    if (p->with.arbiter)
+        known = !bw_arbiter_take(p->with.arbiter, tx->source, tx->hash, tx->arrival_ns,
+                                 tx->arrival_clock, tx->origin, p->now);
+    else if (tx->origin >= BW_ORIGIN_POOL)
+        known = bw_dedup_read(p->with.dedup, tx->hash, tx->source, tx->origin == BW_ORIGIN_QUEUED,
+                              p->now, &first);
+    else
+        known = bw_dedup_seen(p->with.dedup, tx->hash, tx->source, p->now);
     p->stats.duplicates += (uint64_t)known;
     return known;
 }

@@ -183,6 +183,7 @@ static int data(struct bw_ws *ws, struct bw_ws_event *out) {
     const uint8_t *from = ws->at;
     ws->at += take;
     ws->frame_left -= take;
+    ws->stats.payload += take;
     if (!whole) {
         memcpy(ws->buffer + ws->held, from, take);
         ws->held += take;

@@ -55,6 +55,7 @@ struct bw_ws_stats {
     uint64_t fragmented;/* of these, came in more than one frame */
     uint64_t copied;    /* of these, were put together in the buffer */
     uint64_t controls;
+    uint64_t payload;   /* bytes of messages in `bytes`: no headers, no control frames */
 };
 
 struct bw_ws;

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from barewire.errors import ConfigError
 
-__all__ = ["Address", "redact", "resolve_secrets", "without_secrets"]
+__all__ = ["Address", "redact", "resolve_secrets", "split_zone", "without_secrets"]
 
 _SECRET = re.compile(r"\$\{(env|file):([^}]+)\}")
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -56,6 +56,18 @@ def _read_secret(path: Path, what: str) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise ConfigError(f"{what}: cannot read {path}: {error.strerror}") from error
+
+
+def split_zone(host: str) -> tuple[str, str]:
+    """A host as an URL has it: without its zone, which is an interface here, and that, or "".
+
+    Only literals of IPv6 have one, behind ``%25`` (RFC 6874; ``%`` alone is often written). It is
+    nobody else's affair: neither the Host header nor a certificate holds it.
+    """
+    if ":" not in host:
+        return host, ""
+    address, _, zone = host.partition("%")
+    return address, unquote(zone.removeprefix("25"))
 
 
 def redact(url: str) -> str:
@@ -116,13 +128,14 @@ class Address:
         url: the whole URL. Never log it.
         scheme: http, https, ws or wss.
         host: host name or IP address.
+        zone: interface of a link-local address, or "".
         port: port.
         target: path and query as a request line has them.
         secure: whether TLS is used.
         userinfo: user and password with a colon between, or "" without them.
     """
 
-    __slots__ = ("host", "port", "scheme", "secure", "target", "url", "userinfo")
+    __slots__ = ("host", "port", "scheme", "secure", "target", "url", "userinfo", "zone")
 
     def __init__(self, url: str) -> None:
         parts = _split(url)
@@ -133,7 +146,7 @@ class Address:
             )
         self.url = url
         self.scheme = parts.scheme
-        self.host = parts.hostname
+        self.host, self.zone = split_zone(parts.hostname)
         self.port = parts.port or _PORTS[parts.scheme]
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.secure = parts.scheme in ("https", "wss")

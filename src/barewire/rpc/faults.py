@@ -152,7 +152,9 @@ def rest_ms(retry_after: str) -> int:
         return min(int(retry_after[:9]) * 1000, _LONGEST_REST_MS)
     try:
         until = parsedate_to_datetime(retry_after)
-        rest = until - datetime.datetime.now(until.tzinfo)
+        if until.tzinfo is None:  # as asctime() writes it, which is GMT too (RFC 9110, 5.6.7)
+            until = until.replace(tzinfo=datetime.UTC)
+        rest = until - datetime.datetime.now(datetime.UTC)
     except (ValueError, TypeError, OverflowError):
         return 0
     return min(max(int(rest.total_seconds() * 1000), 0), _LONGEST_REST_MS)

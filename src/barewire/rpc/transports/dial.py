@@ -94,7 +94,8 @@ class Dialer:
         """
         try:
             async with asyncio.timeout(_RESOLVE_S):
-                return await self.resolver(address.host, address.port)
+                host = f"{address.host}%{address.zone}" if address.zone else address.host
+                return await self.resolver(host, address.port)
         except UnicodeError as error:  # no name that DNS could hold
             raise socket.gaierror(socket.EAI_NONAME, str(error)) from error
 
