@@ -6,15 +6,12 @@ endpoint that waited for it on another interface would wait for ever without a w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Any
-
-from pyroute2 import IPRoute
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.sockets import Channel, interface_index
+from dpdk_bindings.tables import IP, Link, Tables
 
 __all__ = ["Carriers", "refusal"]
 
@@ -23,25 +20,15 @@ _IFF_LOOPBACK = 0x8  # linux/if.h
 _UPON_ANOTHER = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
 
 
-@dataclass(frozen=True, slots=True)
-class _Interface:
-    name: str
-    no_wire: bool  # loopback and dummies: what is sent to their addresses comes by any other
-    below: int  # the interface that it was made on, or 0
-    above: int  # the bridge, bond or VRF that it is a port of, or 0
-
-
 class Carriers:
     """What the kernel of this network namespace says of interfaces and addresses, asked once."""
 
     def __init__(self) -> None:
-        with IPRoute() as route:
-            self._interfaces = {link["index"]: _interface(link) for link in route.get_links()}
-            self._homes: dict[Any, set[int]] = {}
-            for entry in route.get_addr():
-                ours = entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
-                for address in filter(None, (ours, entry.get_attr("IFA_BROADCAST"))):
-                    self._homes.setdefault(ip_address(address), set()).add(entry["index"])
+        self._homes: dict[IP, set[int]] = {}
+        with closing(Tables()) as tables:
+            self._interfaces = tables.links()
+            for index, address in tables.addresses():
+                self._homes.setdefault(address, set()).add(index)
 
     def carrier(self, channel: Channel, among: Sequence[str]) -> str:
         """The interface that brings the datagrams of `channel`.
@@ -70,7 +57,7 @@ class Carriers:
             return among[0]  # if it is nobody's address, binding it says so
         else:
             homes = self._homes[ip]
-            if not ip.is_loopback and any(self._interfaces[home].no_wire for home in homes):
+            if not ip.is_loopback and any(_no_wire(self._interfaces[home]) for home in homes):
                 return among[0]
         for name, index in ports.items():
             if any(self._below(home) & self._above(index) for home in homes):
@@ -78,18 +65,18 @@ class Carriers:
         return self._interfaces[self._lowest(min(homes))].name
 
     def _below(self, index: int) -> set[int]:
-        return set(self._chain(index, "below"))
+        return set(self._chain(index, _below))
 
     def _above(self, index: int) -> set[int]:
-        return set(self._chain(index, "above"))
+        return set(self._chain(index, lambda link: link.master))
 
     def _lowest(self, index: int) -> int:
-        return list(self._chain(index, "below"))[-1]
+        return list(self._chain(index, _below))[-1]
 
-    def _chain(self, index: int, way: str) -> Iterator[int]:
+    def _chain(self, index: int, way: Callable[[Link], int]) -> Iterator[int]:
         while index in self._interfaces:
             yield index
-            index = getattr(self._interfaces[index], way)
+            index = way(self._interfaces[index])
 
 
 def refusal(channel: Channel, among: Sequence[str], carrier: str) -> BindingsError:
@@ -106,14 +93,11 @@ def refusal(channel: Channel, among: Sequence[str], carrier: str) -> BindingsErr
     )
 
 
-def _interface(link: Any) -> _Interface:
-    kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
-    # One of another network namespace has a number there that means another interface here.
-    is_here = link.get_attr("IFLA_LINK_NETNSID") is None
-    upon = kind in _UPON_ANOTHER and is_here
-    return _Interface(
-        name=link.get_attr("IFLA_IFNAME"),
-        no_wire=bool(link["flags"] & _IFF_LOOPBACK) or kind == "dummy",
-        below=(link.get_attr("IFLA_LINK") or 0) if upon else 0,
-        above=link.get_attr("IFLA_MASTER") or 0,
-    )
+def _below(link: Link) -> int:
+    """The interface that it was made on, where its frames are that interface's; or 0."""
+    return link.parent if link.kind in _UPON_ANOTHER else 0
+
+
+def _no_wire(link: Link) -> bool:
+    """Loopback and dummies: what is sent to their addresses comes by any other."""
+    return bool(link.flags & _IFF_LOOPBACK) or link.kind == "dummy"

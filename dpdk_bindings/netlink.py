@@ -15,11 +15,12 @@ from collections.abc import Iterator
 __all__ = ["Announcements", "Questions", "attribute", "attributes", "blocks"]
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
-_NLMSG_ERROR = 2
-_NLM_F_REQUEST, _NLM_F_ACK = 0x01, 0x04
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLM_F_REQUEST, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x01, 0x10, 0x300
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10  # linux/socket.h, linux/netlink.h
 _ROOM_BYTES = 1 << 16
 _OLD_ANSWERS = 16
+_DUMPS = 16
 _DISCARDED_A_CALL = 1024
 
 
@@ -61,9 +62,7 @@ class Questions:
         Raises:
             OSError: it refused, or gave no answer that is one.
         """
-        self._sequence = sequence = (self._sequence + 1) & 0xFFFFFFFF
-        size = _HEADER.size + len(body)
-        self._socket.send(_HEADER.pack(size, kind, _NLM_F_REQUEST | flags, sequence, 0) + body)
+        sequence = self._send(kind, body, flags)
         for _ in range(_OLD_ANSWERS):
             got = self._socket.recv_into(self._room)
             if got < _HEADER.size:
@@ -76,11 +75,54 @@ class Questions:
             found = bytes(self._room[_HEADER.size : length])
             if answer != _NLMSG_ERROR:
                 return found
-            code = -struct.unpack_from("=i", found)[0]
-            if code:
-                raise OSError(code, os.strerror(code))
+            _raise_refusal(found)
             return b""
-        raise OSError(errno.EBADMSG, "the kernel's answer was cut off")
+        raise _cut_off()
+
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
+        """The bodies of a whole table, of one moment.
+
+        Raises:
+            OSError: the kernel refused, gave no answer that is one, or changes the table faster
+                than it can be read.
+        """
+        for _ in range(_DUMPS):
+            if (found := self._dumped(kind, body)) is not None:
+                return found
+        raise OSError(errno.EAGAIN, "the kernel's table changes while it is read")
+
+    def _dumped(self, kind: int, body: bytes) -> list[bytes] | None:
+        """One try; None: the table changed meanwhile.
+
+        The kernel writes the next part when one is read: the socket is never found empty.
+        """
+        sequence = self._send(kind, body, _NLM_F_DUMP)
+        found: list[bytes] = []
+        changed = 0
+        while True:
+            got, at = self._socket.recv_into(self._room), 0
+            while at + _HEADER.size <= got:
+                length, answer, flags, of, _ = _HEADER.unpack_from(self._room, at)
+                if not _HEADER.size <= length <= got - at:
+                    break
+                inside = bytes(self._room[at + _HEADER.size : at + length])
+                at += (length + 3) & ~3
+                if of != sequence:
+                    continue
+                changed |= flags & _NLM_F_DUMP_INTR
+                if answer in (_NLMSG_ERROR, _NLMSG_DONE):
+                    _raise_refusal(inside)
+                    return None if changed else found
+                found.append(inside)
+            if at < got or not got:
+                raise _cut_off()
+
+    def _send(self, kind: int, body: bytes, flags: int) -> int:
+        """Sends a question; its number."""
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        head = (_HEADER.size + len(body), kind, _NLM_F_REQUEST | flags, self._sequence, 0)
+        self._socket.send(_HEADER.pack(*head) + body)
+        return self._sequence
 
     def close(self) -> None:
         """Closes the socket."""
@@ -138,6 +180,16 @@ class Announcements:
     def close(self) -> None:
         """Closes the socket."""
         self._socket.close()
+
+
+def _raise_refusal(body: bytes) -> None:
+    """Raises what an error or the end of a dump says, unless that is that all is well."""
+    if code := -struct.unpack_from("=i", body)[0]:
+        raise OSError(code, os.strerror(code))
+
+
+def _cut_off() -> OSError:
+    return OSError(errno.EBADMSG, "the kernel's answer was cut off")
 
 
 def _open(groups: int = 0) -> socket.socket:

@@ -21,15 +21,16 @@ NO_VLAN = 0xFFFF
 """No tag; DPB_NO_VLAN of native/headers.h."""
 
 # linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h
-_RTM_GETLINK, _RTM_GETROUTE, _RTM_NEWNEIGH, _RTM_GETNEIGH = 18, 26, 28, 30
+_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_NEWNEIGH, _RTM_GETNEIGH = 18, 22, 26, 28, 30
 _NLM_F_ACK, _NLM_F_REPLACE, _NLM_F_CREATE = 0x04, 0x100, 0x400
-_RTMSG_BYTES, _IFINFOMSG_BYTES, _NDMSG_BYTES = 12, 16, 12
+_RTMSG_BYTES, _IFINFOMSG_BYTES, _IFADDRMSG_BYTES, _NDMSG_BYTES = 12, 16, 8, 12
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY = 1, 2, 4, 5
 _RTA_PREFSRC, _RTA_METRICS, _RTA_VIA = 7, 8, 18
 _RTAX_MTU = 2
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
-_IFLA_LINK_NETNSID = 37
+_IFLA_MASTER, _IFLA_LINK_NETNSID = 10, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_VLAN_ID = 1, 2, 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _NDA_DST, _NDA_LLADDR = 1, 2
 _TYPES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast"}
 # reachable, stale, delay, probe, noarp, permanent
@@ -52,15 +53,23 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface: `kind` is "" for hardware, else "veth", "vlan" ..., `parent` 0 if not here."""
+    """An interface.
+
+    Attributes:
+        kind: "" for hardware, else "veth", "vlan" ...
+        parent: the interface that it was made on; 0 if there is none here.
+        master: the bridge, bond or VRF that it is a port of, or 0.
+        flags: of linux/if.h.
+    """
 
     name: str
     kind: str
     mac: bytes
     mtu: int
     parent: int
+    master: int
     vlan: int
-    flags: int  # linux/if.h
+    flags: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,23 @@ class Tables:
             raise OSError(errno.EBADMSG, "the kernel's answer lacks the MTU")
         return found
 
+    def links(self) -> dict[int, Link]:
+        """All interfaces, by number."""
+        told = self._questions.dump(_RTM_GETLINK, bytes(_IFINFOMSG_BYTES))
+        parsed = ((struct.unpack_from("=i", body, 4)[0], _parse_link(body)) for body in told)
+        return {index: link for index, link in parsed if link is not None}
+
+    def addresses(self) -> list[tuple[int, IP]]:
+        """All addresses of interfaces, those of broadcast too, each with its interface's number."""
+        found: list[tuple[int, IP]] = []
+        for body in self._questions.dump(_RTM_GETADDR, bytes(_IFADDRMSG_BYTES)):
+            (index,) = struct.unpack_from("=I", body, 4)
+            told = attributes(body, _IFADDRMSG_BYTES)
+            ours = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
+            both = filter(None, (ours, told.get(_IFA_BROADCAST)))
+            found += [(index, ip_address(address)) for address in both]
+        return found
+
     def neighbour(self, address: IP, link: int) -> Neighbour:
         """What the kernel has of a next hop."""
         body = _ndmsg(address, link, 0) + attribute(_NDA_DST, address.packed)
@@ -156,6 +182,7 @@ def _parse_link(body: bytes) -> Link | None:
         mtu=_number(found[_IFLA_MTU]),
         # A parent in another network namespace has a number there that means another one here.
         parent=0 if _IFLA_LINK_NETNSID in found else _number(found.get(_IFLA_LINK)),
+        master=_number(found.get(_IFLA_MASTER)),
         vlan=struct.unpack("=H", tag)[0] if tag else NO_VLAN,
         flags=struct.unpack_from("=I", body, 8)[0],
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
@@ -44,3 +47,29 @@ def test_a_parent_in_another_namespace_is_none_here(pair: Pair) -> None:
             assert [tables.link(number).parent for number in (FAR, OTHER)] == [0, 0]
         finally:
             tables.close()
+
+
+def test_all_interfaces_and_addresses_are_those_of_ip(pair: Pair) -> None:
+    """Also where the kernel tells of them in several parts."""
+    many = [f"addr add 10.60.{n // 200}.{n % 200 + 1}/16 brd + dev own0" for n in range(800)]
+    with pair.b:
+        subprocess.run(["ip", "-batch", "-"], input="\n".join(many), text=True, check=True)
+        shown = json.loads(pair.b.run("ip", "-d", "-j", "addr"))
+        tables = Tables()
+        try:
+            links, addresses = tables.links(), tables.addresses()
+        finally:
+            tables.close()
+    assert {(index, link.name, link.kind, link.mtu) for index, link in links.items()} == {
+        (one["ifindex"], one["ifname"], one.get("linkinfo", {}).get("info_kind", ""), one["mtu"])
+        for one in shown
+    }
+    told = [
+        (one["ifindex"], ip_address(address[key]))
+        for one in shown
+        for address in one["addr_info"]
+        for key in ("local", "broadcast")
+        if key in address
+    ]
+    assert len(told) > 1600
+    assert sorted(addresses, key=str) == sorted(told, key=str)
