@@ -25,7 +25,7 @@ _MODES = {
 }
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _LONGEST_QUEUE_LIST = 256
-_ATTACH_PATIENCE_S = 2.0
+_ATTACH_PATIENCE_S = 10.0  # a kernel worker clears away; on a loaded machine it has to wait
 _LOOK_EVERY_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _TOLD_S = 10.0  # how long it is told that the program had to be attached again
