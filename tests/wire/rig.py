@@ -22,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from appliance.lab import Pair
+from appliance.metrics.files import open_all
+from appliance.metrics.places import Counter
 from appliance.places import Place
 from barewire.feeds.mold_publisher import MoldPublisher
 from dpdk_bindings import Channel, open_datagram
+from dpdk_bindings.metrics import MetricsReader
 
 __all__ = ["Rig", "Stopped"]
 
@@ -101,6 +104,7 @@ class Rig:
         )
         self.publisher = MoldPublisher(f"T{os.getpid() % 10**8:08d}", max_datagram=max_datagram)
         self.replies: list[bytes] = []
+        self._begun = self.publisher.next_sequence
         with pair.a:
             self.endpoint = open_datagram(
                 "kernel",
@@ -113,6 +117,7 @@ class Rig:
         self._requesters: dict[tuple[str, int], int] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self._said = b""
+        self.started: dict[str, Any] = {}
         self.answering = True
 
     def __enter__(self) -> Rig:
@@ -128,8 +133,8 @@ class Rig:
         self.endpoint.close()
         shutil.rmtree(self.records)
 
-    def start(self) -> dict[str, Any]:
-        """Starts the appliance; returns what it said of itself."""
+    def start(self) -> None:
+        """Starts the appliance; `started` is what it said of itself."""
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         self.process = self.pair.b.popen(
             *(sys.executable, "-m", "appliance", "run", "--config", str(self.config), "-o", "json"),
@@ -141,8 +146,9 @@ class Rig:
             if not self._read(60):
                 raise RuntimeError("the appliance did not start")
         # The receiver takes the sequence up where it first hears of it: before the first message.
+        self._begun = self.publisher.next_sequence
         self.heartbeat()
-        return self._lines()[0]
+        self.started = self._lines()[0]
 
     def _read(self, seconds: float) -> bool:
         """Takes what the appliance has said since; False: nothing in that time, or it has ended."""
@@ -220,18 +226,61 @@ class Rig:
             self.endpoint.send(peer, self.publisher.heartbeat())
         self.endpoint.flush()
 
-    def settle(self, seconds: float = 1.0) -> None:
-        """Heartbeats and answers until everything that can be recovered is."""
+    def settle(self, seconds: float) -> None:
+        """Heartbeats and answers for a while."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.heartbeat()
             self.serve(0.02)
+
+    def arrive(self, others: int = 0, seconds: float = 30) -> None:
+        """Heartbeats and answers until what was published since the start is through.
+
+        Every message is delivered, or counted as lost, and then every core has found nothing to do:
+        the first of them, those behind it, and the strategy.
+
+        Args:
+            others: messages that other feeds bring it.
+            seconds: until it is given up.
+        """
+        end = time.monotonic() + seconds
+        with open_all(self.records) as (cores, _):
+            while (through := self._through(cores)) < others + self._published:
+                assert time.monotonic() < end, f"{through} messages of {self._published} came"
+                self.heartbeat()
+                self.serve(0.01)
+            for _ in range(len(cores) + 1):  # a turn may have looked just before
+                before = [core.duty().turns["idle"] for core in cores]
+                while any(
+                    core.duty().turns["idle"] == turns
+                    for core, turns in zip(cores, before, strict=True)
+                ):
+                    assert time.monotonic() < end, "a core has always something to do"
+                    self.serve(0.001)
+
+    def reach(self, counter: Counter, value: int, seconds: float = 30) -> None:
+        """Heartbeats and answers until all cores together have counted that many."""
+        end = time.monotonic() + seconds
+        with open_all(self.records) as (cores, _):
+            while (counted := sum(core.counters()[counter] for core in cores)) < value:
+                assert time.monotonic() < end, f"{counter.name} is {counted} of {value}"
+                self.settle(0.02)
+
+    @property
+    def _published(self) -> int:
+        return self.publisher.next_sequence - self._begun
+
+    @staticmethod
+    def _through(cores: Sequence[MetricsReader]) -> int:
+        counters = [core.counters() for core in cores]
+        return sum(c[Counter.MESSAGES_DELIVERED] + c[Counter.MESSAGES_LOST] for c in counters)
 
     def stop(self, number: int = signal.SIGTERM) -> Stopped:
         """Stops the appliance cleanly and returns what it said."""
         assert self.process is not None
         self.process.send_signal(number)
         summary = self.end()[-1]
+        self.serve(0.05)  # what it sent last
         assert summary["type"] == "summary"
         self.kill()
         return Stopped(summary, json.loads(self.log.read_text()), self.replies)

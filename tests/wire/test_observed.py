@@ -16,6 +16,7 @@ from scapy.all import UDP, rdpcap
 from appliance.cli import main
 from appliance.demo.traffic import build
 from appliance.lab import Pair
+from appliance.metrics.files import open_all
 from barewire.feeds.envelope import to_messages
 from barewire.feeds.mold_publisher import MoldPublisher
 from tests.requires import requires_root
@@ -71,6 +72,11 @@ def metrics(capsys, rig, count=1):
     return shown[0]
 
 
+def links_of(rig):
+    with open_all(rig.records) as ([core], _):
+        return {link.name: link for link in core.links()}
+
+
 def eventually(true, seconds=20):
     deadline = time.monotonic() + seconds
     while not (answer := true()):
@@ -83,12 +89,13 @@ def eventually(true, seconds=20):
 def test_metrics_of_a_running_appliance(pair, tmp_path, traffic, shot, capsys, via):
     messages, _ = traffic
     every = "statistics_every_s = 0.2\n"
-    with Rig(pair, tmp_path, via=via, triggers=TRIGGERS, extra=shot) as rig:
-        rig.kill()
-        rig.config.write_text(every + rig.config.read_text())
-        rig.start()
+    rig = Rig(pair, tmp_path, via=via, triggers=TRIGGERS, extra=shot)
+    rig.config.write_text(every + rig.config.read_text())
+    with rig:
         rig.publish([*messages, *messages[:20], b"Tgarbage"])
-        rig.settle(0.5)
+        rig.arrive()
+        # Links are written down every 200 ms here, counters at every turn.
+        eventually(lambda: links_of(rig)["site/A"].received > len(messages))
         shown = metrics(capsys, rig)
         counters, histograms = shown["counters"], shown["histograms"]
         assert shown["loop"] == "hot"
@@ -111,7 +118,6 @@ def test_metrics_of_a_running_appliance(pair, tmp_path, traffic, shot, capsys, v
         spent = shown["duty"]["spent_ns"]
         assert all(spent[kind] > 0 for kind in ("idle", "busy", "housekeeping", "callback"))
         links = {link["name"]: link for link in shown["links"]}
-        # Links are written down now and then, counters at every turn.
         assert 2 * len(messages) < links["site"]["received"] <= counters["datagrams_received"]
         assert (
             links["site/A"]["received"] + links["site/B"]["received"] <= links["site"]["received"]
@@ -133,7 +139,7 @@ def test_the_recorder_tells_why(pair, tmp_path, traffic, shot, capsys, via):
     with Rig(pair, tmp_path, via=via, triggers=TRIGGERS, extra=shot) as rig:
         rig.publish(messages[:50])
         rig.publish([messages[3], b"T" + refused])
-        rig.settle(0.3)
+        rig.arrive()
         assert rig.process is not None
         rig.kill()  # what was recorded outlives the process
         folder = str(rig.records)
@@ -196,7 +202,7 @@ def test_the_recorder_can_be_off(pair, tmp_path, traffic, capsys):
         rig.publish(traffic[0][:20])
         assert main(["why", "ab" * 32, "--folder", str(rig.records)]) == 1
         assert "recorder.megabytes" in capsys.readouterr().err
-        rig.settle(0.2)
+        rig.arrive()
         assert len(rig.stop().hashes) == 20
 
 
@@ -213,14 +219,8 @@ def test_a_strategy_that_stalls_stops_sending_and_not_receiving(
         extra="[fire]\nunjournalled = true\nmax_per_second = 1000\n",
     ) as rig:
         rig.publish(messages)
-        rig.settle(0.5)
-        shown = eventually(
-            lambda: (
-                (s := metrics(capsys, rig))
-                and s["counters"]["messages_delivered"] == len(messages)
-                and s
-            )
-        )
+        rig.arrive()
+        shown = metrics(capsys, rig)
         stopped = rig.stop()
     assert shown["counters"]["strategy_calls"] == 100
     assert shown["counters"]["strategy_stalls"] == 1
@@ -242,7 +242,7 @@ def test_a_strategy_that_raises_is_noted_once_with_its_place(pair, tmp_path, tra
     with Rig(pair, tmp_path, strategy="tests.wire.strategies:Raises") as rig:
         rig.log.write_text("[]")
         rig.publish(traffic[0])
-        rig.settle(0.3)
+        rig.arrive()
         shown = metrics(capsys, rig)
         rig.stop()
     assert shown["counters"]["strategy_errors"] == len(traffic[0])
@@ -261,7 +261,7 @@ def test_a_strategy_that_leaks_is_noted(pair, tmp_path, traffic, capsys):
     ) as rig:
         eventually(lambda: metrics(capsys, rig)["memory_bytes"])
         rig.publish(traffic[0])
-        rig.settle(0.5)
+        rig.arrive()
         shown = eventually(
             lambda: (s := metrics(capsys, rig)) and s["memory_growth_bytes"] > 20e6 and s
         )
@@ -288,7 +288,7 @@ def test_a_core_that_is_stopped_shows_a_stall_with_its_cause(pair, tmp_path, tra
         )
         assert after["longest_ns"]["callback"] < 45e6
         rig.publish(traffic[0][50:])
-        rig.settle(0.3)
+        rig.arrive()
         assert len(rig.stop().hashes) == len(traffic[0])
 
 
@@ -339,16 +339,17 @@ def test_as_many_links_as_can_be_configured(pair, tmp_path, capsys):
 def test_a_core_that_dies_takes_the_others_with_it_and_is_named(pair, tmp_path, traffic, capsys):
     with Rig(pair, tmp_path, extra=CORES) as rig:
         rig.publish(traffic[0][:50])
+        rig.arrive()
         _, shown = asked(capsys, "metrics", "--folder", str(rig.records))
         loops = {loop["loop"]: loop for loop in shown}
         assert loops["hit"]["histograms"]["ring"]["count"] == 50
         os.kill(loops["hit"]["pid"], signal.SIGKILL)
         assert rig.process is not None
-        assert rig.process.wait(10) == 1
+        assert rig.process.wait(20) == 1
         eventually(lambda: not Path(f"/proc/{loops['rx']['pid']}").exists())
         assert "xdp" not in pair.b.run("ip", "link", "show", pair.b.interface)
         rig.kill()
         rig.start()
         rig.publish(traffic[0][:50])
-        rig.settle(0.3)
+        rig.arrive()
         assert rig.stop().feed["delivered"] > 0

@@ -15,6 +15,7 @@ from websockets.sync.server import serve
 from appliance.config import Source, Via
 from appliance.demo.traffic import build
 from appliance.lab import Pair
+from appliance.metrics.places import Counter
 from appliance.ports import Ports
 from barewire.feeds.envelope import to_messages
 from barewire.keccak import keccak256
@@ -101,8 +102,9 @@ def test_a_feed_and_two_streams_share_a_port(pair, tmp_path):
             until = time.monotonic() + 30
             while first.told + second.told < 2 * len(TOLD):
                 assert time.monotonic() < until
-                rig.settle(0.2)
-            rig.settle()
+                rig.settle(0.05)
+            rig.arrive()
+            rig.reach(Counter.TRANSACTIONS_DECODED, len(envelopes) + 2 * len(TOLD))
             stopped = rig.stop()
     assert (first.connections, second.connections) == (3, 1)
     hashes = {keccak256(raw).hex() for raw in envelopes}
@@ -174,6 +176,6 @@ def test_a_feed_takes_its_fallback_too(pair, tmp_path):
     messages = [m for n, raw in enumerate(envelopes) for m in to_messages(raw, 1450, n)]
     with Rig(pair, tmp_path, via='afxdp:nosuch0"\nfallback = "kernel') as rig:
         rig.publish(messages)
-        rig.settle()
+        rig.arrive()
         stopped = rig.stop()
     assert set(stopped.hashes) == {keccak256(raw).hex() for raw in envelopes}

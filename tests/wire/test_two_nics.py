@@ -226,7 +226,7 @@ def test_lines_by_two_interfaces_are_one_sequence(pair: Pair, tmp_path) -> None:
         try:
             rig.hear(f"interface {OTHER} has no carrier")
             rig.publish(messages[-20:], faults={0: lossy(0, 1)})
-            rig.settle()
+            rig.arrive()
         finally:
             pair.a.run("ip", "link", "set", OTHER, "up")
         stopped = rig.stop()
