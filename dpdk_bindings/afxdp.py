@@ -29,6 +29,7 @@ _ATTACH_PATIENCE_S = 10.0  # a kernel worker clears away; on a loaded machine it
 _LOOK_EVERY_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _TOLD_S = 10.0  # how long it is told that the program had to be attached again
+_WENT_OVER = 2  # dpb_afxdp_look_after()
 
 
 class AfXdpPort(Port):
@@ -139,6 +140,8 @@ class AfXdpPort(Port):
 class _Attachment:
     """Puts the program back on its interface where somebody else took it off.
 
+    And to the driver's hook of a veth, where that is what makes the other end cut datagrams.
+
     The kernel tells nobody of that, and frames of our flows reach the kernel from then on: so it is
     asked, once a second. Who takes the program off again and again, or has put another one there,
     is not fought: each time that it fails, or does not hold for a minute, the next time comes twice
@@ -164,6 +167,13 @@ class _Attachment:
                 self.trouble = ""
             if now > self._mended_at + _LONGEST_PAUSE_S:
                 self._pause_s = _LOOK_EVERY_S
+            return
+        if found == _WENT_OVER:
+            self._mended_at = now
+            self.trouble = (
+                f"a sender beyond interface {self._interface} merges datagrams (UDP_SEGMENT): they "
+                "went to the kernel, and are cut from now on, by mode drv"
+            )
             return
         if found == -errno.ENODEV:  # whoever follows links says that the interface is gone
             return

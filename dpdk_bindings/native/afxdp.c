@@ -53,6 +53,7 @@ struct dpb_afxdp {
     uint32_t *linear_generation;
 
     bool taken_off;        /* the program was, and is not attached again yet */
+    bool may_go_over;      /* to the driver's hook, for a sender that merges */
     struct dpb_afxdp_stats stats;
 
     struct dpb_afxdp_shape shape; /* what the memory was made for */
@@ -654,6 +655,7 @@ static int choose_mode(struct dpb_afxdp *p, enum dpb_afxdp_mode asked, uint32_t 
     }
     if (veth) {
         p->info.mode = DPB_AFXDP_SKB;
+        p->may_go_over = true;
         snprintf(why, room, "on veth the generic hook is the quicker one%s", merged);
         return bring_up(p, DPB_AFXDP_SKB, ring, error);
     }
@@ -712,6 +714,25 @@ fail:
     return NULL;
 }
 
+/* A sender on the other end of the veth pair merges datagrams, and by the generic hook they come so.
+ * An interface has one hook or the other, never both: that ours is in the way is what the driver's
+ * is refused for, if nothing else is (no right to attach, say). */
+static int go_over(struct dpb_afxdp *p, struct dpb_error *error)
+{
+    p->may_go_over = false;
+    struct dpb_xdp probe = {.program = p->xdp.program, .link = -1};
+    int result = dpb_xdp_attach(&probe, &p->nic, DPB_XDP_DRV);
+    if (result != -EEXIST && result != -EBUSY)
+        return 0;
+    result = attach_program(p, DPB_AFXDP_DRV, error);
+    if (result < 0) /* as it was: an MTU too long for the driver, too few queues, ... */
+        return attach_program(p, DPB_AFXDP_SKB, error);
+    p->info.mode = DPB_AFXDP_DRV;
+    snprintf(p->info.why, sizeof p->info.why,
+             "a sender merges datagrams (UDP_SEGMENT), which are cut for the driver's hook only");
+    return 2;
+}
+
 int dpb_afxdp_look_after(struct dpb_afxdp *p, struct dpb_error *error)
 {
     memset(error, 0, sizeof *error);
@@ -721,8 +742,12 @@ int dpb_afxdp_look_after(struct dpb_afxdp *p, struct dpb_error *error)
     if (attached < 0)
         return dpb_fail(error, -attached, "asking after the XDP program of interface \"%s\"",
                         p->nic.name);
-    if (attached)
+    if (attached) {
+        struct dpb_xdp_passed passed = {0};
+        if (p->may_go_over && dpb_xdp_read_passed(&p->xdp, &passed) == 0 && passed.merged)
+            return go_over(p, error);
         return 0;
+    }
     char name[IF_NAMESIZE];
     if (!if_indextoname(p->nic.ifindex, name) || strcmp(name, p->nic.name) != 0)
         return dpb_fail(error, ENODEV, "interface \"%s\"", p->nic.name);
@@ -826,5 +851,6 @@ void dpb_afxdp_stats(struct dpb_afxdp *p, struct dpb_afxdp_stats *stats)
         stats->passed_fragments = passed.fragments;
         stats->passed_options = passed.options;
         stats->passed_tags = passed.tags;
+        stats->passed_merged = passed.merged;
     }
 }

@@ -100,6 +100,7 @@ struct dpb_afxdp_stats {
     uint64_t passed_fragments;         /* to the kernel: IP fragments of any flow */
     uint64_t passed_options;           /* to the kernel: IPv4 options, any flow */
     uint64_t passed_tags;              /* to the kernel: 802.1ad or nested tags, any flow */
+    uint64_t passed_merged;            /* to the kernel: our flow, several datagrams in one packet */
 };
 
 struct dpb_afxdp;
@@ -122,8 +123,10 @@ int dpb_afxdp_remove_flow(struct dpb_afxdp *port, int number);
 
 /* Looks whether the program is attached still, a system call of a microsecond or two (it takes the
  * kernel's lock of all interfaces), and attaches it again where it is not, in the network namespace
- * of the calling thread. 0: it is attached and was; 1: it is attached again; or a negative errno,
- * *error filled in: it is not attached. */
+ * of the calling thread. Where the mode was ours to choose and the other end of a veth pair merges
+ * datagrams, it goes over to the driver's hook: the veth driver then has them cut over there.
+ * 0: it is attached and was; 1: it is attached again; 2: it is attached in the driver now; or a
+ * negative errno, *error filled in: it is not attached. */
 int dpb_afxdp_look_after(struct dpb_afxdp *port, struct dpb_error *error);
 
 void dpb_afxdp_info(const struct dpb_afxdp *port, struct dpb_afxdp_info *info);

@@ -16,11 +16,12 @@ _Static_assert(sizeof(struct dpb_flow) == 40, "the program builds this key on it
 _Static_assert(sizeof(struct dpb_xdp_stamp) == 16, "the program writes this stamp");
 
 enum label { PASS, TAGGED, UNTAGGED, V4, V6, PORTS, UDP, LOOKUP, MONO, STAMP, REDIRECT,
-             FRAGMENT, OPTIONS, TAGS, COUNT, DONE };
+             FITS, FRAGMENT, OPTIONS, TAGS, MERGED, COUNT, DONE };
 
 #define KEY(field) ((int)offsetof(struct dpb_flow, field) - 40)
 #define STAMPED(field) ((int)offsetof(struct dpb_xdp_stamp, field))
 #define TIME (-48) /* on the stack: where the driver's answer goes */
+#define LENGTH (-48) /* and the length that is compared with the MTU */
 
 /* Bounds: goto PASS unless packet bytes base[0..need) exist. Leaves R2 used. */
 static void need(struct bpf_asm *a, int base, int bytes)
@@ -125,7 +126,7 @@ static int read_ahead_ns(int64_t *ahead_ns, struct dpb_error *error)
 }
 
 /* R7 arrival time, R8 its clock, R9 the flow's number. */
-static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp)
+static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp, bool find_merged)
 {
     bpf_label(a, LOOKUP);
     bpf_load_map(a, R1, xdp->flows);
@@ -135,6 +136,24 @@ static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp)
     bpf_if(a, BPF_JEQ, R0, 0, PASS);
     bpf_load(a, U32, R9, R0, 0);
 
+    if (find_merged) {
+        /* Not of TCP: the kernel knows of no such connection, and would reset it. */
+        bpf_load(a, U8, R3, FP, KEY(protocol));
+        bpf_if(a, BPF_JNE, R3, 17, FITS);
+        bpf_mov(a, R1, R6);
+        bpf_call(a, BPF_FUNC_xdp_get_buff_len);
+        bpf_alu(a, BPF_SUB, R0, 14 + 4); /* as if there were a tag: four bytes tell no two apart */
+        bpf_store(a, U32, FP, LENGTH, R0);
+        bpf_mov(a, R1, R6);
+        bpf_set(a, R2, 0); /* this interface */
+        bpf_mov(a, R3, FP);
+        bpf_alu(a, BPF_ADD, R3, LENGTH);
+        bpf_set(a, R4, 0);
+        bpf_set(a, R5, 0);
+        bpf_call(a, BPF_FUNC_check_mtu);
+        bpf_if(a, BPF_JEQ, R0, BPF_MTU_CHK_RET_FRAG_NEEDED, MERGED);
+        bpf_label(a, FITS);
+    }
     if (rx_timestamp > 0) {
         bpf_store_value(a, U64, FP, TIME, 0);
         bpf_mov(a, R1, R6);
@@ -189,6 +208,11 @@ static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp)
     bpf_goto(a, COUNT);
     bpf_label(a, TAGS);
     bpf_load_map_value(a, R1, xdp->counters, offsetof(struct dpb_xdp_passed, tags));
+    if (find_merged) { /* the verifier wants no instruction that nothing leads to */
+        bpf_goto(a, COUNT);
+        bpf_label(a, MERGED);
+        bpf_load_map_value(a, R1, xdp->counters, offsetof(struct dpb_xdp_passed, merged));
+    }
     bpf_label(a, COUNT);
     bpf_set(a, R2, 1);
     bpf_atomic_add(a, R1, 0, R2);
@@ -199,11 +223,11 @@ static void take(struct bpf_asm *a, const struct dpb_xdp *xdp, int rx_timestamp)
 }
 
 static int load_program(struct dpb_xdp *xdp, int bound_to, uint32_t flags, int rx_timestamp,
-                        struct dpb_error *error)
+                        bool find_merged, struct dpb_error *error)
 {
     struct bpf_asm a = {0};
     parse(&a);
-    take(&a, xdp, rx_timestamp);
+    take(&a, xdp, rx_timestamp, find_merged);
     return dpb_bpf_load_xdp(DPB_XDP_NAME, a.code, a.n, flags, bound_to, error->log,
                             sizeof error->log);
 }
@@ -242,11 +266,15 @@ int dpb_xdp_load(struct dpb_xdp *xdp, const struct dpb_nic *nic, enum dpb_xdp_mo
         mode == DPB_XDP_DRV ? dpb_btf_function("bpf_xdp_metadata_rx_timestamp") : -ENOENT;
     if (rx_timestamp > 0) {
         xdp->program = load_program(xdp, nic->ifindex, flags | BPF_F_XDP_DEV_BOUND_ONLY,
-                                    rx_timestamp, error);
+                                    rx_timestamp, false, error);
         xdp->asks_driver = xdp->program >= 0;
     }
+    /* Elsewhere a frame longer than the MTU may be one datagram: of a sender with a larger one. */
+    bool find_merged = mode == DPB_XDP_SKB && strcmp(nic->driver, "veth") == 0;
     if (xdp->program < 0) /* a driver that takes no program of its own, or a kernel before 6.3 */
-        xdp->program = load_program(xdp, 0, flags, 0, error);
+        xdp->program = load_program(xdp, 0, flags, 0, find_merged, error);
+    if (xdp->program == -EINVAL && find_merged) /* its helpers are of Linux 5.12 and 5.18 */
+        xdp->program = load_program(xdp, 0, flags, 0, false, error);
     if (xdp->program < 0) {
         result = xdp->program;
         dpb_fail(error, -result, "loading the XDP program for interface \"%s\"", nic->name);

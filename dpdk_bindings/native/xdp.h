@@ -4,8 +4,9 @@
  * headers, and UDP or TCP ports; looks the flow up in a map that may change while traffic runs;
  * stamps the arrival time and the flow's number in front of the frame; and hands it to the socket
  * of the queue it came on. Whatever it does not know - other protocols, tags of 802.1ad and nested
- * ones, fragments, options, flows nobody asked for, queues without a socket of ours - goes to the
- * kernel as if we were not there: it takes nothing that headers.h would throw away for its kind. */
+ * ones, fragments, options, flows nobody asked for, queues without a socket of ours, UDP longer than
+ * the MTU - goes to the kernel as if we were not there: it takes nothing that headers.h would
+ * throw away for its kind. */
 #ifndef DPB_XDP_H
 #define DPB_XDP_H
 
@@ -49,6 +50,8 @@ struct dpb_xdp_passed {
     uint64_t fragments;     /* IP fragments, of any flow */
     uint64_t options;       /* IPv4 options, of any flow */
     uint64_t tags;          /* a tag of 802.1ad, or more than one, of any flow */
+    uint64_t merged;        /* UDP of our flows, by the generic hook of veth, longer than the MTU:
+                             * several datagrams in one packet that the kernel has yet to cut */
 };
 
 struct dpb_xdp {

@@ -18,7 +18,7 @@ import pytest
 from scapy.layers.inet import fragment
 
 from appliance.lab import Namespace, Pair
-from dpdk_bindings import BindingsError, Port, open_port
+from dpdk_bindings import BindingsError, Channel, Port, open_datagram, open_port
 from dpdk_bindings._native import ffi, lib
 from dpdk_bindings.afxdp import AfXdpPort
 from tests.requires import requires, requires_root
@@ -115,6 +115,42 @@ def test_what_a_sender_merges_on_veth_is_named(
         pair.a.run("ethtool", "-K", "veth0", "tx", "off")
     assert [len(frame) - 42 for frame, _, _ in got] == payloads
     assert ("mode=drv" in why and "tx-udp-segmentation off" in why) == (mode != "drv")
+
+
+@pytest.mark.parametrize(("mode", "goes_over"), [("auto", True), ("skb", False)])
+def test_what_a_sender_merges_beyond_the_mtu_is_counted_and_cut_from_then_on(
+    pair: Pair, mode: str, goes_over: bool
+) -> None:
+    """Six datagrams in one packet: to the kernel, each counted. Then whole, by mode drv."""
+    pair.a.run("ethtool", "-K", "veth0", "tx", "on", "tx-udp-segmentation", "on")
+    try:
+        with pair.b:
+            endpoint = open_datagram(
+                f"afxdp:veth0?mode={mode}", channels=[Channel(pair.b.ip4, 5000)]
+            )
+        with endpoint, pair.a:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+                out.setsockopt(socket.SOL_UDP, 103, 1400)  # linux/udp.h: UDP_SEGMENT
+                out.sendto(bytes(6 * 1400), (pair.b.ip4, 5000))
+                stats = endpoint.stats()
+                assert (stats["port_passed_merged"], stats["rx_left_to_kernel"]) == (1, 6)
+                assert stats["rx_datagrams"] == stats["port_kernel_rx_dropped"] == 0
+                with pair.b:
+                    endpoint.housekeeping()
+                assert ("merges datagrams" in endpoint.trouble) == goes_over
+                assert endpoint.describe()["mode"] == ("drv" if goes_over else "skb")
+                out.sendto(bytes(6 * 1400), (pair.b.ip4, 5000))
+                got: list[int] = []
+                deadline = time.monotonic() + 5
+                while len(got) < 6 * goes_over:
+                    with endpoint.recv() as burst:
+                        got += [len(burst[i]) for i in range(len(burst))]
+                    assert time.monotonic() < deadline
+                assert got == [1400] * 6 * goes_over
+                assert endpoint.stats()["port_passed_merged"] == 2 - goes_over
+        assert "tx-udp-segmentation: on" in pair.a.run("ethtool", "-k", "veth0")
+    finally:
+        pair.a.run("ethtool", "-K", "veth0", "tx", "off")
 
 
 _TAKES_ONE = """
