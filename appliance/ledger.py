@@ -99,6 +99,7 @@ class Ledger:
             rows[report.name] = {
                 "rate": round(rate, 1) if self._before_ns else 0.0,
                 "first": report.first,
+                "earliest": report.earliest,
                 "behind": report.behind,
                 "repeated": report.repeated,
                 "filled": report.filled,

@@ -1,8 +1,10 @@
 """Show the sources of the running loops: state, rate, who leads, duplicates, gaps.
 
 Reads what the loops wrote down, about once a second; they do not notice. *First* is what nobody
-else had brought before; *lead* by how much earlier than the second that was, *lag* by how much
-later than the first the rest came. What a source did not bring is said below, cause by cause.
+else had brought before, in the order of reading; *earliest* what arrived before all other copies,
+by the stamps: AF_XDP's is made at the interface, a kernel socket's when it is read. *Lead* is by
+how much earlier than the second that was, *lag* by how much later than the first the rest came.
+What a source did not bring is said below, cause by cause.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def show(name: str, content: dict[str, Any]) -> None:
     table = Table(title=f"{name}{gone}", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("source", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for column in ("tx/s", "first", "behind"):
+    for column in ("tx/s", "first", "earliest", "behind"):
         table.add_column(column, justify="right", no_wrap=True)
     for column in ("lead\np50 us", "lag\np50 us", "lag\np99 us", "gaps", "refused"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -78,6 +80,7 @@ def show(name: str, content: dict[str, Any]) -> None:
             str(row.get("state", "?")),
             f"{row['rate']:,.1f}" if compared else "-",
             f"{row['first']:,}" if compared else "-",
+            f"{row['earliest']:,}" if compared else "-",
             f"{row['behind']:,}" if compared else "-",
             _time(row, "lead", "p50_us"),
             _time(row, "lag", "p50_us"),

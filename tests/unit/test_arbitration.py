@@ -75,6 +75,22 @@ def test_a_copy_read_later_that_arrived_earlier():
     assert (one.behind, one.lead.sum_ns, one.lag.count) == (1, 600, 0)
 
 
+def test_the_earliest_is_counted_by_arrival_and_not_by_the_order_of_reading():
+    race = arbiter()
+    assert race.take(0, hash_of(1), 1000, 1, now_mono_ns=2000)
+    assert not race.take(1, hash_of(1), 400, 1, now_mono_ns=2001)
+    assert not race.take(1, hash_of(1), 5, 1, now_mono_ns=2002)  # again: it was early once
+    assert not race.take(2, hash_of(1), 300, 1, now_mono_ns=2003)
+    assert race.take(2, hash_of(2), 1000, 1, now_mono_ns=3000)
+    assert race.heard(0, hash_of(2), 900, 1, now_mono_ns=3001)
+    assert not race.take(1, hash_of(2), 1, 2, now_mono_ns=3002)  # of another clock
+    reports = race.report()
+    assert [report.first for report in reports] == [1, 0, 1]
+    assert [report.earliest for report in reports] == [1, 0, 1]
+    assert [report.overtaken for report in reports] == [1, 1, 1]
+    assert [report.lag.sum_ns for report in reports] == [600, 100, 100]
+
+
 def test_clocks_that_differ_are_not_subtracted():
     race = arbiter()
     assert race.take(0, hash_of(1), 1000, 1, now_mono_ns=1)

@@ -65,6 +65,18 @@ def lines(count: int, pump: Pump | None = None) -> Iterator[Lines]:
         yield Lines(stack, count, pump)
 
 
+def test_lines_that_have_something_at_once_take_turns_in_being_first() -> None:
+    with lines(2) as these:
+        first = []
+        for text in some(6):
+            assert these.inlet.run(0) == What.TIME  # nothing: each circle begins elsewhere
+            for peer in these.peers:
+                peer.sendall(text)
+            first.append(these.run()[1])
+            assert {first[-1], these.run()[1]} == {0, 1}
+        assert sorted(first) == [0, 0, 0, 1, 1, 1]
+
+
 def test_records_and_then_what_is_none() -> None:
     with lines(1) as these:
         these.peers[0].sendall(b"".join(some(3)) + ANSWER + b"".join(some(2, 2)))

@@ -67,10 +67,11 @@ class SourceReport:
 
     Attributes:
         name: as given.
-        first: handed on, as nobody had brought it before. behind: another had. repeated: it had
-            itself. filled: new, from its pool after a reconnect. overtaken: of `first`, had arrived
-            by another source earlier, which was read later. unlike_clocks: of `behind`, not
-            compared, because the clocks differ.
+        first: handed on, as nobody had brought it before. earliest: its copy arrived before all
+            others, in whatever order they were read; where clocks differ, as `first`. behind:
+            another had brought it. repeated: it had itself. filled: new, from its pool after a
+            reconnect. overtaken: its copy was the earliest until one was read that had arrived
+            before. unlike_clocks: of `behind`, not compared, because the clocks differ.
         last_mono_ns: when it last brought anything; 0: never.
         lead: how much earlier than the second it brought what it was first with; at `QUANTILES`.
         lag: how much later than the first it brought what another had brought.
@@ -78,6 +79,7 @@ class SourceReport:
 
     name: str
     first: int
+    earliest: int
     behind: int
     repeated: int
     filled: int
@@ -235,6 +237,7 @@ class Arbiter:
                 SourceReport(
                     name=name,
                     first=int(counts.first),
+                    earliest=int(counts.earliest),
                     behind=int(counts.behind),
                     repeated=int(counts.repeated),
                     filled=int(counts.filled),

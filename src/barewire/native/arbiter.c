@@ -48,6 +48,8 @@ static void compare(struct bw_arbiter *a, uint32_t source, uint64_t arrival_ns, 
         early = swap;
         by = first->arrival_ns - arrival_ns;
         late->counts.overtaken++;
+        late->counts.earliest--;
+        early->counts.earliest++;
     }
     dpb_histogram_record(&late->lag, by);
     if (second) dpb_histogram_record(&early->lead, by);
@@ -82,6 +84,7 @@ int bw_arbiter_take(struct bw_arbiter *a, uint32_t source, const uint8_t *hash,
         return 0;
     }
     counts->first += !filled;
+    counts->earliest += !filled;
     counts->filled += filled;
     if (!filled) counts->last_first_mono_ns = now_mono_ns;
     return 1;
@@ -92,7 +95,7 @@ int bw_arbiter_heard(struct bw_arbiter *a, uint32_t source, const uint8_t *hash,
     struct bw_dedup_first first;
     if (source >= a->sources) source = a->sources - 1;
     a->place[source].counts.last_mono_ns = now_mono_ns;
-    if (!bw_dedup_heard(a->dedup, hash, source, now_mono_ns, &first)) return 0;
+    if (!bw_dedup_heard(a->dedup, hash, source, arrival_ns, clock, now_mono_ns, &first)) return 0;
     note_again(a, source, arrival_ns, clock, 0, &first);
     return 1;
 }

@@ -8,8 +8,8 @@
  *
  * both as histograms of nanoseconds. Arrival times are subtracted only where they are of one clock,
  * and pairs of unlike clocks are counted instead. A copy that is looked at later may have arrived
- * earlier (two sockets are read in some order): then the two change places in the histograms, but
- * not in what was handed on.
+ * earlier (two sockets are read in some order): then the two change places in the histograms and
+ * in `earliest`, but not in what was handed on.
  *
  * What was read from a node's pool after a reconnect has no time of its own: it is de-duplicated
  * like everything else and counted apart.
@@ -25,10 +25,11 @@ struct dpb_histogram;
 
 struct bw_arbiter_source {
     uint64_t first;            /* handed on: nobody had brought it before */
+    uint64_t earliest;         /* it has the earliest arrival, in whatever order they were read */
     uint64_t behind;           /* another had */
     uint64_t repeated;         /* it had itself */
     uint64_t filled;           /* from its pool, and new */
-    uint64_t overtaken;        /* of `first`: another's copy had arrived earlier, and was read later */
+    uint64_t overtaken;        /* was `earliest`: another's copy had arrived before, and was read later */
     uint64_t unlike_clocks;    /* of `behind`: its clock is not that of the first */
     uint64_t last_mono_ns;     /* when it last brought anything; 0: never */
     uint64_t last_first_mono_ns;

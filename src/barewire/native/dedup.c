@@ -80,6 +80,16 @@ static int again(struct bw_dedup *d, struct entry *e, uint32_t source, uint64_t 
     return 1;
 }
 
+/* Read later than another's copy, and there before it. */
+static void keep_earliest(struct entry *e, uint32_t source, uint64_t arrival_ns, uint8_t clock,
+                          const struct bw_dedup_first *first) {
+    if (first->sources >> source & 1 || clock != e->clock || !arrival_ns ||
+        arrival_ns >= e->arrival_ns)
+        return;
+    e->arrival_ns = arrival_ns;
+    e->source = (uint16_t)source;
+}
+
 static int remember(struct bw_dedup *d, struct entry *e, const uint8_t *hash, uint32_t source,
                     uint64_t arrival_ns, uint8_t clock, uint64_t now_mono_ns) {
     memcpy(e->hash, hash, 32);
@@ -108,7 +118,11 @@ int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, u
     struct entry *oldest, *e = find(d, hash, &oldest);
     source = told_apart(source);
     const int live = e && within_age(d, e, now_mono_ns);
-    if (live && !e->queued) return again(d, e, source, now_mono_ns, first);
+    if (live && !e->queued) {
+        again(d, e, source, now_mono_ns, first);
+        keep_earliest(e, source, arrival_ns, clock, first);
+        return 1;
+    }
     if (e)
         d->stats.expired += !live;
     else if (oldest->last_mono_ns && within_age(d, oldest, now_mono_ns))
@@ -130,11 +144,14 @@ int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, int 
     return 0;
 }
 
-int bw_dedup_heard(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
-                   struct bw_dedup_first *first) {
+int bw_dedup_heard(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t arrival_ns,
+                   uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first) {
     struct entry *oldest, *e = find(d, hash, &oldest);
+    source = told_apart(source);
     if (!e || e->queued || !within_age(d, e, now_mono_ns)) return 0;
-    return again(d, e, told_apart(source), now_mono_ns, first);
+    again(d, e, source, now_mono_ns, first);
+    keep_earliest(e, source, arrival_ns, clock, first);
+    return 1;
 }
 
 uint64_t bw_dedup_sources(const struct bw_dedup *d, const uint8_t *hash) {

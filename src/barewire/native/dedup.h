@@ -32,11 +32,11 @@ struct bw_dedup_stats {
     uint64_t seen_of[64];      /* by source: another was first, or it brought it twice */
 };
 
-/* The arrival that a hash is remembered by. */
+/* The arrival that a hash is remembered by: the earliest of those of one clock. */
 struct bw_dedup_first {
     uint64_t arrival_ns;       /* of the clock named in `clock` */
     uint64_t sources;          /* that had brought it before this time, a bit each */
-    uint16_t source;           /* who was first */
+    uint16_t source;           /* whose it is */
     uint8_t clock;             /* enum dpb_clock */
     uint8_t reserved[5];
 };
@@ -53,7 +53,8 @@ void bw_dedup_free(struct bw_dedup *d);
 int bw_dedup_seen(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns);
 
 /* The same, for one that arrived at `arrival_ns` of `clock`; where it was seen before, *first says
- * when and from whom. */
+ * when and from whom. If this is the first of its source and arrived before that (by the same
+ * clock; 0 is no time), the hash is remembered by this one from now on. */
 int bw_dedup_arrived(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t arrival_ns,
                      uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first);
 
@@ -65,8 +66,8 @@ int bw_dedup_read(struct bw_dedup *d, const uint8_t *hash, uint32_t source, int 
 
 /* The same as bw_dedup_arrived(), for a hash whose transaction is yet to come: it is not remembered
  * where it was not seen. */
-int bw_dedup_heard(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t now_mono_ns,
-                   struct bw_dedup_first *first);
+int bw_dedup_heard(struct bw_dedup *d, const uint8_t *hash, uint32_t source, uint64_t arrival_ns,
+                   uint8_t clock, uint64_t now_mono_ns, struct bw_dedup_first *first);
 
 /* The sources that have brought `hash`, a bit each (bit 0: source 0); 0 if it is not known. */
 uint64_t bw_dedup_sources(const struct bw_dedup *d, const uint8_t *hash);

@@ -29,7 +29,8 @@ static int read_on(struct bw_inlet *in) {
     return NOTHING;
 }
 
-/* Reads from the next line that has something. */
+/* Reads from the next line that has something. Every circle that finds nothing begins one line
+ * further on: of lines that have something at the same time none is always asked before another. */
 static int read_next(struct bw_inlet *in) {
     for (uint32_t i = 0; i < in->lines; i++) {
         uint32_t at = in->next;
@@ -47,6 +48,7 @@ static int read_next(struct bw_inlet *in) {
         bw_txfeed_lend(line->feed, line->buffer, (size_t)got, stream->arrival_ns, stream->clock);
         return read_on(in);
     }
+    in->next = in->next + 1 < in->lines ? in->next + 1 : 0;
     return NOTHING;
 }
 
