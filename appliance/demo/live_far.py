@@ -1,8 +1,8 @@
-"""The far end of ``demo --live``: a real node with Uniswap V2 on it, swaps, and a site's publisher.
+"""The far end of ``demo --live``: a real node with Uniswap V2 on it, and who sends it swaps.
 
 Run inside its namespace as ``python -m appliance.demo.live_far JOB``. It says ``ready`` when the
-contracts are there, waits for a line on stdin, sends signed swaps to the node, republishes what the
-node announces on its IPC socket as MoldUDP64, and says ``done N``.
+contracts are there. For each line on stdin, a number, it sends so many signed swaps to the node and
+says ``done``, how many those were in all; it ends with stdin.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import http.client
 import importlib
 import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -20,11 +19,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.config_sources import Source, Url
 from appliance.core import die_with_parent
-from appliance.node_supply import NodeSupply
-from appliance.places import Place
-from appliance.publisher import Publisher, PublisherConfig
 from barewire.errors import BarewireError
 from barewire.interpreter import recursion_limit_kept
 
@@ -45,28 +40,23 @@ class Job(msgspec.Struct):
 
     Attributes:
         root: the repository, of which the tests' node and contracts are used.
-        address: of this side. line: where the publisher sends to, address and port.
-        swaps: how many. rate: a second. folder: for the node's IPC socket.
+        address: of this side. ipc: where the node's IPC socket shall be. rate: swaps a second.
     """
 
     root: str
     address: str
-    line: tuple[str, int]
-    swaps: int
+    ipc: str
     rate: float
-    folder: str
 
 
 class Node:
     """One anvil process, and calls to it."""
 
     def __init__(self, binary: Path, job: Job) -> None:
-        self.ipc = f"{job.folder}/node.ipc"
-        words = [str(binary), "--host", job.address, "--port", str(NODE_PORT), "--ipc", self.ipc]
+        words = [str(binary), "--host", job.address, "--port", str(NODE_PORT), "--ipc", job.ipc]
         self.process = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent
         )
-        self._job = job
         self._http = http.client.HTTPConnection(job.address, NODE_PORT, timeout=30)
         until = time.monotonic() + 15
         while True:
@@ -90,14 +80,35 @@ class Node:
         return answer["result"]
 
 
-def site(node: Node, line: tuple[str, int]) -> tuple[NodeSupply, Publisher]:
-    """What a site does for its machines: hears a node, and publishes what it hears."""
-    source = Source(name="node", url=Url.parse(f"ipc://{node.ipc}"))
-    supply = NodeSupply(source, Path(node.ipc), most=None, tell=lambda _: None)
-    publisher = Publisher(PublisherConfig(lines=(Place(*line),)), supply)
-    while not supply.live:
-        publisher.poll()
-    return supply, publisher
+class Swaps:
+    """Signed swaps, one account after the other."""
+
+    def __init__(self, node: Node, market: Any, calldata: str) -> None:
+        self._node = node
+        self._router = to_checksum_address(market.router)
+        self._calldata = calldata
+        self.sent = 0
+        for key in _KEYS:
+            node.rpc("anvil_setBalance", Account.from_key(key).address, hex(10**22))
+
+    def send(self, count: int, rate: float) -> None:
+        """Sends `count`, `rate` of them a second, as far as the node keeps up."""
+        began = time.monotonic()
+        for number in range(count):
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            fields = {
+                "chainId": CHAIN,
+                "nonce": self.sent // len(_KEYS),
+                "to": self._router,
+                "value": 10**15 + self.sent,
+                "gas": 250_000,
+                "maxFeePerGas": 10 * 10**9,
+                "maxPriorityFeePerGas": 10**9,
+                "data": self._calldata,
+            }
+            signed = Account.sign_transaction(fields, _KEYS[self.sent % len(_KEYS)])
+            self._node.rpc("eth_sendRawTransaction", "0x" + bytes(signed.raw_transaction).hex())
+            self.sent += 1
 
 
 def main() -> None:
@@ -110,41 +121,14 @@ def main() -> None:
     node = Node(npm_packages() / "@foundry-rs/anvil-linux-amd64/bin/anvil", job)
     try:
         market = uniswap.Market(node, npm_packages(uniswap.UNISWAP))
-        for key in _KEYS:
-            node.rpc("anvil_setBalance", Account.from_key(key).address, hex(10**22))
+        path = [market.weth, market.tokens[0]]
+        swaps = Swaps(node, market, uniswap.call(_SWAP, 1, path, market.me, uniswap.LATER))
         node.rpc("evm_setAutomine", False)
         node.rpc("evm_setIntervalMining", 1)
-        supply, publisher = site(node, job.line)
         say({"ready": market.router})
-        while not select.select([sys.stdin], [], [], 0.001)[0]:
-            publisher.poll()
-        sys.stdin.readline()
-        path = [market.weth, market.tokens[0]]
-        for number in range(job.swaps):
-            key = _KEYS[number % len(_KEYS)]
-            fields = {
-                "chainId": CHAIN,
-                "nonce": number // len(_KEYS),
-                "to": to_checksum_address(market.router),
-                "value": 10**15 + number,
-                "gas": 250_000,
-                "maxFeePerGas": 10 * 10**9,
-                "maxPriorityFeePerGas": 10**9,
-                "data": uniswap.call(_SWAP, 1, path, market.me, uniswap.LATER),
-            }
-            raw = Account.sign_transaction(fields, key).raw_transaction
-            node.rpc("eth_sendRawTransaction", "0x" + bytes(raw).hex())
-            until = time.monotonic() + 1 / job.rate
-            while time.monotonic() < until:
-                publisher.poll()
-        until = time.monotonic() + 1
-        while time.monotonic() < until:
-            publisher.poll()
-        # What follows must still be live when the other side looks: it says when that is over.
-        say({"done": job.swaps, "published": publisher.sent, "block": node.rpc("eth_blockNumber")})
-        sys.stdin.readline()
-        publisher.close()
-        supply.close()
+        for line in sys.stdin:
+            swaps.send(int(line), job.rate)
+            say({"done": swaps.sent})
     finally:
         node.process.kill()
 

@@ -30,3 +30,12 @@ def test_every_swap_is_matched_once_and_each_line_brought_it():
         assert row["first"] + row["behind"] == 60
         assert row["state"] in ("live", "active")
         assert row["unlike_clocks"] == 0
+    assert sum(row["first"] for row in rows.values()) == 60
+    assert sum(row["earliest"] for row in rows.values()) == 60
+    assert seen["winner"] == max(rows, key=lambda name: rows[name]["earliest"])
+    one, other = seen["rounds"]  # whom the node tells first is not the same in both
+    assert one["subscribed"] == other["subscribed"][::-1]
+    assert one["swaps"] == other["swaps"] == one["matched"] == other["matched"] == 30
+    for round_ in (one, other):
+        assert round_["publisher"]["lateness_p50_us"] > 0
+        assert {row["source"] for row in round_["sources"]["sources"]} == set(rows)
