@@ -524,3 +524,47 @@ def test_the_blocks_of_a_chain_begun_anew_are_looked_through(head, blocks):
 def test_bloxroute_is_not_behind_a_nodes_socket():
     with pytest.raises(BarewireError, match="newTxs"):
         PendingTransactions("ipc:/node", Decoder(Rules.preset("prague", 0)), style="bloxroute")
+
+
+@pytest.mark.parametrize(
+    ("pool", "unread"),
+    [
+        ({"pending": [{"0": "x" * 300}]}, 1),  # of another form
+        ({"pending": "x" * 300}, 1),
+        (json.loads("[" * 90 + "]" * 90), 1),
+        ({"pending": {}, "queued": {}, "baseFee": {}}, 0),
+        ({}, 0),
+    ],
+)
+def test_what_is_answered_for_a_pool_and_is_none_is_no_pool(pool, unread):
+    live = session()
+    node = Provider(live, heads(1))
+    tx, raw = transaction(1)
+    block = {"result": {"transactions": [tx]}}
+    node = break_and_return(
+        live, node, 0, heads(1, txpool_content={"result": pool}, eth_getBlockByNumber=block)
+    )
+    assert node.serve(13) == [raw] * unread
+    assert live.stats()["hole"] == hole(holes=1, pools_unread=unread, filled=unread)
+
+
+def test_another_block_than_was_asked_for_is_not_looked_through():
+    """And what stands in one twice was mined once."""
+
+    def block(request):
+        number = request["params"][0]
+        asked.append(number)
+        late = len(asked) < 3
+        return {
+            "result": {"number": "0x64" if late else number, "transactions": [f"0x{7:064x}"] * 3}
+        }
+
+    asked = []
+    live = session()
+    node = Provider(live, heads(100))
+    node.serve(1)
+    result = heads(101, txpool_content={"result": {}}, eth_getBlockByNumber=block)
+    break_and_return(live, node, SECOND, result).serve(20)
+    assert asked == ["0x65"] * 3
+    assert live.hole.take_mined() == [(7).to_bytes(32, "big")]
+    assert live.stats()["hole"] == hole(holes=1)

@@ -59,6 +59,7 @@ class _Mined(msgspec.Struct):
 
 class _Block(msgspec.Struct):
     transactions: list[_Mined | str] = []
+    number: str | None = None
 
 
 _status = msgspec.json.Decoder(_PoolStatus)
@@ -238,14 +239,18 @@ class Hole:
                 fits = entries * _ENTRY_BYTES <= self._max_message
                 return None, self._ask_content() if fits else self._ask_pending()
             block = decode_json(_block.decode, memoryview(result))
-            if block is None:
+            if block is None or not self._is_asked_for(block):
                 return None, self._unknown_block()
             return None, self._block_is_told(self._signed(block))
         except (msgspec.MsgspecError, ValueError):
             return None, self.refused(about)
 
+    def _is_asked_for(self, block: _Block) -> bool:
+        """Behind one address there may be a node that answers with the newest it has."""
+        return block.number is None or quantity_of(block.number) == self._block_asked
+
     def _signed(self, block: _Block) -> list[bytes]:
-        """Hashes of what somebody signed, not the chain's own transactions.
+        """Hashes of what somebody signed, each once, not the chain's own transactions.
 
         Raises:
             ValueError: it is no block.
@@ -262,7 +267,7 @@ class Hole:
                 own += 1
         if own or hashes:
             self._own_types = own > 0
-        return hashes
+        return list(dict.fromkeys(hashes))
 
     def _unknown_block(self) -> list[Question]:
         """Behind one address there may be several nodes, and one that is not there yet."""

@@ -122,6 +122,8 @@ _LONGEST_MUTE_NS = 3_600_000_000_000
 _MUTE_BLOCKS = 2
 _TOO_BIG = 1009  # RFC 6455, 7.4.1
 _FILLING: tuple[Form, ...] = ("pool", "block")
+_EMPTY_BYTES = 256
+"""The longest text of a pool with nothing in it."""
 _NOTIFICATION = b'{"method":"eth_subscription","params":{"result":%b}}'
 _BODY = b'{"jsonrpc":"2.0","id":%d,"method":"eth_getTransactionByHash","params":["0x%b"]}'
 _LONGEST_NUMBER = 16  # digits
@@ -227,7 +229,7 @@ class PendingTransactions:
         if self._text is not None:  # the break came in the middle of it
             self._texts.insert(0, self._text)
             self._text = None
-        self._before = (0, 0)  # entries of pools, and transactions of the chain's own
+        self._before = (0, 0, 0)  # entries of pools, those filled, and the chain's own
         self._hole_since_ns: int | None = None
         self._told = -1
         self._mute_since_ns = 0
@@ -335,7 +337,7 @@ class PendingTransactions:
                 break
             # From the pool: lent when the stream is read to its end, so that they do not mix.
             self._text = text, form = self._texts.pop(0)
-            self._before = self.feed.entries, self.feed.own_types
+            self._before = self._filled_so_far()
             self.feed.lend_text(text, *self._arrival, form=form)
             self.more = True
         self.more = self.more and self.phase is not Phase.FAILED
@@ -593,9 +595,18 @@ class PendingTransactions:
 
     def _text_ends(self) -> None:
         """What was read beside the stream is read to its end."""
-        self._text = None
-        entries, own = self._before
-        self.hole.pool_refused += self.feed.entries - entries - (self.feed.own_types - own)
+        assert self._text is not None
+        (text, form), self._text = self._text, None
+        if form not in _FILLING:
+            return
+        before = zip(self._filled_so_far(), self._before, strict=True)
+        entries, filled, own = (now - then for now, then in before)
+        self.hole.pool_refused += entries - filled - own
+        if form == "pool" and not entries and len(memoryview(text)) > _EMPTY_BYTES:
+            self._ask_hole(self.hole.refused("pool"))  # whatever it is, it is none
+
+    def _filled_so_far(self) -> tuple[int, int, int]:
+        return self.feed.entries, self.hole.filled, self.feed.own_types
 
     def _miss_blocks(self, number: int) -> None:
         """Finds out that the subscription to blocks has gone mute, while the node goes on."""
@@ -625,7 +636,6 @@ class PendingTransactions:
     def _note_bodies(self, records: Any, count: int) -> None:
         if self.filling:
             self.hole.filled += count
-            self._before = self._before[0] + count, self._before[1]
         for i in range(count):
             record = records[i]
             if (announced := self.bodies.came(bytes(record.hash))) is not None:
