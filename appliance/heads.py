@@ -1,4 +1,8 @@
-"""New blocks as several sources tell of them: each once, and not more than there can be."""
+"""New blocks as several sources tell of them: each once, and not more than there can be.
+
+A chain can be reorganised and come back: then a source tells of a block once more, behind others,
+and it is given on once more.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,16 @@ __all__ = ["Heads"]
 _REMEMBERED = 1024
 _A_SECOND = 64  # fast chains have ten blocks a second; a node that makes some up has no end
 _SECOND_NS = 1_000_000_000
+
+
+class _Told:
+    """How often a block was given on, and told of by each source."""
+
+    __slots__ = ("by", "given")
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.by: dict[int, int] = {}
 
 
 class Heads:
@@ -33,13 +47,18 @@ class Heads:
     ) -> None:
         self._give = give
         self._clock = clock_mono_ns
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._known: OrderedDict[bytes, _Told] = OrderedDict()
+        self._last: dict[int, bytes] = {}
         self._second_ns = self._in_second = 0
         self.given = self.repeated = self.refused = 0
 
-    def __call__(self, block: Block) -> None:
-        """A source has told of `block`."""
-        if block.hash in self._known:
+    def __call__(self, source: int, block: Block) -> None:
+        """Source number `source` has told of `block`."""
+        told = self._known.get(block.hash) or _Told()
+        if self._last.get(source) != block.hash:
+            told.by[source] = told.by.get(source, 0) + 1
+            self._last[source] = block.hash
+        if told.by.get(source, 0) <= told.given:
             self.repeated += 1
             return
         now = self._clock()
@@ -49,7 +68,8 @@ class Heads:
             self.refused += 1
             return
         self._in_second += 1
-        self._known[block.hash] = None
+        told.given += 1
+        self._known[block.hash] = told
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         self.given += 1

@@ -107,14 +107,16 @@ class Streams:
         self._ours = True  # it is the turn of a line that is read here, not of the inlet's
         self._next = 0
 
-    def follow_blocks(self, take: Callable[[Block], None]) -> bool:
-        """Has `take` called with each new block that a source tells of; False: none of them does.
+    def follow_blocks(self, take: Callable[[int, Block], None]) -> bool:
+        """Has `take` called with each new block that a source, by its number, tells of.
+
+        False: none of them tells of any.
 
         Call it before anything turns.
         """
         followed = [line for line in self._lines if line.session.style != "bloxroute"]
         for line in followed:
-            line.session.on_block = take
+            line.session.on_block = functools.partial(take, line.number)
         return bool(followed)
 
     def _endpoint(self, source: Source, ports: Ports) -> StreamEndpoint | None:

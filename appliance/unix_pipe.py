@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import time
 from typing import Any
@@ -75,4 +73,4 @@ class UnixPipe:
 
     def _fail(self, error: OSError) -> None:
         self.state = StreamState.FAILED
-        self.why = os.strerror(error.errno or errno.EIO)
+        self.why = error.strerror or str(error)  # of a path that is too long there is no errno

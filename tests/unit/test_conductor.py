@@ -236,15 +236,29 @@ def test_timers_and_blocks_are_held_to_the_limits_of_matches(what):
 def test_blocks_of_several_sources_come_once_and_not_without_end():
     now, seen = [0], []
     heads = Heads(lambda one: seen.append(one.number), clock_mono_ns=lambda: now[0])
-    for number in (1, 2, 1, 2, 3):
-        heads(block(number))
+    for source, number in ((0, 1), (0, 2), (1, 1), (1, 2), (1, 3), (1, 3)):
+        heads(source, block(number))
     assert seen == [1, 2, 3]
     for number in range(4, 200):
-        heads(block(number))
+        heads(0, block(number))
     assert (len(seen), heads.refused) == (64, 135)
     now[0] = 1_000_000_000
     for number in range(200, 10_000):
         now[0] += 20_000_000
-        heads(block(number))
-        heads(block(number))
-    assert heads.stats() == {"given": 64 + 9800, "repeated": 2 + 9800, "refused": 135}
+        heads(0, block(number))
+        heads(1, block(number))
+    assert heads.stats() == {"given": 64 + 9800, "repeated": 3 + 9800, "refused": 135}
+
+
+def test_a_block_that_the_chain_comes_back_to_is_told_again_and_once():
+    """By each source in its own time."""
+    seen = []
+    heads = Heads(lambda one: seen.append(one.number), clock_mono_ns=lambda: 0)
+    told = [1, 2, 1, 3, 1]
+    for number in told[:4]:
+        heads(0, block(number))
+    for number in told:
+        heads(1, block(number))  # the last is news
+    heads(0, block(1))
+    heads(2, block(1))  # which came later
+    assert seen == told

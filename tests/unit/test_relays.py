@@ -289,6 +289,20 @@ def test_a_message_that_is_none_leaves_the_others_alone():
     assert not stream.behind
 
 
+@pytest.mark.parametrize(
+    "header", [{"kind": 256}, {"kind": -1}, {"blockNumber": 2**64}, {"timestamp": 10**4000}]
+)
+def test_a_number_longer_than_it_can_be_makes_no_message(header):
+    stream = relay()
+    connect(stream)
+    odd = feed_message(1, b"\4" + signed(1))
+    odd["message"]["message"]["header"] |= header
+    told = broadcast(odd, feed_message(2, b"\4" + signed(1)))
+    told["confirmedSequenceNumberMessage"] = {"sequenceNumber": 10**4000}
+    assert [m.sequence for m in hear(stream, told)] == [2]
+    assert (stream.counts.malformed, stream.confirmed) == (1, None)
+
+
 def test_a_number_that_is_too_far_ahead_is_not_believed():
     stream = relay()
     connect(stream)

@@ -12,6 +12,7 @@ from websockets.server import ServerProtocol
 from appliance.config_sources import Source, Url
 from appliance.names import Found
 from appliance.stream_line import Line
+from appliance.unix_pipe import UnixPipe
 from barewire._native import ffi
 from barewire.feeds.txfeed import BURST
 from barewire.mempool.decoder import Decoder, Rules
@@ -233,3 +234,10 @@ def test_closing_says_goodbye_or_gives_up(addresses: list[str]) -> None:
         line.housekeeping(now)
     line.close()
     assert all(wire.ended for wire in world.wires)
+
+
+def test_a_socket_whose_path_is_too_long_says_so() -> None:
+    pipe = UnixPipe("/run/" + "x" * 200)
+    assert pipe.state is StreamState.FAILED
+    assert pipe.why == "AF_UNIX path too long"
+    pipe.abort()

@@ -308,7 +308,7 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         if broadcast.version != 1:
             self._misunderstood(data)
             return
-        if broadcast.confirmed is not None:
+        if broadcast.confirmed is not None and not broadcast.confirmed.sequence >> 64:
             self.confirmed = max(self.confirmed or 0, broadcast.confirmed.sequence)
         entries = broadcast.messages or ()
         if entries:
@@ -317,6 +317,7 @@ class ArbitrumRelay(MessageSession[Sequenced]):
         for at, raw in enumerate(entries):
             try:
                 entry = decode_json(_decode_message, bytes(raw))
+                _check_widths(entry.message.message.header)
             except msgspec.MsgspecError:
                 self._malformed(bytes(raw))
                 malformed += 1
@@ -440,6 +441,16 @@ class ArbitrumRelay(MessageSession[Sequenced]):
             accepted,
             reorganised,
         )
+
+
+def _check_widths(header: _Header) -> None:
+    """Numbers are as long as in Nitro, which msgspec cannot say.
+
+    Raises:
+        msgspec.ValidationError: one is not.
+    """
+    if header.kind >> 8 or header.block_number >> 64 or header.timestamp >> 64:
+        raise msgspec.ValidationError("a number out of range")
 
 
 def _contents(entry: _FeedMessage) -> int:
