@@ -27,6 +27,7 @@ from barewire.errors import BarewireError
 from barewire.execution import keystore as keystore_module
 from barewire.execution.keys import Key, is_keystore, load_credential, load_key, read_password
 from barewire.execution.signer import Rfc6979Signer
+from tests.requires import requires
 
 SECRET = bytes(range(1, 33))
 ADDRESS = keys.PrivateKey(SECRET).public_key.to_canonical_address()
@@ -240,8 +241,8 @@ def test_files_that_are_none_are_refused(tmp_path):
         load_key(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_someone_elses_file_is_refused(keystore):
+    requires(os.geteuid() == 0, "root, who alone can give a file away")
     os.chown(keystore, 12345, -1)
     with pytest.raises(BarewireError, match="belongs to user 12345"):
         load_key(keystore, password=PASSWORD)
@@ -407,9 +408,9 @@ print(os.waitpid(child, 0)[1])
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_nobody_reads_what_decrypts_for_nobody(tmp_path):
     """The same user can neither trace it nor read its memory or its pipes."""
+    requires(os.geteuid() == 0, "root, who alone can become another user")
     path = private(tmp_path / "k", json.dumps(Account.encrypt(SECRET, "x", iterations=2)).encode())
     done = subprocess.run(
         [sys.executable, "-c", NOBODY, str(path)], capture_output=True, timeout=60, check=True
