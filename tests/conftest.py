@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import pace
+from tests import examples, pace
 
 HERE = Path(__file__).resolve().parent
 LONG = pace.LONG
@@ -44,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = config.getoption("--group")
     if wanted is not None and wanted not in groups():
         raise pytest.UsageError(f"no group is named {wanted!r}; there are {', '.join(groups())}")
+    if config.getoption("--slow") == "slow":
+        examples.many()
     config.pluginmanager.register(pace)
 
 
@@ -62,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if wanted is None:
             take = not marks
         elif wanted == "slow":
-            take = bool(marks - {"soak"})
+            take = bool(marks - {"soak"}) or item.get_closest_marker("at_length") is not None
         else:
             take = wanted in marks
         (kept if take else left).append(item)

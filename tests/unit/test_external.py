@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 from eth_keys import keys
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.signing import RingExchange, RingKeeper, SocketExchange, SocketKeeper
@@ -26,6 +26,7 @@ from barewire.execution.keys import Key
 from barewire.execution.signer import Rfc6979Signer
 from barewire.execution.template import AccessEntry, Caps, Template, sign_authorization
 from dpdk_bindings.ring import remove_ring
+from tests.examples import examples
 
 SECRET = b"\x51" * 32
 ADDRESS = keys.PrivateKey(SECRET).public_key.to_canonical_address()
@@ -205,7 +206,7 @@ def open_keeper() -> Iterator[Keeper]:
 
 
 @given(message=MESSAGE)
-@settings(max_examples=600, deadline=None)
+@examples(60, 2000)
 def test_any_message_is_answered(open_keeper, message):
     answer = open_keeper.answer(message)
     if answer[:1] == b"\0":

@@ -6,12 +6,13 @@ import struct
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from barewire import BarewireError
 from barewire.feeds.mold_publisher import MoldPublisher
 from barewire.feeds.moldudp64 import RETRANSMISSION, MoldConfig, MoldReceiver
+from tests.examples import examples
 
 SESSION = b"SESSION001"
 OTHER = b"SESSION002"
@@ -565,7 +566,7 @@ class Line:
         return out
 
 
-@settings(max_examples=100, deadline=None)
+@examples(30, 500)
 @given(
     groups=st.lists(
         st.tuples(st.integers(1, 9), st.tuples(LINE, LINE), st.integers(1, 40)), max_size=60
@@ -638,7 +639,7 @@ SPOOFS = st.one_of(
 )
 
 
-@settings(max_examples=75, deadline=None)
+@examples(20, 300)
 @given(
     steps=st.lists(
         st.tuples(
@@ -683,7 +684,7 @@ def test_a_spoofer_changes_nothing_of_what_is_delivered(steps, already):
     assert plain.closed_gaps() == spoofed.closed_gaps()
 
 
-@settings(max_examples=75, deadline=None)
+@examples(20, 300)
 @given(
     before=st.lists(LINE, min_size=CONFIRMED, max_size=30),
     after=st.lists(st.tuples(st.integers(1, 9), st.tuples(LINE, LINE)), min_size=1, max_size=40),
@@ -736,7 +737,7 @@ def test_every_message_of_a_restarted_publisher_is_accounted_for(
         assert s["lost"] == 0
 
 
-@settings(max_examples=200, deadline=None)
+@examples(50, 1000)
 @given(
     st.lists(
         st.one_of(

@@ -7,10 +7,11 @@ import tracemalloc
 
 import pytest
 import rlp as oracle
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from barewire.execution import rlp
+from tests.examples import examples
 
 ITEMS = st.recursive(
     st.binary(max_size=80), lambda inner: st.lists(inner, max_size=8), max_leaves=30
@@ -18,7 +19,7 @@ ITEMS = st.recursive(
 
 
 @given(ITEMS)
-@settings(max_examples=300, deadline=None)
+@examples(60, 2000)
 def test_equal_to_the_rlp_package(item):
     raw = rlp.encode(item)
     assert raw == oracle.encode(item)
@@ -34,7 +35,7 @@ def test_long_items_and_numbers():
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=1000, deadline=None)
+@examples(200, 5000)
 def test_what_the_strict_oracle_refuses_is_refused(raw):
     try:
         theirs = oracle.decode(raw, strict=True)

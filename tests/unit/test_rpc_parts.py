@@ -12,7 +12,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from barewire.errors import BarewireError, ConfigError
@@ -29,6 +29,7 @@ from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider, Terms
 from barewire.rpc.stitch import HeadStitch, LogStitch, OnceStitch
 from barewire.rpc.transports.http1 import request_headers
+from tests.examples import examples
 from tests.unit.rpc_sayings import ANSWERS, TROUBLES, UNSURE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(40, 1000)
 @given(
     messages=st.lists(st.dictionaries(st.text(), anything, max_size=4), max_size=6),
     cuts=st.lists(st.integers(1, 40), max_size=60),
@@ -587,7 +588,7 @@ def chain_of(n: int, fork: str = "a", start: int = 1, parent: str = "0xa0") -> l
     return blocks
 
 
-@settings(max_examples=100, deadline=None)
+@examples(40, 500)
 @given(seed=st.integers(0, 10_000), twice=st.integers(0, 20))
 def test_each_block_passes_once_whatever_is_repeated(seed, twice):
     rng = random.Random(seed)

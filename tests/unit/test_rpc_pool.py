@@ -6,7 +6,7 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from barewire.rpc.faults import AllProvidersFailed, Fault, Trouble
@@ -14,6 +14,7 @@ from barewire.rpc.methods import lookup
 from barewire.rpc.policy import Policy
 from barewire.rpc.pool import Call
 from barewire.rpc.provider import Terms
+from tests.examples import examples
 from tests.unit.rpc_sim import MS, World, failing, hang, steady
 
 
@@ -351,7 +352,7 @@ def test_an_abandoned_call_leaves_nothing_in_flight():
 # Properties
 
 
-@settings(max_examples=25, deadline=None)
+@examples(6, 100)
 @given(
     plans=st.lists(
         st.lists(
@@ -387,7 +388,7 @@ def test_whatever_happens_one_provider_stays_in_and_the_books_balance(plans, see
     assert not world.failures
 
 
-@settings(max_examples=20, deadline=None)
+@examples(6, 100)
 @given(
     share=st.floats(0.0, 0.3),
     tail=st.floats(0.0, 0.5),
@@ -406,7 +407,7 @@ def test_speculative_hedges_stay_within_their_share(share, tail, seed):
     assert not world.failures
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10, 100)
 @given(
     usual=st.floats(0.1, 400),
     floor=st.floats(1, 50),
@@ -432,7 +433,7 @@ def test_nobody_is_asked_before_the_floor_and_somebody_is_at_the_ceiling(
     assert len(mine) == 3
 
 
-@settings(max_examples=20, deadline=None)
+@examples(6, 100)
 @given(slow=st.floats(300, 4_000), seed=st.integers(0, 1000))
 def test_what_is_slow_everywhere_is_not_asked_of_everybody(slow, seed):
     behaviours = [steady(slow * (1 + i / 20)) for i in range(5)]
@@ -509,7 +510,7 @@ def test_a_limit_of_one_method_leaves_the_others():
     assert len(world.latencies) == 2
 
 
-@settings(max_examples=20, deadline=None)
+@examples(4, 100)
 @given(spread=st.floats(0.05, 0.8), spikes=st.floats(0, 0.01), seed=st.integers(0, 1000))
 def test_noise_does_not_make_traffic_flap(spread, spikes, seed):
     rng = random.Random(seed)
@@ -524,7 +525,7 @@ def test_noise_does_not_make_traffic_flap(spread, spikes, seed):
     assert not world.failures
 
 
-@settings(max_examples=15, deadline=None)
+@examples(6, 100)
 @given(seed=st.integers(0, 1000))
 def test_the_bulk_lane_spreads(seed):
     world = World([steady(5)] * 5, seed=seed)
