@@ -64,7 +64,7 @@ def best_of(client: RpcClient, proxies: list[FaultProxy]) -> FaultProxy:
     return proxies[client.pool.providers.index(busiest)]
 
 
-async def load(client: RpcClient, seconds: float, per_s: int = 100) -> list[float]:
+async def load(client: RpcClient, calls: int, per_s: int = 200) -> list[float]:
     """Calls at a rate; the latencies in ms. A failure fails the test."""
     taken: list[float] = []
 
@@ -76,7 +76,7 @@ async def load(client: RpcClient, seconds: float, per_s: int = 100) -> list[floa
         taken.append((time.perf_counter() - start) * 1000)
 
     tasks = []
-    for number in range(int(seconds * per_s)):
+    for number in range(calls):
         tasks.append(asyncio.create_task(one(number)))
         await asyncio.sleep(1 / per_s)
     await asyncio.gather(*tasks)
@@ -90,24 +90,24 @@ async def load(client: RpcClient, seconds: float, per_s: int = 100) -> list[floa
 async def test_the_best_provider_breaks_and_no_call_is_lost(lab, fault, way):
     proxies, connect = lab
     client = await connect(urls=[getattr(p, way) for p in proxies])
-    await load(client, 0.3)
+    await load(client, 30)
     await best_of(client, proxies).set(fault)
-    assert len(await load(client, 1.0)) == 100
+    assert len(await load(client, 100)) == 100
 
 
 async def test_three_of_five_break_and_no_call_is_lost(lab):
     proxies, connect = lab
     client = await connect()
-    await load(client, 0.3)
+    await load(client, 30)
     for proxy, fault in zip(proxies, ("hang", "reset", "garbage"), strict=False):
         await proxy.set(fault)
-    assert len(await load(client, 1.5)) == 150
+    assert len(await load(client, 150)) == 150
 
 
 async def test_a_stale_provider_is_left_out_once_its_head_is_behind(lab):
     proxies, connect = lab
     client = await connect()
-    await load(client, 0.3)
+    await load(client, 30)
     stale = best_of(client, proxies)
     await stale.set("stale")
     provider = client.pool.providers[proxies.index(stale)]
@@ -115,7 +115,7 @@ async def test_a_stale_provider_is_left_out_once_its_head_is_behind(lab):
         while not client.pool.heads.behind(provider):
             await asyncio.sleep(0.05)
     before = stale.seen.count("eth_call")
-    await load(client, 1.0)
+    await load(client, 100)
     assert stale.seen.count("eth_call") - before <= 5  # mirrors only
     assert client.pool.heads.behind(provider)
 
@@ -141,7 +141,7 @@ async def test_a_provider_of_another_chain_is_refused_with_a_clear_message(lab):
     client = await connect(chain="here", chain_id=31337)
     refused = client.pool.providers[1]
     assert refused.refused == "serves chain 42, but the pool is for chain 31337"
-    await load(client, 0.3)
+    await load(client, 30)
     assert proxies[1].seen.count("eth_call") == 0
     with pytest.raises(BarewireError, match="serves chain 31337, but the pool is for chain 1"):
         await connect(urls=[proxies[0].http], chain="ethereum")
@@ -158,7 +158,7 @@ async def test_a_provider_that_lies_about_its_head_is_not_believed(lab):
     assert "ahead of everyone" in liar.doubtful
     assert client.pool.heads.newest < 900
     before = proxies[2].seen.count("eth_call")
-    assert len(await load(client, 0.5)) == 50
+    assert len(await load(client, 50)) == 50
     assert proxies[2].seen.count("eth_call") - before <= 2
 
 
@@ -259,18 +259,18 @@ async def test_real_nodes_stopped_and_killed():
         ]
         config = RpcConfig(providers=providers, max_lag=1_000, check_ms=500)
         async with RpcClient(config) as client:
-            await load(client, 0.3)
+            await load(client, 30)
             busiest = max(client.pool.providers, key=lambda p: p.tally.sent)
             first = nodes.pop(client.pool.providers.index(busiest))
             os.kill(first.pid, signal.SIGSTOP)
             try:
-                assert max(await load(client, 1.0)) < 1_000
+                assert max(await load(client, 100)) < 5_000  # not its whole time
                 os.kill(nodes[0].pid, signal.SIGKILL)
-                assert len(await load(client, 1.0)) == 100
+                assert len(await load(client, 100)) == 100
                 # Whom nobody asks any more is not put out before a check finds it silent, too.
                 async with asyncio.timeout(20):
                     while not client.pool.ejection.is_out(busiest, time.monotonic_ns()):
-                        await load(client, 0.2)
+                        await load(client, 20)
             finally:
                 os.kill(first.pid, signal.SIGCONT)
 
@@ -278,11 +278,11 @@ async def test_real_nodes_stopped_and_killed():
 async def test_an_ejected_provider_comes_back_without_traffic(lab):
     proxies, connect = lab
     client = await connect(check_ms=100)
-    await load(client, 0.3)
+    await load(client, 30)
     sick = best_of(client, proxies)
     provider = client.pool.providers[proxies.index(sick)]
     await sick.set("500")
-    await load(client, 0.3)
+    await load(client, 30)
     assert client.pool.ejection.is_out(provider, time.monotonic_ns())
     await sick.set("ok")
     async with asyncio.timeout(10):
@@ -319,7 +319,7 @@ async def test_no_log_line_shows_a_credential(node, caplog):
             ),
         ]
         async with RpcClient(RpcConfig(providers=providers)) as client:
-            await load(client, 0.2)
+            await load(client, 20)
             for mode in ("garbage", "500", "reset", "ok"):
                 await proxy.set(mode)
                 with contextlib.suppress(AllProvidersFailed):
@@ -354,10 +354,10 @@ async def test_websocket_first_and_http_behind_it(node):
     async with FaultProxy(node.port) as over_ws, FaultProxy(node.port) as over_http:
         provider = ProviderConfig(name="both", ws=over_ws.ws, http=over_http.http)
         async with RpcClient(RpcConfig(providers=[provider])) as client:
-            await load(client, 0.2)
+            await load(client, 20)
             assert over_http.seen.count("eth_call") == 0
             await over_ws.set("reset")
-            await load(client, 0.5)
+            await load(client, 50)
             assert over_http.seen.count("eth_call") > 0
             await over_ws.set("ok")
             stream = client.links[0].stream
@@ -365,14 +365,14 @@ async def test_websocket_first_and_http_behind_it(node):
                 while not stream.is_up:
                     await asyncio.sleep(0.05)
             before = over_http.seen.count("eth_call")
-            await load(client, 0.2)
+            await load(client, 20)
             assert over_http.seen.count("eth_call") == before
 
 
 async def test_identical_reads_in_flight_are_asked_once(lab):
     proxies, connect = lab
     client = await connect(mirror_share=0.0)
-    await load(client, 0.2)
+    await load(client, 20)
     before = sum(p.seen.count("eth_getCode") for p in proxies)
     asked = [client.request("eth_getCode", [IDENTITY["to"], "latest"]) for _ in range(50)]
     said = await asyncio.gather(*asked)
@@ -443,7 +443,7 @@ async def test_an_expired_certificate_is_named_and_the_others_serve(node, tmp_pa
             ProviderConfig(name="good", http=good.http),
         ]
         async with RpcClient(RpcConfig(providers=providers)) as client:
-            await load(client, 0.3)
+            await load(client, 30)
             assert "certificate has expired" in client.pool.providers[0].last_trouble
             assert client.pool.providers[0].state(time.monotonic_ns()) == "down"
 
@@ -461,12 +461,12 @@ async def test_a_certificate_that_expires_while_in_use(node, tmp_path):
             ProviderConfig(name="good", http=good.http),
         ]
         async with RpcClient(RpcConfig(providers=providers)) as client:
-            await load(client, 0.2)
+            await load(client, 20)
             assert bad.seen
             context.load_cert_chain(later, tmp_path / "key-1.pem")
-            await load(client, 0.2)
+            await load(client, 20)
             bad.cut()
-            assert len(await load(client, 0.5)) == 50
+            assert len(await load(client, 50)) == 50
             async with asyncio.timeout(10):
                 while "certificate has expired" not in client.pool.providers[0].last_trouble:
                     await client.request("eth_gasPrice", fresh=True)
@@ -479,9 +479,9 @@ async def test_tls_sessions_are_resumed(node, tmp_path):
     async with FaultProxy(node.port, tls=context) as proxy:
         provider = ProviderConfig(name="tls", ca_file=str(pem), http=proxy.http)
         async with RpcClient(RpcConfig(providers=[provider])) as client:
-            await load(client, 0.2)
+            await load(client, 20)
             proxy.cut()
-            await load(client, 0.2)
+            await load(client, 20)
             connection = next(iter(client.links[0].http._all))
             assert connection.transport.get_extra_info("ssl_object").session_reused
 
@@ -555,7 +555,7 @@ async def test_http2_against_an_independent_server(node, tmp_path, caplog):
             headers={"x-api-key": "sesame"},
         )
         async with RpcClient(RpcConfig(providers=[provider])) as client:
-            assert len(await load(client, 0.5)) == 50
+            assert len(await load(client, 50)) == 50
             big = IDENTITY | {"data": "0x" + "ab" * 100_000}
             said = await client.request("eth_call", [big, "latest"])
             assert said == big["data"]

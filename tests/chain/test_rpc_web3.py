@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def outcomes(over: str, folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pytest", "-o", "filterwarnings=default", "-q"]
+    command = [sys.executable, "-m", "pytest", "-o", "filterwarnings=default", "-q", "--tb=no"]
     command += ["--timeout", "20", f"--junit-xml={folder / over}.xml"]
     command += ["tests/chain/web3_modules.py"]
     env = os.environ | {"WEB3_OVER": over}
