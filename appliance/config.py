@@ -79,7 +79,7 @@ Every value is checked when it is read; an error names the key, the value and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -87,11 +87,20 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from appliance.config_sources import Address, Name, Source, Url, Via, check_ports, check_source
+from appliance.config_sources import (
+    Address,
+    Name,
+    Source,
+    Url,
+    Via,
+    port_mistakes,
+    source_mistakes,
+)
 from appliance.metrics.files import FOLDER
 from appliance.places import Place
 from barewire import config
-from barewire.errors import ConfigError
+from barewire.config import UNREAD, Unread, entries, told
+from barewire.errors import ConfigError, shown
 from barewire.mempool.quantities import amount_of
 from barewire.mempool.triggers import Trigger
 
@@ -291,55 +300,94 @@ def check(loaded: Config, where: str) -> None:
 
 
 def mistakes(loaded: Config, where: str) -> Iterator[ConfigError]:
-    """What one value alone cannot tell: names that must be unique, or must exist, and the like."""
-    for kind in ("cores", "source", "destination", "trigger", "shot"):
-        names: set[str] = set()
-        for index, name in enumerate(entry.name for entry in getattr(loaded, kind)):
-            if name in names:
-                yield ConfigError(
-                    f"{where}: {kind}[{index}].name = {name!r}: used twice",
-                    hint="names are unique, so that counters can tell them apart",
-                )
-            names.add(name)
+    """What one value alone cannot tell: names that must be unique, or must exist, and the like.
+
+    Of one that was salvaged (`barewire.config.salvage`) what its right values tell.
+    """
+    for kind in ("core", "source", "destination", "trigger", "shot"):
+        listed = loaded.cores if kind == "core" else getattr(loaded, kind)
+        yield from told(_unique(f"{where}: {kind}", listed))
+    yield from told(_path(loaded, where))
+    for index, source in entries(loaded.source):
+        yield from told(source_mistakes(f"{where}: source[{index}]", source))
+    yield from told(_ports(loaded, where))
+    yield from _places(loaded, where)
+    destinations = [entry.name for _, entry in entries(loaded.destination)]
+    for index, shot in entries(loaded.shot):
+        key = f"{where}: shot[{index}].destination"
+        yield from told(_known(key, shot.destination, destinations))
+    shots = [entry.name for _, entry in entries(loaded.shot)]
+    for index, trigger in entries(loaded.trigger):
+        # A strategy may arm shots that the file does not hold.
+        if trigger.shot is not None and loaded.strategy is None:
+            yield from told(_known(f"{where}: trigger[{index}].shot", trigger.shot, shots))
+    yield from told(_workers(loaded, where))
+    yield from told(_spinning(loaded, where))
+    yield from told(_unjournalled(loaded, where))
+
+
+def _unique(key: str, listed: Sequence[Any]) -> Iterator[ConfigError]:
+    names: set[str] = set()
+    for index, entry in entries(listed):
+        if entry.name is UNREAD:
+            continue
+        if entry.name in names:
+            yield ConfigError(
+                f"{key}[{index}].name = {shown(entry.name)}: used twice",
+                hint="names are unique, so that counters can tell them apart",
+            )
+        names.add(entry.name)
+
+
+def _path(loaded: Config, where: str) -> Iterator[ConfigError]:
     path = [stage for core in loaded.cores for stage in core.stages]
+    if any(stage is UNREAD for stage in path):
+        raise Unread
     if path != list(get_args(Stage)) or not all(core.stages for core in loaded.cores):
         yield ConfigError(
             f"{where}: core.stages: together the cores run {', '.join(path) or 'nothing'}",
             hint=f"each of {', '.join(get_args(Stage))} once, in this order; at least one a core",
         )
-    for index, source in enumerate(loaded.source):
-        yield from _raised(check_source, f"{where}: source[{index}]", source)
+
+
+def _ports(loaded: Config, where: str) -> Iterator[ConfigError]:
     if len(loaded.cores) > 1 and not loaded.datagrams:
         yield ConfigError(
             f"{where}: core: {len(loaded.cores)} cores, and all sources are streams",
             hint="streams are read by the core that has the stage trigger, so the others would "
             "have nothing to do: configure one",
         )
-    yield from _raised(check_ports, loaded.source, [core.name for core in loaded.cores], where)
-    yield from _places(loaded, where)
-    destinations = [entry.name for entry in loaded.destination]
-    shots = [entry.name for entry in loaded.shot]
-    for index, shot in enumerate(loaded.shot):
-        yield from _known(f"{where}: shot[{index}].destination", shot.destination, destinations)
-    for index, trigger in enumerate(loaded.trigger):
-        # A strategy may arm shots that the file does not hold.
-        if trigger.shot is not None and loaded.strategy is None:
-            yield from _known(f"{where}: trigger[{index}].shot", trigger.shot, shots)
-    if loaded.senders.cpus and len(loaded.senders.cpus) != loaded.senders.workers:
+    yield from port_mistakes(loaded.source, [core.name for core in loaded.cores], where)
+
+
+def _workers(loaded: Config, where: str) -> Iterator[ConfigError]:
+    cpus = loaded.senders.cpus
+    if cpus and len(cpus) != loaded.senders.workers:
         yield ConfigError(
-            f"{where}: senders.cpus = {loaded.senders.cpus}: {loaded.senders.workers} workers",
+            f"{where}: senders.cpus = {shown(cpus)}: {loaded.senders.workers} workers",
             hint="a core for each worker, or none",
         )
+
+
+def _spinning(loaded: Config, where: str) -> Iterator[ConfigError]:
+    pinned = [
+        (f"core {str(index) if core.name is UNREAD else repr(core.name)}", core.cpu)
+        for index, core in entries(loaded.cores)
+        if core.cpu is not None and core.cpu is not UNREAD
+    ]
+    if isinstance(loaded.senders, Senders):
+        pinned += [("senders.cpus", cpu) for _, cpu in entries(loaded.senders.cpus)]
     spinning: dict[int, str] = {}
-    pinned = [(f"core {core.name!r}", core.cpu) for core in loaded.cores if core.cpu is not None]
-    pinned += [("senders.cpus", cpu) for cpu in loaded.senders.cpus]
     for who, cpu in pinned:
         if cpu in spinning:
             yield ConfigError(
                 f"{where}: {who}: cpu = {cpu}: it is that of {spinning[cpu]}",
                 hint="each spins: two on one core hold each other up for milliseconds",
             )
-        spinning[cpu] = who
+        spinning.setdefault(cpu, who)
+
+
+def _unjournalled(loaded: Config, where: str) -> Iterator[ConfigError]:
     fires = loaded.shot or any(trigger.shot for trigger in loaded.trigger)
     if fires and not loaded.fire.unjournalled:
         yield ConfigError(
@@ -348,35 +396,30 @@ def mistakes(loaded: Config, where: str) -> Iterator[ConfigError]:
         )
 
 
-def _raised(check: Callable[..., object], *arguments: object) -> Iterator[ConfigError]:
-    """What `check` of `arguments` raises as a mistake, if it does."""
-    try:
-        check(*arguments)
-    except ConfigError as error:
-        yield error
-
-
 def _places(loaded: Config, where: str) -> Iterator[ConfigError]:
     lines: dict[str, str] = {}
-    for index, source in enumerate(loaded.source):
-        for number, line in enumerate(source.lines):
+    for index, source in entries(loaded.source):
+        for number, line in entries(source.lines):
             key = f"{where}: source[{index}].lines[{number}] = {str(line)!r}"
             if str(line) in lines:
                 yield ConfigError(
                     f"{key}: {lines[str(line)]} is the same",
                     hint="copies of one feed come to different addresses or ports",
                 )
-            lines[str(line)] = f"source[{index}].lines[{number}]"
+            lines.setdefault(str(line), f"source[{index}].lines[{number}]")
             yield from _port(key, line)
-            if not source.via.is_kernel and ip_address(line.address).is_unspecified:
+            if source.via is UNREAD or source.via.is_kernel:
+                continue
+            if ip_address(line.address).is_unspecified:
                 yield ConfigError(
                     f"{key}: a port takes the frames of one address",
                     hint="name the interface's own address, or a group",
                 )
-        if source.retransmit is not None:
+        if isinstance(source.retransmit, Place):
             yield from _port(f"{where}: source[{index}].retransmit", source.retransmit)
-    for index, destination in enumerate(loaded.destination):
-        yield from _port(f"{where}: destination[{index}].address", destination.address)
+    for index, destination in entries(loaded.destination):
+        if isinstance(destination.address, Place):
+            yield from _port(f"{where}: destination[{index}].address", destination.address)
 
 
 def _port(key: str, place: Place) -> Iterator[ConfigError]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -11,13 +11,14 @@ import msgspec
 from msgspec import Meta
 
 from appliance.places import Place
-from barewire.errors import ConfigError
+from barewire.config import UNREAD, entries, told
+from barewire.errors import ConfigError, shown
 from barewire.rpc.addresses import Address as UrlAddress
 from barewire.rpc.addresses import redact, split_zone
 from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.port import PortAddress, check_port
 
-__all__ = ["Address", "Name", "Source", "Url", "Via", "check_ports", "check_source"]
+__all__ = ["Address", "Name", "Source", "Url", "Via", "port_mistakes", "source_mistakes"]
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]
 _MOST_WAYS = 8  # as many as a feed has lines
@@ -175,7 +176,7 @@ class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     deflate: bool = False
 
     def __post_init__(self) -> None:
-        if self.url is not None and self.url.scheme == "mold" and not self.lines:
+        if isinstance(self.url, Url) and self.url.scheme == "mold" and not self.lines:
             lines = [Place.parse(line) for line in self.url.rest.split(",")]
             msgspec.structs.force_setattr(self, "lines", lines)
 
@@ -188,71 +189,88 @@ class Source(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 # What means something only for some kinds of sources; see Source.
 _OF_STREAMS = ("subscribe", "headers_file", "deflate")
 _OF_TLS = ("ca_file", "certificate_file", "key_file", "key_log_file", "verify")
-_OF_DATAGRAMS = ("retransmit", "publishers")
+_OF_DATAGRAMS = ("lines", "retransmit", "publishers")
 
 
-def check_source(key: str, source: Source) -> None:
-    """Checks what belongs together in one source; `key` is where it is written."""
-    url = source.url
-    if source.fallback is not None and source.fallback == source.via:
-        raise ConfigError(
+def source_mistakes(key: str, source: Source) -> Iterator[ConfigError]:
+    """What does not belong together in one source; `key` is where it is written."""
+    if source.fallback is not None:
+        yield from told(_same_way(key, source))
+    yield from told(_of_a_stream(key, source) if source.is_stream else _of_a_feed(key, source))
+
+
+def _same_way(key: str, source: Source) -> Iterator[ConfigError]:
+    if source.fallback == source.via:
+        yield ConfigError(
             f"{key}.fallback = {str(source.fallback)!r}: via is the same",
             hint="name another way, or leave it out",
         )
-    if not source.is_stream:
-        if not 1 <= len(source.lines) <= 8:
-            raise ConfigError(
-                f"{key}: {len(source.lines)} lines and no url", hint=f"allowed: {Url.allowed}"
-            )
-        _refuse(key, source, _OF_STREAMS + _OF_TLS, "it is of streams, and this is MoldUDP64")
-        return
-    assert url is not None
-    if source.lines or source.retransmit is not None:
-        raise ConfigError(
-            f"{key}: lines and retransmit are of MoldUDP64, and {url} is not",
-            hint="one source is one or the other",
+
+
+def _of_a_feed(key: str, source: Source) -> Iterator[ConfigError]:
+    yield from _refuse(key, source, _OF_STREAMS + _OF_TLS, "it is of streams; this is MoldUDP64")
+    if not 1 <= len(source.lines) <= 8:
+        yield ConfigError(
+            f"{key}: {len(source.lines)} lines and no url", hint=f"allowed: {Url.allowed}"
         )
-    _refuse(key, source, _OF_DATAGRAMS, f"it is of MoldUDP64, and {url} is not")
-    for name in ("via", "fallback"):
-        if (via := getattr(source, name)) is not None and len(via.ways) > 1:
-            raise ConfigError(
-                f"{key}.{name} = {str(via)!r}: {url} is one connection, which has one way",
-                hint="name one of them",
-            )
+
+
+def _of_a_stream(key: str, source: Source) -> Iterator[ConfigError]:
+    url = source.url
+    assert url is not None
+    yield from _refuse(key, source, _OF_DATAGRAMS, f"it is of MoldUDP64, and {url} is not")
     if url.scheme == "ipc":
-        if not source.via.is_kernel:
-            raise ConfigError(
-                f"{key}.via = {str(source.via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'"
-            )
-        _refuse(key, source, ("headers_file", "deflate"), f"it is of WebSocket, and {url} is not")
-        if source.subscribe == "bloxroute":
-            raise ConfigError(
-                f"{key}.subscribe = 'bloxroute': its gateway speaks WebSocket, and {url} is a node",
-                hint="allowed here: 'bodies', 'hashes'",
-            )
+        no_websocket = f"it is of WebSocket, and {url} is not"
+        yield from _refuse(key, source, ("headers_file", "deflate"), no_websocket)
     if url.scheme != "wss":
-        _refuse(key, source, _OF_TLS, f"it is of TLS, and {url} is not encrypted")
-    if source.key_file is not None and source.certificate_file is None:
-        raise ConfigError(
-            f"{key}.key_file = {source.key_file!r}: there is no certificate_file",
+        yield from _refuse(key, source, _OF_TLS, f"it is of TLS, and {url} is not encrypted")
+    elif source.key_file is not None and source.certificate_file is None:
+        yield ConfigError(
+            f"{key}.key_file = {shown(source.key_file)}: there is no certificate_file",
             hint="a key is shown to nobody without its certificate",
         )
+    yield from told(_no_gateway(key, source, url))
+    for name in ("via", "fallback"):
+        yield from told(_one_way(f"{key}.{name}", getattr(source, name), url))
 
 
-def _refuse(key: str, source: Source, names: Sequence[str], why: str) -> None:
+def _no_gateway(key: str, source: Source, url: Url) -> Iterator[ConfigError]:
+    if url.scheme == "ipc" and source.subscribe == "bloxroute":
+        yield ConfigError(
+            f"{key}.subscribe = 'bloxroute': its gateway speaks WebSocket, and {url} is a node",
+            hint="allowed here: 'bodies', 'hashes'",
+        )
+
+
+def _one_way(key: str, via: Via | None, url: Url) -> Iterator[ConfigError]:
+    if via is None:
+        return
+    if len(via.ways) > 1:
+        yield ConfigError(
+            f"{key} = {str(via)!r}: {url} is one connection, which has one way",
+            hint="name one of them",
+        )
+    elif url.scheme == "ipc" and not via.is_kernel:
+        yield ConfigError(f"{key} = {str(via)!r}: {url} is a Unix socket", hint="allowed: 'kernel'")
+
+
+def _refuse(key: str, source: Source, names: Sequence[str], why: str) -> Iterator[ConfigError]:
     """Refuses settings that would do nothing."""
     for name in names:
         given = getattr(source, name)
-        if given != getattr(_BLANK, name):
-            written = [str(one) for one in given] if isinstance(given, list) else given
-            raise ConfigError(f"{key}.{name} = {written!r}: {why}", hint="leave it out")
+        if given is not UNREAD and given != getattr(_BLANK, name):
+            written = [str(one) for _, one in entries(given)] if isinstance(given, list) else given
+            text = str(written) if isinstance(written, Place) else written
+            yield ConfigError(f"{key}.{name} = {text!r}: {why}", hint="leave it out")
 
 
 _BLANK = Source(name="blank")
 
 
-def check_ports(sources: Sequence[Source], cores: Sequence[str], where: str) -> None:
-    """Checks that an interface has one port, of one process and with one set of options.
+def port_mistakes(
+    sources: Sequence[Source], cores: Sequence[str], where: str
+) -> Iterator[ConfigError]:
+    """Where an interface has more than one port, of one process and with one set of options.
 
     Args:
         sources: all of the appliance.
@@ -261,9 +279,10 @@ def check_ports(sources: Sequence[Source], cores: Sequence[str], where: str) -> 
     """
     wanted = [
         (f"{where}: source[{index}].{name}", source, way)
-        for index, source in enumerate(sources)
+        for index, source in entries(sources)
         for name in ("via", "fallback")
-        for way in (getattr(source, name).ways if getattr(source, name) else ())
+        if isinstance(via := getattr(source, name), Via)
+        for way in via.ways
         if way != "kernel"
     ]
     first: dict[str, tuple[str, Source, str]] = {}
@@ -273,13 +292,13 @@ def check_ports(sources: Sequence[Source], cores: Sequence[str], where: str) -> 
             continue
         other_key, other, other_text = first.setdefault(address.target, (key, source, text))
         if other_text != text:
-            raise ConfigError(
+            yield ConfigError(
                 f"{key} = {text!r}: {other_key.removeprefix(where + ': ')} = {other_text!r} is the "
                 "same interface",
                 hint="sources share its port: write the same for both",
             )
-        if len(cores) > 1 and other.is_stream != source.is_stream:
-            raise ConfigError(
+        elif len(cores) > 1 and other.is_stream != source.is_stream:
+            yield ConfigError(
                 f"{key} = {text!r}: sources {other.name!r} and {source.name!r} would share it, but "
                 f"core {cores[0]!r} takes datagrams, and core "
                 f"{cores[-1]!r} reads streams",

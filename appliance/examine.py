@@ -2,71 +2,68 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
-from appliance.config import Config, Shot, Source, Strategy, mistakes
+from msgspec.structs import replace
+
+from appliance.config import Config, Shot, Source, Strategy, Url, mistakes
 from appliance.extras import feeds_needed
 from appliance.firing import payload_of
 from appliance.strategy import load
 from barewire import config
-from barewire.errors import BarewireError, ConfigError
+from barewire.config import entries, told
+from barewire.errors import BarewireError
 from barewire.mempool.decoder import Decoder, Refusal, Rules
-from barewire.mempool.triggers import Trigger, compile_triggers
+from barewire.mempool.trigger_table import TriggerTable
+from barewire.mempool.triggers import Trigger, trigger_mistakes
 
 __all__ = ["examine"]
 
-T = TypeVar("T")
-
 
 def examine(where: Path) -> Iterator[BarewireError]:
-    """Every mistake in the file `where`: each value that is none, and what is in right entries.
-
-    Only where all values are right, what they are together too.
+    """Every mistake in the file `where`: each wrong value, and what the right ones are together.
 
     Raises:
         ConfigError: it cannot be read, or is not TOML.
     """
     data = config.read(where)
-    wrong = list(config.mistakes(data, Config, where=str(where)))
-    if not wrong:
-        yield from _together(config.convert(data, Config, where=str(where)), where)
-        return
-    yield from wrong
-    for trigger in _right(data.get("trigger"), Trigger, where):
-        yield from _raised(_compiled, [trigger], {trigger.shot: 0} if trigger.shot else {})
-    for shot in _right(data.get("shot"), Shot, where):
-        yield from _raised(payload_of, shot, where)
-    for strategy in _right([data.get("strategy")], Strategy, where):
-        yield from _raised(load, strategy.load, str(where))
-
-
-def _right(entries: object, kind: type[T], where: Path) -> Iterator[T]:
-    """Those of `entries` that are a `kind`; what is wrong with the others is said already."""
-    for entry in entries if isinstance(entries, list) else ():
-        with contextlib.suppress(ConfigError):
-            yield config.convert(entry, kind, where=str(where))
-
-
-def _together(loaded: Config, where: Path) -> Iterator[BarewireError]:
-    """Values together, triggers, payloads, files of streams, missing extras, the strategy."""
+    yield from config.mistakes(data, Config, where=str(where))
+    loaded: Config = config.salvage(data, Config)
     yield from mistakes(loaded, str(where))
-    named = dict.fromkeys(trigger.shot for trigger in loaded.trigger if trigger.shot is not None)
-    shots = {name: number for number, name in enumerate(named)}
-    alone = [_raised(_compiled, [trigger], shots) for trigger in loaded.trigger]
-    wrong = [mistake for one in alone for mistake in one]
-    yield from wrong or _raised(_compiled, loaded.trigger, shots)
-    for shot in loaded.shot:
-        yield from _raised(_payload, loaded, shot, where)
-    missing = list(_raised(_feeds)) if loaded.streams else []
-    yield from missing
-    for source in loaded.streams if not missing else ():
-        yield from _raised(_tls, source, where)
-        yield from _raised(_headers, source, where)
-    if loaded.strategy is not None:
-        yield from _raised(load, loaded.strategy.load, str(where))
+    yield from told(_triggers(loaded))
+    for _, shot in entries(loaded.shot):
+        yield from told(_raised(_payload, loaded, shot, where))
+    yield from told(_streams(loaded, where))
+    if isinstance(loaded.strategy, Strategy):
+        yield from told(_raised(load, loaded.strategy.load, str(where)))
+
+
+def _triggers(loaded: Config) -> Iterator[BarewireError]:
+    listed = [trigger for _, trigger in entries(loaded.trigger)]
+    shots = {trigger.shot: 0 for trigger in listed if isinstance(trigger.shot, str)}
+    wrong = [mistake for trigger in listed for mistake in trigger_mistakes(trigger, shots)]
+    yield from wrong
+    if not wrong and len({trigger.name for trigger in listed}) == len(loaded.trigger):
+        yield from _raised(_compiled, listed, shots)  # what they are together
+
+
+def _compiled(triggers: list[Trigger], shots: dict[str, int]) -> None:
+    TriggerTable(triggers, shots=shots).close()
+
+
+def _streams(loaded: Config, where: Path) -> Iterator[BarewireError]:
+    read = [source for _, source in entries(loaded.source) if isinstance(source.url, Url)]
+    streams = [source for source in read if source.is_stream]
+    if missing := list(_raised(_feeds)) if streams else []:
+        yield from missing
+        return
+    for source in streams:
+        # The files of each end apart: a mistake in one does not hide the other's.
+        yield from told(_raised(_tls, replace(source, certificate_file=None, key_file=None), where))
+        if source.certificate_file is not None:
+            yield from told(_raised(_tls, replace(source, ca_file=None), where))
+        yield from told(_raised(_headers, source, where))
 
 
 def _raised(check: Callable[..., object], *arguments: object) -> Iterator[BarewireError]:
@@ -75,10 +72,6 @@ def _raised(check: Callable[..., object], *arguments: object) -> Iterator[Barewi
         check(*arguments)
     except BarewireError as error:
         yield error
-
-
-def _compiled(triggers: list[Trigger], shots: dict[str, int]) -> None:
-    compile_triggers(triggers, shots=shots)
 
 
 def _feeds() -> None:

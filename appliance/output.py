@@ -48,7 +48,10 @@ def print_json(value: Any) -> None:
 
 
 def complain(message: str, hint: str = "") -> None:
-    """Says on stderr what was wrong and, on a line of its own, what to do about it."""
-    sys.stderr.write(f"barewire: {message}\n")
-    if hint:
-        sys.stderr.write(f"  hint: {hint}\n")
+    """Says on stderr what was wrong and, on a line of its own, what to do about it.
+
+    What a file or a name brings along of a terminal's control characters is written as escapes.
+    """
+    said = f"barewire: {message}\n" + (f"  hint: {hint}\n" if hint else "")
+    plain = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in said)
+    sys.stderr.write("".join(plain))

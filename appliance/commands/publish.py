@@ -37,7 +37,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from appliance.config_sources import Source, check_source
+from appliance.config_sources import Source, source_mistakes
 from appliance.envelope_files import FORMATS, read_envelopes
 from appliance.faults import Faults
 from appliance.output import add_output_argument, console, print_json
@@ -148,7 +148,8 @@ def _from_node(args: argparse.Namespace, stack: contextlib.ExitStack) -> Supply:
     source = convert(given, Source, where="publish")
     if not source.is_stream:
         raise BarewireError(f"{args.source}: it is a feed already", hint="name a node")
-    check_source("publish", source)
+    for mistake in source_mistakes("publish", source):
+        raise mistake
     where = Path.cwd() / "publish"  # files are relative to the folder
     supply = NodeSupply(
         source, where, most=args.count, tell=lambda said: print(said, file=sys.stderr)

@@ -23,7 +23,7 @@ from rich.table import Table
 from appliance.output import add_output_argument, complain, console, print_json
 from barewire.errors import BarewireError, ConfigError
 from barewire.rpc.client import RpcClient
-from barewire.rpc.config import ProviderConfig, RpcConfig, load
+from barewire.rpc.config import ProviderConfig, RpcConfig, load, mistakes
 from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
 from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider
@@ -90,16 +90,34 @@ def _pool(args: argparse.Namespace) -> RpcConfig:
     if args.url:
         providers = [ProviderConfig.from_url(url, i) for i, url in enumerate(args.url)]
         pool = RpcConfig(providers=providers, chain=args.chain)
-        pool.check()
-        return pool
+        _refuse([*pool.mistakes()])
+        return _filled(pool)
     try:
-        text = args.config.read_text()
+        text = args.config.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else f"not text ({error.reason})"
         raise ConfigError(
             f"cannot read {args.config}: {why}", hint="start from examples/rpc.toml"
         ) from error
-    pools = load(text, where=str(args.config))
+    _refuse([*mistakes(text, where=str(args.config))])
+    return _filled(_chosen(load(text, where=str(args.config)), args))
+
+
+def _refuse(found: list[ConfigError]) -> None:
+    """Says every mistake, the last by raising it."""
+    for mistake in found[:-1]:
+        complain(mistake.message, mistake.hint)
+    if found:
+        raise found[-1]
+
+
+def _filled(pool: RpcConfig) -> RpcConfig:
+    """`pool`, whose secrets are all there."""
+    _refuse([mistake for provider in pool.providers for mistake in provider.unfilled()])
+    return pool
+
+
+def _chosen(pools: list[RpcConfig], args: argparse.Namespace) -> RpcConfig:
     if not args.chain:
         if len(pools) > 1:
             names = ", ".join(p.chain for p in pools)

@@ -12,10 +12,11 @@ classmethod and an `allowed` sentence; see :class:`Written`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import (
     Any,
@@ -31,12 +32,26 @@ from typing import (
 import msgspec
 from msgspec import inspect
 
-from barewire.errors import ConfigError, shown
+from barewire.errors import BarewireError, ConfigError, shown
 from barewire.rpc.addresses import redact, without_secrets
 
-__all__ = ["Written", "convert", "load", "mistakes", "read"]
+__all__ = [
+    "UNREAD",
+    "Unread",
+    "Written",
+    "convert",
+    "entries",
+    "load",
+    "mistakes",
+    "read",
+    "refusals",
+    "salvage",
+    "told",
+    "toml",
+]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BarewireError)
 
 
 @runtime_checkable
@@ -73,15 +88,25 @@ def read(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path}: not a file", hint="name a readable file")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml(path.read_text(encoding="utf-8-sig"), where=str(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint="name a readable file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: {error}", hint="see https://toml.io") from error
+
+
+def toml(text: str, *, where: str) -> dict[str, Any]:
+    """The TOML in `text` as plain data.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError is one; a number of 5,000 digits just that
+        raise ConfigError(f"{where}: not TOML: {error}", hint="see https://toml.io") from error
     except RecursionError:
-        raise ConfigError(f"{path}: tables inside tables without end") from None
+        raise ConfigError(f"{where}: tables inside tables without end") from None
 
 
 def convert(data: Any, kind: type[T], *, where: str) -> T:
@@ -105,12 +130,69 @@ def convert(data: Any, kind: type[T], *, where: str) -> T:
 
 def mistakes(data: Any, kind: type, *, where: str) -> Iterator[ConfigError]:
     """Everything that `kind` refuses in `data`, where :func:`convert` raises the first of it."""
-    for said in _wrong(data, kind, ""):
+    for said in refusals(data, kind):
         yield _explain(said, data, kind, where)
 
 
-def _wrong(value: Any, hint: Any, path: str) -> Iterator[str]:
-    """What is wrong with `value` and inside it, in msgspec's words."""
+class Unread(Exception):  # noqa: N818 - it names a state, as StopIteration does
+    """What is asked depends on a value that is wrong."""
+
+
+class _Unread:
+    """Stands for a value that is wrong: whoever wants to know anything of it gets Unread."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise Unread
+
+    __getattr__ = __bool__ = __eq__ = __hash__ = __iter__ = __len__ = __str__ = _refuse
+    __contains__ = __getitem__ = __lt__ = __gt__ = __le__ = __ge__ = __index__ = _refuse
+
+
+UNREAD: Any = _Unread()
+
+
+def salvage(data: Any, kind: Any) -> Any:
+    """As :func:`convert`, with UNREAD in the place of each value that `kind` refuses.
+
+    So that what several values are together can be asked where others are wrong.
+    """
+    info = _plain(inspect.type_info(kind), data)
+    if isinstance(info, inspect.StructType) and isinstance(data, dict):
+        hints = get_type_hints(info.cls, include_extras=True)
+        given = {
+            field.name: salvage(data[field.encode_name], hints[field.name])
+            if field.encode_name in data
+            else UNREAD
+            for field in info.fields
+            if field.required or field.encode_name in data
+        }
+        try:
+            return info.cls(**given)
+        except Unread:
+            return UNREAD
+    if isinstance(info, inspect.ListType) and isinstance(data, list):
+        element = _element(kind)
+        return [salvage(one, element) for one in data]
+    try:
+        return msgspec.convert(data, kind, dec_hook=_parse_written)
+    except msgspec.ValidationError:
+        return UNREAD
+
+
+def entries(listed: Iterable[T]) -> Iterator[tuple[int, T]]:
+    """What could be read of a list that was salvaged, with its places."""
+    if listed is not UNREAD:
+        yield from ((place, entry) for place, entry in enumerate(listed) if entry is not UNREAD)
+
+
+def told(found: Iterator[E]) -> Iterator[E]:
+    """What of `found` can be told where some values are wrong."""
+    with contextlib.suppress(Unread):
+        yield from found
+
+
+def refusals(value: Any, hint: Any, path: str = "") -> Iterator[str]:
+    """What is wrong with `value` (at `path`) and inside it, in msgspec's words."""
     info = _plain(inspect.type_info(hint), value)
     found: list[str] = []
     if isinstance(info, inspect.StructType) and isinstance(value, dict):
@@ -125,11 +207,11 @@ def _wrong(value: Any, hint: Any, path: str) -> Iterator[str]:
         found = [f"{said} - at `$.{path}`" if path else said for said in found]
         inner = [(value[key], hints[fields[key].name], key) for key in value if key in fields]
         for one, inside, key in inner:
-            found += _wrong(one, inside, f"{path}.{key}" if path else key)
+            found += refusals(one, inside, f"{path}.{key}" if path else key)
     elif isinstance(info, inspect.ListType) and isinstance(value, list):
         element = _element(hint)
         for index, one in enumerate(value):
-            found += _wrong(one, element, f"{path}[{index}]")
+            found += refusals(one, element, f"{path}[{index}]")
     if not found:
         try:
             msgspec.convert(value, hint, dec_hook=_parse_written)
@@ -250,9 +332,15 @@ def _allowed(info: Any) -> str:
         case inspect.StrType(pattern=pattern):
             return f"a string like {pattern}" if pattern else "a string"
         case inspect.ListType() | inspect.VarTupleType():
-            return f"a list of: {_allowed(info.item_type)}"
+            least, most = info.min_length, info.max_length
+            bounds = [f"at least {least}"] * bool(least) + [f"at most {most}"] * bool(most)
+            return f"a list of{' ' + ' and '.join(bounds) if bounds else ''}: " + _allowed(
+                info.item_type
+            )
         case inspect.StructType(fields=fields):
             return f"a table with {', '.join(field.encode_name for field in fields)}"
+        case inspect.DictType():
+            return "a table"
         case inspect.UnionType(types=types):
             return ", or ".join(filter(None, map(_allowed, types)))
         case inspect.CustomType(cls=cls):

@@ -6,7 +6,17 @@ import reprlib
 
 __all__ = ["BarewireError", "ConfigError", "OutageError", "shown"]
 
-_bounded = reprlib.Repr()
+
+class _Bounded(reprlib.Repr):
+    """Also of integers that Python refuses to write (sys.set_int_max_str_digits)."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > 512:
+            return f"<a number of {x.bit_length()} bits>"
+        return super().repr_int(x, level)
+
+
+_bounded = _Bounded()
 _bounded.maxstring = _bounded.maxother = _bounded.maxlong = 60
 
 

@@ -13,12 +13,13 @@ depths below the bound raise what msgspec does not document; here they are its o
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Callable
 from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
+
+from barewire.errors import shown
 
 __all__ = [
     "DEEPEST",
@@ -77,7 +78,7 @@ def printable(said: object, most: int = LONGEST) -> str:
     elif isinstance(said, int) and said.bit_length() > 512:  # Python refuses to write some of them
         said = f"a number of {said.bit_length()} bits"
     elif not isinstance(said, str):
-        said = reprlib.repr(said)
+        said = shown(said)
     line = _SPACE.sub(" ", said[: 4 * most]).strip()
     if not line.isprintable():
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

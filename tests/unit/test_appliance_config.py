@@ -383,6 +383,78 @@ def test_wrong_values_do_not_hide_what_is_in_right_entries(check):
     assert "Errno" not in said
 
 
+def test_wrong_values_do_not_hide_what_others_are_together(check, tmp_path):
+    """Nor do wrong conditions of a trigger hide its others, or one file of TLS another."""
+    text = GOOD.replace("1000", '"soon"').replace('"gateway"\npayload', '"nowhere"\npayload')
+    text += (
+        "[[trigger]]\nname = 'router'\nto = ['0x7a25', 'uniswap.eth']\ngas = { min = 2, max = 1 }\n"
+    )
+    text += "tip_wei = { min = '1 gwei', max = nan }\nvalue_wei = { min = 'x', max = '-1' }\n"
+    text += "[[trigger.words]]\nindex = 0\n"
+    text += "equals = ['0x7a250d5630B4cF539739dF2C5dAcb4c659F2488E', 'y']\n"
+    text += NODE + 'ca_file = "none.pem"\ncertificate_file = "open.pem"\nlines = ["127.0.0.1:5"]\n'
+    text += "deflat = true\n[recorder]\nmegabytes = 63\n[senders]\nworkers = 1\ncpus = [1, 2]\n"
+    (tmp_path / "open.pem").write_text("")
+    status, said = check(text)
+    assert status == 2
+    for words in (
+        "shot[0].expires_after_ms = 'soon'",
+        "recorder.megabytes = 63",
+        "trigger[1].name = 'router': used twice",
+        "trigger[1].tip_wei.max = nan",
+        "shot[0].destination = 'nowhere': there is none of that name",
+        "senders.cpus = [1, 2]: 1 workers",
+        "to[0] = '0x7a25'",
+        "to[1] = 'uniswap.eth'",
+        "gas.min = 2",
+        "value_wei.min = 'x'",
+        "value_wei.max = '-1'",
+        "words[0].equals[0] = '0x7a250d5630B4cF539739dF2C5dAcb4c659F2488E': its capitals",
+        "words[0].equals[1] = 'y'",
+        "source[1].deflat = True: no such key",
+        "source[1].lines = ['127.0.0.1:5']",
+        "none.pem",
+        "open.pem can be read by others",
+    ):
+        assert said.count(words) == 1, (words, said)
+
+
+def test_a_wrong_value_is_no_second_mistake(check):
+    """What would follow from another value in its place is not said."""
+    text = GOOD.replace('name = "gateway"', "name = 7").replace("127.0.0.1:19001", "127.0.0.1")
+    text += '[[core]]\nstages = ["receive", "fed"]\n[senders]\nworkers = "2"\ncpus = [1]\n'
+    text += '[strategy]\nload = "a b"\n[[trigger]]\nname = "t"\nshot = "armed by it"\n'
+    status, said = check(text.replace("unjournalled = true", "unjournalled = 1"))
+    assert status == 2
+    assert said.count("barewire: ") == 6, said
+
+
+def test_triggers_that_are_too_many_together_are_named_before_the_start(check):
+    many = "".join(f"[[trigger]]\nname = 't{n}'\ngas = {{ min = {n} }}\n" for n in range(65))
+    status, said = check(GOOD + many)
+    assert status == 2
+    assert "64" in said
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("", f"statistics_every_s = {'9' * 5000}\n", "not TOML"),
+        ("", "[" + ".".join("a" * 4000) + "]\nb = 1\n", "a = {'a':"),
+        ("", '"\\u001b[31mred" = 1\n', "\\x1b[31mred = 1: no such key"),
+    ],
+)
+def test_texts_that_readers_and_terminals_do_not_expect(check, before, after, words):
+    status, said = check(before + after + GOOD)
+    assert status == 2
+    assert words in said
+    assert said.replace("\n", "").isprintable()
+
+
+def test_a_byte_order_mark_means_nothing(check):
+    assert check("\ufeff" + GOOD)[0] == 0
+
+
 def test_every_mistake_of_values_together_is_named(check):
     text = GOOD.replace("2488d", "2488E".upper()).replace(
         '"gateway"\npayload', '"nowhere"\npayload'

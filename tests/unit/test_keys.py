@@ -147,6 +147,7 @@ def test_a_keystore_of_another_key_than_it_says_is_corrupt(tmp_path, keystore_te
     [
         ({"kdfparams": {"n": 1 << 24}}, rb"128 n r p = 17179869184 of scrypt, .* 1073741824"),
         ({"kdfparams": {"r": 1 << 40}}, rb"128 n r p"),
+        ({"kdfparams": {"n": 2, "p": 1 << 19}}, rb"r p = 4194304 of scrypt, .* 1024"),
         ({"kdfparams": {"n": "16"}}, rb"n = '16', not a number"),
         ({"kdfparams": {"p": 0}}, rb"p = 0, not a number"),
         ({"kdfparams": {"dklen": 1 << 30}}, rb"dklen 1073741824, not 32"),
@@ -161,6 +162,12 @@ def test_what_opening_may_cost_is_bounded(keystore_text, crypto, said):
     assert status == 4
     assert re.search(said, text), text
     assert len(text) <= 300
+
+
+@pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32])
+def test_a_keystore_of_what_is_no_key_is_corrupt(secret):
+    with pytest.raises(ValueError, match="no private key"):
+        keystore_module._check_address(secret, ADDRESS.hex())
 
 
 def test_a_keystore_of_nested_lists_is_corrupt():

@@ -547,6 +547,34 @@ def test_a_wrong_configuration_says_key_value_and_what_is_allowed(text, message,
     assert hint in caught.value.hint
 
 
+def test_every_mistake_of_a_configuration_is_said(tmp_path, capfd, monkeypatch):
+    from appliance.cli import main
+
+    wrong = GOOD.replace("ethereum", "mars") + 'htpp = "x"\ntier = "moon"\nweight = nan\n'
+    wrong += '[[provider]]\nname = "a"\nhttp = "ws://b"\nws = 5\npriority = -1\n'
+    file = tmp_path / "rpc.toml"
+    file.write_text("hedge_share = 3\ncheck_ms = true\ntimeout_ms = -1\n" + wrong)
+    assert main(["rpc", "status", "--config", str(file)]) == 2
+    said = capfd.readouterr().err
+    for words in ("mars", "htpp", "moon", "weight = nan", "ws://b", "ws = 5", "priority = -1"):
+        assert said.count(words) == 1, (words, said)
+    for words in ("hedge_share = 3", "check_ms = True", "timeout_ms = -1", "two providers"):
+        assert said.count(words) == 1, (words, said)
+    file.write_text((ROOT / "examples/rpc.toml").read_text())
+    for name in ("ALCHEMY_KEY", "QUICKNODE_HOST", "QUICKNODE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["rpc", "status", "--config", str(file)]) == 2
+    said = capfd.readouterr().err
+    assert "provider 'alchemy': ws: the environment variable ALCHEMY_KEY is not set" in said
+    assert "QUICKNODE_HOST and QUICKNODE_KEY" in said
+
+
+@pytest.mark.parametrize("text", ["chain_id = " + "9" * 5000, "a = " + "[" * 5_000])
+def test_no_text_of_a_configuration_is_too_much(text):
+    with pytest.raises(ConfigError):
+        load(text)
+
+
 def test_the_example_loads_with_its_five_providers():
     (pool,) = load((ROOT / "examples/rpc.toml").read_text())
     assert pool.chain_facts().chain_id == 1

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from barewire.errors import shown
 from barewire.untrusted import (
     DEEPEST,
     LONGEST,
@@ -145,3 +146,8 @@ def test_bytes_in_digits():
             bytes_of(said)
     with pytest.raises(ValueError, match="2 bytes, not 32"):
         bytes_of("0x1234", 32)
+
+
+def test_numbers_that_python_refuses_to_write_are_shown():
+    assert shown([10**5000]) == "[<a number of 16610 bits>]"
+    assert "16610 bits" in printable({"a": -(10**5000)})

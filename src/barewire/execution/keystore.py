@@ -23,6 +23,7 @@ from barewire.untrusted import DEEPEST, too_deep
 with recursion_limit_kept():
     from eth_keyfile.keyfile import create_keyfile_json, decode_keyfile_json, normalize_keys
     from eth_keys.datatypes import PrivateKey
+    from eth_utils.exceptions import ValidationError
 
 __all__ = ["decrypt", "encrypt", "looks_like_one", "main", "open_decrypted", "parsed"]
 
@@ -31,8 +32,9 @@ SCRYPT_N = 262144
 _READY = b"hardened "
 _LOG = logging.getLogger(__name__)
 
-# What opening a file may cost, whoever wrote it: 1 GiB is four times what is usual.
-_FILE_BYTES, _SCRYPT_BYTES, _PBKDF2_ROUNDS = 65536, 1 << 30, 10_000_000
+# What opening a file may cost, whoever wrote it: 1 GiB is four times what is usual. The p of
+# scrypt times its r are hashed one by one beside that, in Python; 8 to 48 of them are usual.
+_FILE_BYTES, _SCRYPT_BYTES, _SCRYPT_WIDTH, _PBKDF2_ROUNDS = 65536, 1 << 30, 1024, 10_000_000
 
 
 def encrypt(secret: bytes, password: bytes, *, scrypt_n: int = SCRYPT_N) -> bytes:
@@ -146,9 +148,12 @@ def _check(crypto: Any) -> None:
     if _count(params, "dklen") != 32:
         raise ValueError(f"dklen {params['dklen']}, not 32")
     if crypto["kdf"] == "scrypt":
-        need = 128 * _count(params, "n") * _count(params, "r") * _count(params, "p")
+        width = _count(params, "r") * _count(params, "p")
+        need = 128 * _count(params, "n") * width
         if need > _SCRYPT_BYTES:
             raise ValueError(f"128 n r p = {need} of scrypt, and the limit is {_SCRYPT_BYTES}")
+        if width > _SCRYPT_WIDTH:
+            raise ValueError(f"r p = {width} of scrypt, and the limit is {_SCRYPT_WIDTH}")
     elif crypto["kdf"] == "pbkdf2":
         if _count(params, "c") > _PBKDF2_ROUNDS:
             raise ValueError(f"c = {params['c']} of pbkdf2, and the limit is {_PBKDF2_ROUNDS}")
@@ -167,7 +172,10 @@ def _check_address(secret: bytes, said: Any) -> None:
     """Refuses another key than the file says; the checksum does not cover the iv."""
     if not said:
         return
-    address = PrivateKey(secret).public_key.to_canonical_address()
+    try:
+        address = PrivateKey(secret).public_key.to_canonical_address()
+    except ValidationError:  # which shows the number
+        raise ValueError("inside is no private key: zero, or not below the group order") from None
     if bytes.fromhex(said.removeprefix("0x")) != address:
         raise ValueError(f"the key inside is of 0x{address.hex()}, and address says {said!r}")
 

@@ -25,14 +25,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from barewire._native import ffi, lib
-from barewire.config import convert
+from barewire.config import UNREAD, Unread, convert, entries
 from barewire.errors import ConfigError, shown
 from barewire.mempool.abi import parse_function
 from barewire.mempool.quantities import address_of, amount_of
@@ -48,6 +49,7 @@ __all__ = [
     "compile_triggers",
     "parse_triggers",
     "read_triggers",
+    "trigger_mistakes",
 ]
 
 CHAIN: int = lib.BW_TRIGGER_CHAIN
@@ -205,10 +207,12 @@ def compile_triggers(
             )
         seen.add(trigger.name)
     packed, wrapper_count, sets, set_count = serialise(wrappers)
-    records = [
-        _pack(trigger, number, {} if shots is None else shots)
-        for number, trigger in enumerate(triggers)
-    ]
+    records: list[bytes] = []
+    for number, trigger in enumerate(triggers):
+        reading = _Reading()
+        records.append(_pack(trigger, number, {} if shots is None else shots, reading))
+        if reading.mistakes:
+            raise reading.mistakes[0]
     body = b"".join([packed, sets, *records])
     header: Any = ffi.new(
         "struct bw_trigger_file *",
@@ -224,10 +228,41 @@ def compile_triggers(
     return bytes(ffi.buffer(header)) + body
 
 
-def _pack(trigger: Trigger, number: int, shots: Mapping[str, int]) -> bytes:
+def trigger_mistakes(trigger: Trigger, shots: Mapping[str, int]) -> list[ConfigError]:
+    """All that `compile_triggers` refuses in `trigger`, of which it raises the first.
+
+    Of one that was salvaged (`barewire.config.salvage`), in its right values.
+    """
+    reading = _Reading()
+    _pack(trigger, 0, shots, reading)
+    return reading.mistakes
+
+
+class _Reading:
+    """Goes on behind a condition that is wrong, with another value in its place."""
+
+    def __init__(self) -> None:
+        self.mistakes: list[ConfigError] = []
+
+    def __call__(self, read: Callable[..., T], *given: Any, instead: T) -> T:
+        try:
+            return read(*given)
+        except ConfigError as mistake:
+            self.mistakes.append(mistake)
+        except Unread:
+            pass  # and said already
+        return instead
+
+    def each(self, where: str, given: Sequence[Any], read: Callable[[str, Any], T]) -> list[T]:
+        """What `read` makes of each right one of a list; `where` is its place."""
+        made = [self(read, f"{where}[{index}]", one, instead=None) for index, one in entries(given)]
+        return [one for one in made if one is not None]
+
+
+def _pack(trigger: Trigger, number: int, shots: Mapping[str, int], reading: _Reading) -> bytes:
     """One record."""
-    where = f"trigger {trigger.name!r}"
-    flags = lib.BW_TRIGGER_INSIDE if trigger.inside else 0
+    where = f"trigger {'?' if trigger.name is UNREAD else shown(trigger.name)}"
+    flags = lib.BW_TRIGGER_INSIDE if trigger.inside is True else 0
     parts: list[bytes] = []
     for key, flag, most in (
         ("value_wei", lib.BW_TRIGGER_VALUE, _U256),
@@ -239,38 +274,26 @@ def _pack(trigger: Trigger, number: int, shots: Mapping[str, int]) -> bytes:
         if bounds is not None:
             flags |= flag
             width = 32 if most == _U256 else 8
-            low, high = _bounds(f"{where}: {key}", bounds.min, bounds.max, most)
+            low, high = reading(_range, f"{where}: {key}", bounds, most, reading, instead=(0, 0))
             parts += [low.to_bytes(width, "little"), high.to_bytes(width, "little")]
-    types = 0
-    for index, kind in enumerate(trigger.type_):
-        if not 0 <= kind <= 7:
-            _refuse(f"{where}: type[{index}]", kind, "an EIP-2718 type from 0 to 7")
-        types |= 1 << kind
+    types = sum({1 << kind for kind in reading.each(f"{where}: type", trigger.type_, _type)})
     flags |= lib.BW_TRIGGER_TYPES if types else 0
-    origins = sum(1 << ORIGINS.index(name) for name in set(trigger.origin))
+    origins = sum({1 << ORIGINS.index(name) for _, name in entries(trigger.origin)})
     flags |= lib.BW_TRIGGER_ORIGINS if origins else 0
-    for index, chain in enumerate(trigger.chain_id):
-        if not 0 <= chain <= _U64:
-            _refuse(f"{where}: chain_id[{index}]", chain, "a whole number from 0 to 2^64 - 1")
-    chains = sorted(set(trigger.chain_id))
-    targets = _addresses(f"{where}: to", trigger.to)
-    senders = _addresses(f"{where}: sender", trigger.sender)
-    selectors = sorted(
-        {_selector(f"{where}: selector[{i}]", text) for i, text in enumerate(trigger.selector)}
-    )
-    words = [_word(f"{where}: words[{i}]", word) for i, word in enumerate(trigger.words)]
+    chains = sorted(set(reading.each(f"{where}: chain_id", trigger.chain_id, _chain)))
+    targets = sorted(set(reading.each(f"{where}: to", trigger.to, address_of)))
+    senders = sorted(set(reading.each(f"{where}: sender", trigger.sender, address_of)))
+    selectors = sorted(set(reading.each(f"{where}: selector", trigger.selector, _selector)))
+    words = reading.each(f"{where}: words", trigger.words, partial(_word, reading=reading))
     words.sort(key=lambda packed: int.from_bytes(packed[:4], "little"))
     parts += [chain.to_bytes(8, "little") for chain in chains]
     body = b"".join([*parts, *targets, *selectors, *senders, *words])
-    tag = number if trigger.tag is None else trigger.tag
-    if not 0 <= tag < 2**32:
-        _refuse(f"{where}: tag", tag, "a whole number from 0 to 2^32 - 1")
     record: Any = ffi.new(
         "struct bw_trigger_record *",
         {
             "length": ffi.sizeof("struct bw_trigger_record") + len(body),
-            "tag": tag,
-            "shot": _shot(where, trigger.shot, shots),
+            "tag": reading(_tag, where, trigger.tag, number, instead=0),
+            "shot": reading(_shot, where, trigger.shot, shots, instead=0),
             "flags": flags,
             "types": types,
             "origins": origins,
@@ -282,6 +305,26 @@ def _pack(trigger: Trigger, number: int, shots: Mapping[str, int]) -> bytes:
         },
     )
     return bytes(ffi.buffer(record)) + body
+
+
+def _type(where: str, kind: int) -> int:
+    if not 0 <= kind <= 7:
+        _refuse(where, kind, "an EIP-2718 type from 0 to 7")
+    return kind
+
+
+def _chain(where: str, chain: int) -> int:
+    if not 0 <= chain <= _U64:
+        _refuse(where, chain, "a whole number from 0 to 2^64 - 1")
+    return chain
+
+
+def _tag(where: str, tag: int | None, number: int) -> int:
+    if tag is None:
+        return number
+    if not 0 <= tag < 2**32:
+        _refuse(f"{where}: tag", tag, "a whole number from 0 to 2^32 - 1")
+    return tag
 
 
 def _refuse(where: str, value: object, allowed: str) -> None:
@@ -297,10 +340,6 @@ def _shot(where: str, name: str | None, shots: Mapping[str, int]) -> int:
     return shots[name]
 
 
-def _addresses(where: str, texts: Sequence[str]) -> list[bytes]:
-    return sorted({address_of(f"{where}[{i}]", text) for i, text in enumerate(texts)})
-
-
 def _selector(where: str, text: str) -> bytes:
     allowed = "four bytes like 0x38ed1739, or a signature like transfer(address,uint256)"
     if text.startswith("0x"):
@@ -314,16 +353,30 @@ def _selector(where: str, text: str) -> bytes:
 
 
 def _bounds(
-    where: str, low: int | str | None, high: int | str | None, most: int
+    where: str, low: int | str | None, high: int | str | None, most: int, reading: _Reading
 ) -> tuple[int, int]:
-    least = 0 if low is None else amount_of(f"{where}.min", low, most)
-    greatest = most if high is None else amount_of(f"{where}.max", high, most)
+    least = 0 if low is None else reading(amount_of, f"{where}.min", low, most, instead=None)
+    greatest = (
+        most if high is None else reading(amount_of, f"{where}.max", high, most, instead=None)
+    )
+    if least is None or greatest is None:
+        raise Unread
     if least > greatest:
-        _refuse(f"{where}.min", low, f"at most max, which is {high!r}")
+        _refuse(f"{where}.min", low, f"at most max, which is {shown(high)}")
     return least, greatest
 
 
-def _word(where: str, word: Word) -> bytes:
+def _equal(where: str, value: int | str) -> int:
+    if isinstance(value, str) and re.fullmatch("0x[0-9a-fA-F]{40}", value):
+        address_of(where, value)  # mistyped capitals are said here too
+    return amount_of(where, value)
+
+
+def _range(where: str, bounds: Range, most: int, reading: _Reading) -> tuple[int, int]:
+    return _bounds(where, bounds.min, bounds.max, most, reading)
+
+
+def _word(where: str, word: Word, reading: _Reading) -> bytes:
     if (word.index is None) == (word.offset is None):
         raise ConfigError(
             f"{where}: index = {word.index!r}, offset = {word.offset!r}: needs one of the two",
@@ -339,18 +392,15 @@ def _word(where: str, word: Word) -> bytes:
             f"{where}: has both equals and a range", hint="allowed: equals, or min and max"
         )
     if word.equals is None:
-        values = list(_bounds(where, word.min, word.max, _U256))
+        values = list(_bounds(where, word.min, word.max, _U256, reading))
         if word.max is None:
             values[1] = mask
         count = 0
     else:
         listed = word.equals if isinstance(word.equals, list) else [word.equals]
-        for i, value in enumerate(listed):
-            if isinstance(value, str) and re.fullmatch("0x[0-9a-fA-F]{40}", value):
-                address_of(f"{where}.equals[{i}]", value)  # mistyped capitals are said here too
-        values = sorted({amount_of(f"{where}.equals[{i}]", v) for i, v in enumerate(listed)})
-        if not values:
+        if not listed:
             _refuse(f"{where}.equals", word.equals, "at least one value")
+        values = sorted(set(reading.each(f"{where}.equals", listed, _equal)))
         count = len(values)
     for value in values:
         if value & ~mask:

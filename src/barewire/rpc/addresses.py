@@ -27,18 +27,16 @@ def resolve_secrets(text: str, what: str) -> str:
     Raises:
         ConfigError: a variable is not set, or a file is missing or readable by others.
     """
+    named = dict.fromkeys(name for kind, name in _SECRET.findall(text) if kind == "env")
+    if unset := [name for name in named if name not in os.environ]:
+        raise ConfigError(
+            f"{what}: the environment variable {' and '.join(unset)} is not set",
+            hint=f"export {unset[0]}=... before starting, or use ${{file:PATH}}",
+        )
 
     def fill(match: re.Match[str]) -> str:
         kind, name = match.groups()
-        if kind == "env":
-            value = os.environ.get(name)
-            if value is None:
-                raise ConfigError(
-                    f"{what}: the environment variable {name} is not set",
-                    hint=f"export {name}=... before starting, or use ${{file:PATH}}",
-                )
-            return value
-        return _read_secret(Path(name), what)
+        return os.environ[name] if kind == "env" else _read_secret(Path(name), what)
 
     return _SECRET.sub(fill, text)
 
@@ -92,15 +90,17 @@ def redact(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{hidden}"
 
 
-def without_secrets(value: Any) -> Any:
-    """`value`, as a configuration has it, with the URLs in it redacted.
+def without_secrets(value: Any, levels: int = 16) -> Any:
+    """`value`, as a configuration has it, with the URLs in it redacted, and cut below `levels`.
 
     ``ADDRESS:PORT@INTERFACE`` is none.
     """
+    if isinstance(value, dict | list) and not levels:
+        return ...
     if isinstance(value, dict):
-        return {key: without_secrets(inner) for key, inner in value.items()}
+        return {key: without_secrets(inner, levels - 1) for key, inner in value.items()}
     if isinstance(value, list):
-        return [without_secrets(inner) for inner in value]
+        return [without_secrets(inner, levels - 1) for inner in value]
     is_url = isinstance(value, str) and ("://" in value or ("@" in value and "/" in value))
     return redact(value) if is_url else value
 

@@ -5,14 +5,18 @@ msgspec checks types; what it does not say (the allowed values, the nearest key)
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from barewire.errors import ConfigError
+from barewire.config import UNREAD, Unread, entries, refusals, salvage, told, toml
+from barewire.errors import ConfigError, shown
 from barewire.rpc.addresses import Address, redact, resolve_secrets, without_secrets
 from barewire.rpc.chains import CHAINS, Chain, chain
 from barewire.rpc.link import Judge, Link
@@ -29,10 +33,11 @@ from barewire.rpc.transports import (
 if TYPE_CHECKING:
     from barewire.rpc.transports.dial import Resolver
 
-__all__ = ["ProviderConfig", "RpcConfig", "load"]
+__all__ = ["ProviderConfig", "RpcConfig", "load", "mistakes"]
 
 CacheMode = Literal["off", "final", "head"]
 TierName = Literal["colocated", "regional", "public"]
+_TINY = sys.float_info.min
 _PRIORITY = {"colocated": 1, "regional": 2, "public": 4}
 
 
@@ -94,45 +99,55 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             return cls(name=name, ws=url)
         return cls(name=name, http=url)
 
-    def check(self) -> None:
-        """Raises `ConfigError` for what the types allow and sense does not."""
-        where = f"provider {self.name!r}"
-        if not (self.http or self.ws or self.ipc):
-            raise ConfigError(f"{where} has no address", hint="give one of http, ws, ipc")
-        for key, value in (("http", self.http), ("ws", self.ws)):
-            if value and not value.startswith("${"):  # then it is seen once it is filled in
-                self._check_scheme(key, value)
-        if self.priority < 0:
-            raise ConfigError(
-                f"{where}: priority = {self.priority} is not allowed",
-                hint="1 is best; 0 takes the tier's",
-            )
+    def mistakes(self) -> Iterator[ConfigError]:
+        """What the types allow and sense does not."""
+        where = f"provider {'?' if self.name is UNREAD else repr(self.name)}"
+        yield from told(self._without_address(where))
+        for key in ("http", "ws"):
+            yield from told(_raised(self._check_scheme, key, getattr(self, key)))
+        yield from told(_beyond(where + ": priority", self.priority, 0, "1 is best; 0: the tier's"))
         for key in ("weight", "price", "connections", "batch_items", "batch_bytes"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise ConfigError(
-                    f"{where}: {key} = {getattr(self, key)} is not allowed",
-                    hint=f"{key} is greater than 0",
-                )
+            hint = f"{key} is greater than 0"
+            yield from told(_beyond(f"{where}: {key}", getattr(self, key), _TINY, hint))
         for key in ("requests_per_s", "units_per_s"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ConfigError(
-                    f"{where}: {key} = {getattr(self, key)} is not allowed",
-                    hint=f"{key} is 0, which is no limit, or more",
-                )
+            hint = f"{key} is 0, which is no limit, or more"
+            yield from told(_beyond(f"{where}: {key}", getattr(self, key), 0, hint))
+
+    def _without_address(self, where: str) -> Iterator[ConfigError]:
+        if not (self.http or self.ws or self.ipc):
+            yield ConfigError(f"{where} has no address", hint="give one of http, ws, ipc")
+
+    def unfilled(self) -> Iterator[ConfigError]:
+        """What of ``${env:...}`` and ``${file:...}`` cannot be filled in now, and is needed."""
+        for key in ("http",) if self.ipc else ("http", "ws"):
+            yield from _raised(self._address, key, getattr(self, key))
+        for key, value in self.headers.items():
+            yield from _raised(self._header, key, value)
 
     def _check_scheme(self, key: str, value: str) -> None:
+        if not value or value.startswith("${"):  # then it is seen once it is filled in
+            return
         if value.partition("://")[0] not in (key, key + "s"):
             raise ConfigError(
                 f"provider {self.name!r}: {key} = {redact(value)!r} is not allowed",
                 hint=f"{key} begins with {key}:// or {key}s://",
             )
 
-    def _address(self, key: str, value: str) -> Address:
-        """Where `key` says it is, its secrets filled in; all of it may be one."""
+    def _address(self, key: str, value: str) -> Address | None:
+        """Where `key` says it is, its secrets filled in; all of it may be one. None: nowhere."""
         whole = resolve_secrets(value, f"provider {self.name!r}: {key}")
-        if value.startswith("${"):
-            self._check_scheme(key, whole)
-        return Address(whole)
+        self._check_scheme(key, whole)
+        return Address(whole) if whole else None
+
+    def _header(self, key: str, value: str) -> str:
+        where = f"provider {self.name!r}: headers.{key}"
+        whole = resolve_secrets(value, where)
+        if not (key + whole).isascii() or not (key + whole).isprintable():
+            raise ConfigError(
+                f"provider {self.name!r}: headers.{key!r} has characters that a header cannot have",
+                hint="a line end after a secret, perhaps",
+            )
+        return whole
 
     def terms(self) -> Terms:
         """What the pool has to know."""
@@ -153,21 +168,10 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def link(self, provider: Provider, judge: Judge, resolver: Resolver) -> Link:
         """The transports of `provider`, with their secrets filled in."""
-        where = f"provider {self.name!r}"
         link = Link(provider, judge)
         dialer = Dialer(resolver=resolver, ca_file=self.ca_file)
-        headers = {
-            key: resolve_secrets(value, f"{where}: headers.{key}")
-            for key, value in self.headers.items()
-        }
-        for key, value in headers.items():
-            if not (key + value).isascii() or not (key + value).isprintable():
-                raise ConfigError(
-                    f"{where}: headers.{key!r} has characters that a header cannot have",
-                    hint="a line end after a secret, perhaps",
-                )
-        if self.http:
-            address = self._address("http", self.http)
+        headers = {key: self._header(key, value) for key, value in self.headers.items()}
+        if address := self._address("http", self.http):
             if self.http2:
                 link.http = Http2Channel(address, link, dialer, headers=headers)
             else:
@@ -176,8 +180,7 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                 )
         if self.ipc:
             link.stream = IpcChannel(self.ipc, link)
-        elif self.ws:
-            address = self._address("ws", self.ws)
+        elif address := self._address("ws", self.ws):
             link.stream = WebSocketChannel(address, link, dialer, headers=headers)
         return link
 
@@ -236,38 +239,56 @@ class RpcConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         )
 
     def check(self) -> None:
-        """Raises `ConfigError` for what the types allow and sense does not."""
-        self.chain_facts()
-        if not self.providers:
-            raise ConfigError("no provider is configured", hint="add a [[provider]] table")
-        names = [p.name for p in self.providers]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"two providers are named {name!r}", hint="rename one of them")
-        for provider in self.providers:
-            provider.check()
-        if not 0 < self.hedge_floor_ms <= self.hedge_ceiling_ms < math.inf:
-            raise ConfigError(
-                f"hedge_floor_ms = {self.hedge_floor_ms} and hedge_ceiling_ms = "
-                f"{self.hedge_ceiling_ms} are not allowed",
-                hint="0 < hedge_floor_ms <= hedge_ceiling_ms; usual are 20 and 250",
-            )
+        """Raises the first of :meth:`mistakes`."""
+        for mistake in self.mistakes():
+            raise mistake
+
+    def mistakes(self) -> Iterator[ConfigError]:
+        """What the types allow and sense does not."""
+        yield from told(_raised(self.chain_facts))
+        yield from told(self._names())
+        for _, provider in entries(self.providers):
+            yield from provider.mistakes()
+        yield from told(self._hedging())
         for key, least in (
+            ("chain_id", 0),
             ("timeout_ms", 1),
             ("check_ms", 10),
             ("max_lag", 0),
             ("block_time_ms", 0),
         ):
-            if getattr(self, key) < least:
-                raise ConfigError(
-                    f"{key} = {getattr(self, key)} is not allowed",
-                    hint=f"{key} is {least} or more",
-                )
+            yield from told(_beyond(key, getattr(self, key), least, f"{key} is {least} or more"))
         for key in ("hedge_share", "mirror_share"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(
-                    f"{key} = {getattr(self, key)} is not allowed", hint=f"{key} is 0 to 1"
-                )
+            yield from told(_beyond(key, getattr(self, key), 0, f"{key} is 0 to 1", most=1))
+
+    def _names(self) -> Iterator[ConfigError]:
+        if not self.providers:
+            yield ConfigError("no provider is configured", hint="add a [[provider]] table")
+        names = [p.name for _, p in entries(self.providers) if p.name is not UNREAD]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            yield ConfigError(f"two providers are named {name!r}", hint="rename one of them")
+
+    def _hedging(self) -> Iterator[ConfigError]:
+        if not 0 < self.hedge_floor_ms <= self.hedge_ceiling_ms < math.inf:
+            yield ConfigError(
+                f"hedge_floor_ms = {self.hedge_floor_ms} and hedge_ceiling_ms = "
+                f"{self.hedge_ceiling_ms} are not allowed",
+                hint="0 < hedge_floor_ms <= hedge_ceiling_ms; usual are 20 and 250",
+            )
+
+
+def _beyond(
+    key: str, value: float, least: float, hint: str, *, most: float = sys.float_info.max
+) -> Iterator[ConfigError]:
+    if not least <= value <= most:
+        yield ConfigError(f"{key} = {shown(value)} is not allowed", hint=hint)
+
+
+def _raised(check: Callable[..., object], *given: object) -> Iterator[ConfigError]:
+    try:
+        check(*given)
+    except ConfigError as mistake:
+        yield mistake
 
 
 def load(text: str, *, where: str = "the configuration") -> list[RpcConfig]:
@@ -276,54 +297,80 @@ def load(text: str, *, where: str = "the configuration") -> list[RpcConfig]:
     Raises:
         ConfigError: with the key, the value, and what is allowed.
     """
+    for mistake in mistakes(text, where=where):
+        raise mistake
+    return [msgspec.convert(table, RpcConfig) for table in _tables(text, where)]
+
+
+def mistakes(text: str, *, where: str = "the configuration") -> Iterator[ConfigError]:
+    """All that :func:`load` refuses in `text`, of which it raises the first."""
     try:
-        raw = msgspec.toml.decode(text)
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{where} is not TOML: {error}") from None
+        tables = _tables(text, where)
+    except ConfigError as error:
+        yield error
+        return
+    pools = []
+    for table in tables:
+        yield from _of_values(table, where)
+        pools.append(salvage(table, RpcConfig))
+    for pool in pools:
+        yield from pool.mistakes()
+    ids = [found for pool in pools for found in _chain_ids(pool)]
+    for chain_id in dict.fromkeys(found for found in ids if ids.count(found) > 1):
+        yield ConfigError(
+            f"{where}: two pools for chain {chain_id}",
+            hint="one pool a chain: put their providers together",
+        )
+
+
+def _chain_ids(pool: RpcConfig) -> Iterator[int]:
+    with contextlib.suppress(ConfigError, Unread):  # said already
+        yield pool.chain_facts().chain_id
+
+
+def _tables(text: str, where: str) -> list[dict[str, Any]]:
+    try:
+        raw = toml(text, where=where)
+    except ConfigError as error:
+        raise ConfigError(error.message.replace(": not TOML", " is not TOML")) from None
     tables = raw["pool"] if set(raw) == {"pool"} else [raw]
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise ConfigError(f"{where}: pool is not a list of tables", hint="write [[pool]]")
-    pools = [_pool(table, where) for table in tables]
-    for pool in pools:
-        pool.check()
-    ids = [pool.chain_facts().chain_id for pool in pools]
-    for chain_id in ids:
-        if ids.count(chain_id) > 1:
+    for table in tables:
+        providers = table.get("provider", [])
+        if not isinstance(providers, list) or not all(isinstance(p, dict) for p in providers):
             raise ConfigError(
-                f"{where}: two pools for chain {chain_id}",
-                hint="one pool a chain: put their providers together",
+                f"{where}: provider is not a list of tables", hint="write [[provider]]"
             )
-    return pools
+    return tables
 
 
-def _pool(table: dict[str, Any], where: str) -> RpcConfig:
-    _known_keys(table, RpcConfig, where)
-    providers = table.get("provider", [])
-    if not isinstance(providers, list) or not all(isinstance(p, dict) for p in providers):
-        raise ConfigError(f"{where}: provider is not a list of tables", hint="write [[provider]]")
-    for provider in providers:
+def _of_values(table: dict[str, Any], where: str) -> Iterator[ConfigError]:
+    yield from _unknown_keys(table, RpcConfig, where)
+    for provider in table.get("provider", []):
         name = provider.get("name", "without a name")
-        _known_keys(provider, ProviderConfig, f"{where}: provider {name!r}")
-    try:
-        return msgspec.convert(table, RpcConfig)
-    except msgspec.ValidationError as error:
-        raise _explained(error, table, where) from None
+        yield from _unknown_keys(provider, ProviderConfig, f"{where}: provider {shown(name)}")
+    for said in refusals(table, RpcConfig):
+        if "unknown field" not in said:
+            yield _explained(said, table, where)
 
 
-def _known_keys(table: dict[str, Any], struct: type[msgspec.Struct], where: str) -> None:
+def _unknown_keys(
+    table: dict[str, Any], struct: type[msgspec.Struct], where: str
+) -> Iterator[ConfigError]:
     known = struct.__struct_encode_fields__
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
             value = table[key]  # of a table, such as misspelt headers, it may all be secret
-            written = "{...}" if isinstance(value, dict) else repr(without_secrets(value))
-            raise ConfigError(f"{where}: unknown key {key!r} (= {written:.60})", hint=hint)
+            written = "{...}" if isinstance(value, dict) else shown(without_secrets(value))
+            yield ConfigError(f"{where}: unknown key {key!r} (= {written:.60})", hint=hint)
 
 
-def _explained(error: msgspec.ValidationError, table: dict[str, Any], where: str) -> ConfigError:
-    message, _, path = str(error).partition(" - at `$")
-    key = path.rstrip("`")
+def _explained(said: str, table: dict[str, Any], where: str) -> ConfigError:
+    message, _, path = said.partition(" - at `$")
+    key = "." + path.rstrip("`").lstrip(".")
     value: Any = table
     hints: dict[str, Any] = RpcConfig.__annotations__
     last = ""
@@ -339,5 +386,5 @@ def _explained(error: msgspec.ValidationError, table: dict[str, Any], where: str
     allowed = f"allowed: {', '.join(get_args(choices))}" if choices else message
     if not last or isinstance(value, dict | list):
         return ConfigError(f"{where}{key}: {message}")
-    written = "..." if "headers" in key else repr(without_secrets(value))
+    written = "..." if "headers" in key else shown(without_secrets(value))
     return ConfigError(f"{where}: {key.strip('.')} = {written} is not allowed", hint=allowed)
