@@ -50,6 +50,12 @@ NO_BLOCKS = (
     "the strategy has on_block, and no source tells of blocks: a node does (url = ws://, wss:// or "
     "ipc://); MoldUDP64 and bloXroute do not"
 )
+_GIVEN_UP = {
+    "given_up_late": "found behind its expiry",
+    "given_up_no_way": "no room, no next hop, or too long for the way there",
+    "given_up_failed": "the way out failed",
+}
+"""What became of what another core had sent, by the pump's counter."""
 
 
 class Appliance:
@@ -91,6 +97,7 @@ class Appliance:
         self.senders: Senders | None = None
         self._sender_pool: SenderPool | None = None
         self._memory_noted = False
+        self._given_up = dict.fromkeys(_GIVEN_UP, 0)
         self._no_secp = False
         try:
             self._open()
@@ -376,6 +383,7 @@ class Appliance:
                 measure_feed(self.metrics, feed)
         measure_rings(self.metrics, self._joints.before, self._joints.outbox)
         stats = self.stats()
+        self._tell_given_up(stats["pump"])
         self._ledger.write(stats["streams"], stats["sources"], time.monotonic_ns())
         if self.streams is not None:
             endpoints = self.streams.endpoints.items()
@@ -390,6 +398,13 @@ class Appliance:
                 f"strategy: memory grew by more than {strategy.memory_mb} MiB: it keeps objects, "
                 "and nothing is collected while the loop runs"
             )
+
+    def _tell_given_up(self, pump: dict[str, int]) -> None:
+        """Says what other cores were told has left, and did not."""
+        for cause, why in _GIVEN_UP.items():
+            if pump[cause] > self._given_up[cause]:
+                self._given_up[cause] = pump[cause]
+                self.metrics.note(f"handed over by another core, and not sent: {why}")
 
     def stop(self) -> None:
         """Lets the strategy finish, after the last packet."""

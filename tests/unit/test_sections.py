@@ -214,6 +214,7 @@ def test_an_outbox_is_sent_by_the_core_that_has_the_endpoint(lossless):
             owner.turn()
         assert ring.seats()[0].behind == 0
         assert owner.stats()["sent"] == 18
+        assert (owner.stats()["sends_refused"], owner.stats()["given_up_no_way"]) == (1, 1)
         owner.close()
         wire.close()
 
@@ -255,6 +256,7 @@ def test_what_grew_old_in_an_outbox_is_given_up_and_counted(lossless):
                 heard += [bytes(one) for one in burst]
         assert heard == [b"fresh"]
         assert (owner.stats()["sent"], owner.stats()["sends_refused"]) == (1, 2)
+        assert owner.stats()["given_up_late"] == 2
         owner.close()
         wire.close()
 

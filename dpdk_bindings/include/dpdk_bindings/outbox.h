@@ -35,6 +35,14 @@ struct dpb_outbox {
 };
 /* </cdef> */
 
+/* Why the owner did not send what another core had handed over. */
+enum dpb_outbox_cause {
+    DPB_OUTBOX_LATE = 0,   /* found behind its expiry, or too old where it has none */
+    DPB_OUTBOX_NO_WAY = 1, /* no room, no next hop or too long, for all its patience */
+    DPB_OUTBOX_FAILED = 2, /* the endpoint took it, and could not send it at once */
+    DPB_OUTBOX_CAUSES = 3,
+};
+
 /* The owner's side. Zero but for `ring`. */
 struct dpb_outbox_reader {
     struct dpb_ring_rx *ring;
@@ -42,7 +50,7 @@ struct dpb_outbox_reader {
     int count;
     int next;
     uint64_t sent;
-    uint64_t given_up;
+    uint64_t given_up[3]; /* by enum dpb_outbox_cause */
 };
 
 /* Hands what is waiting to endpoints[0..n); returns how many datagrams were handed over. */
@@ -75,10 +83,10 @@ static inline int dpb_outbox_drain(struct dpb_outbox_reader *reader,
                 reader->sent++;
                 sent++;
             } else {
-                reader->given_up++;
+                reader->given_up[DPB_OUTBOX_FAILED]++;
             }
         } else if (!to || late || age > DPB_OUTBOX_PATIENCE_NS) {
-            reader->given_up++;
+            reader->given_up[late ? DPB_OUTBOX_LATE : DPB_OUTBOX_NO_WAY]++;
         } else {
             break;
         }

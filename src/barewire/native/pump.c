@@ -113,9 +113,17 @@ static void account(struct bw_pump *p, int busy) {
 static int send_for_others(struct bw_pump *p) {
     int sent = 0;
     for (uint32_t i = 0; i < p->with.outboxes; i++) {
-        uint64_t before = p->outbox[i].given_up;
+        const uint64_t *given_up = p->outbox[i].given_up;
+        uint64_t late = given_up[DPB_OUTBOX_LATE], no_way = given_up[DPB_OUTBOX_NO_WAY],
+                 failed = given_up[DPB_OUTBOX_FAILED];
         sent += dpb_outbox_drain(&p->outbox[i], p->endpoint, p->with.sources, p->now);
-        p->stats.sends_refused += p->outbox[i].given_up - before;
+        late = given_up[DPB_OUTBOX_LATE] - late;
+        no_way = given_up[DPB_OUTBOX_NO_WAY] - no_way;
+        failed = given_up[DPB_OUTBOX_FAILED] - failed;
+        p->stats.given_up_late += late;
+        p->stats.given_up_no_way += no_way;
+        p->stats.given_up_failed += failed;
+        p->stats.sends_refused += late + no_way + failed;
     }
     p->stats.sent += (uint64_t)sent;
     return sent;

@@ -140,7 +140,11 @@ struct bw_pump_stats {
     uint64_t handed_on;                 /* to the core behind */
     uint64_t not_handed_on;             /*   and not: longer than the ring takes */
     uint64_t sent;                      /* datagrams handed to endpoints, other cores' included */
-    uint64_t sends_refused;             /*   and not: halted, no room, no next hop, no journal */
+    uint64_t sends_refused;             /*   and not: halted, no room, no next hop, no journal; */
+    uint64_t given_up_late;             /*   of these, of another core that had handed it over: found
+                                         *   behind its expiry, */
+    uint64_t given_up_no_way;           /*   without room or a next hop for 10 ms, */
+    uint64_t given_up_failed;           /*   or taken by the endpoint, which could not send it */
 };
 
 struct bw_pump;
