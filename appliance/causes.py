@@ -125,8 +125,11 @@ class Causes:
         return replace(sample, seen_real_ns=seen_real_ns)
 
     def close(self) -> None:
-        """Removes the file."""
-        self._path.unlink(missing_ok=True)
+        """Removes the file; that it cannot be is told, and is no reason not to end."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            self._tell(f"{self._path}: {error.strerror}")
 
 
 def read(folder: Path) -> dict[str, Known]:

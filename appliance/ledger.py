@@ -114,8 +114,11 @@ class Ledger:
         return rows
 
     def close(self) -> None:
-        """Removes the file."""
-        self._path.unlink(missing_ok=True)
+        """Removes the file; that it cannot be is told, and is no reason not to end."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            self._tell(f"{self._path}: {error.strerror}")
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from dpdk_bindings.netlink import Announcements, Questions, attribute, attributes
 from dpdk_bindings.sockets import Channel, interface_index, join, leave
+from dpdk_bindings.tables import Tables
 
 __all__ = ["Memberships"]
 
@@ -37,6 +38,7 @@ class _Membership:
     socket: socket.socket
     channel: Channel
     index: int  # of the interface; 0: the kernel's choice
+    chosen: int = 0  # that choice, when it was joined; 0: it had none, or did not say
     lost: bool = False  # to be joined again
     trouble: str = ""
 
@@ -64,6 +66,7 @@ class Memberships:
         self._links: dict[str, _Link] = {}
         self._events: Announcements | None = None
         self._questions: Questions | None = None
+        self._tables: Tables | None = None
         self._retry_at_ns = 0
         self.renewed = 0
         self.described = "none"
@@ -73,7 +76,7 @@ class Memberships:
         if not self._all:
             self._listen()
         index = interface_index(channel.interface)
-        self._all.append(_Membership(s, channel, index))
+        self._all.append(_Membership(s, channel, index, self._choice(channel)))
 
     def _listen(self) -> None:
         try:
@@ -82,8 +85,18 @@ class Memberships:
             self.described = f"not followed: {error.strerror}"
             return
         self._questions = Questions()
+        self._tables = Tables()
         self.described = "followed"
         self._look([name for _, name in socket.if_nameindex()])
+
+    def _choice(self, channel: Channel) -> int:
+        """The interface by which the kernel joins a group that names none: that of its route."""
+        if channel.interface is not None or self._tables is None:
+            return 0
+        try:
+            return self._tables.route(channel.ip).link
+        except OSError:
+            return 0
 
     def _look(self, names: Iterable[str]) -> None:
         """Notes what these interfaces are now."""
@@ -129,6 +142,9 @@ class Memberships:
         if self._questions is not None:
             self._questions.close()
             self._questions = None
+        if self._tables is not None:
+            self._tables.close()
+            self._tables = None
 
     def _note(self, kind: int, body: bytes) -> None:
         """Notes what became of a link, and which groups were lost with its carrier."""
@@ -150,8 +166,15 @@ class Memberships:
         flapped = before.ups and now.ups > before.ups  # between two messages
         if before.index != now.index or not before.running or flapped:
             for one in self._all:
-                if one.channel.interface in (None, name):
+                if self._is_by(one, name, now.index):
                     one.lost = True
+
+    def _is_by(self, one: _Membership, name: str, index: int) -> bool:
+        """Whether the link called `name`, which came or went, is the one that brings a group."""
+        if one.channel.interface is not None:
+            return one.channel.interface == name
+        # Where the kernel said nothing it may be by any; and its choice may be another now.
+        return one.chosen in (0, index) or self._choice(one.channel) != one.chosen
 
     def _gone(self, name: str) -> _Link:
         """Notes that there is no such link: only of ours, as hosts of containers name no end."""
@@ -176,6 +199,7 @@ class Memberships:
             one.trouble = f"group {group} cannot be joined again: {error.strerror}"
             return
         one.index, one.lost, one.trouble = index, False, ""
+        one.chosen = self._choice(one.channel)
         self.renewed += 1
 
 

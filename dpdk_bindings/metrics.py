@@ -117,12 +117,12 @@ class MetricsWriter:
         fd = os.open(unfinished, flags, 0o600)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, fd)
+            undo.callback(unfinished.unlink, missing_ok=True)
             # Held until the process is no more, and seen from every process namespace (flock(2)).
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             why = ffi.new("char[]", lib.DPB_METRICS_WHY)
             out = ffi.new("struct dpb_metrics **")
             if lib.dpb_metrics_create(fd, name.encode(), schema, counters, histograms, out, why):
-                unfinished.unlink()
                 raise MetricsError(f"{path}: {_text(why)}")
             unfinished.rename(path)
             undo.pop_all()

@@ -275,8 +275,10 @@ static uint8_t *slot_address(struct dpb_afxdp *p, uint32_t slot)
 static uint8_t *afxdp_reserve(void *port, uint32_t len)
 {
     struct dpb_afxdp *p = port;
-    if (p->closed)
+    if (p->closed) {
+        errno = ENETDOWN;
         return NULL;
+    }
     if (len > p->slot_bytes) {
         p->stats.tx_too_long++;
         errno = EMSGSIZE;

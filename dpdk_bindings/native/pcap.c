@@ -118,8 +118,10 @@ static int pcap_withdraw(void *port)
 static uint8_t *pcap_reserve(void *port, uint32_t len)
 {
     struct dpb_pcap *p = port;
-    if (p->closed)
+    if (p->closed) {
+        errno = ENETDOWN;
         return NULL;
+    }
     if (len > LONGEST) {
         p->stats.tx_too_long++;
         errno = EMSGSIZE;

@@ -11,6 +11,7 @@ struct member {
     struct dpb_share *share;
     uint32_t first, n; /* the queue is a circle */
     uint64_t dropped;
+    int lost; /* of its frames, refused while another flushed; it was not told yet */
     struct dpb_frame waiting[DPB_SHARE_WAITING];
 };
 
@@ -18,6 +19,8 @@ struct dpb_share {
     struct dpb_port_ref port;
     struct member *members[DPB_SHARE_MEMBERS];
     int count;
+    struct member *sender; /* who queued last: what is refused is of its frames */
+    int unflushed;         /* whether they may wait below */
     uint64_t unassigned;
     uint8_t member_of[DPB_FLOW_NONE + 1]; /* by flow */
 };
@@ -71,22 +74,48 @@ static uint8_t *share_reserve(void *port, uint32_t len)
     return below->ops->reserve(below->port, len);
 }
 
+/* The port below tells of what it refused once, whoever asks: it is noted for whose it is. */
+static int note_lost(struct dpb_share *s, struct member *asks, int lost)
+{
+    s->unflushed = 0;
+    struct member *whose = s->sender ? s->sender : asks;
+    whose->lost += lost;
+    lost = asks->lost;
+    asks->lost = 0;
+    return lost;
+}
+
 static int share_commit(void *port, uint32_t len)
 {
-    struct dpb_port_ref *below = &((struct member *)port)->share->port;
-    return below->ops->commit(below->port, len);
+    struct member *m = port;
+    struct dpb_share *s = m->share;
+    /* What another has queued leaves, or is refused, before this is queued behind it. Only what the
+     * kernel has no room for now is mixed, and counts as of who queued last. */
+    if (len && s->unflushed && s->sender != m) {
+        int lost = s->port.ops->flush(s->port.port);
+        if (lost > 0)
+            s->sender->lost += lost;
+    }
+    int rc = s->port.ops->commit(s->port.port, len);
+    if (len && rc >= 0) {
+        s->sender = m;
+        s->unflushed = 1;
+    }
+    return rc;
 }
 
 static int share_flush(void *port)
 {
-    struct dpb_port_ref *below = &((struct member *)port)->share->port;
-    return below->ops->flush(below->port);
+    struct member *m = port;
+    int lost = m->share->port.ops->flush(m->share->port.port);
+    return lost < 0 ? lost : note_lost(m->share, m, lost);
 }
 
 static int share_withdraw(void *port)
 {
-    struct dpb_port_ref *below = &((struct member *)port)->share->port;
-    return below->ops->withdraw(below->port);
+    struct member *m = port;
+    int lost = m->share->port.ops->withdraw(m->share->port.port);
+    return lost < 0 ? lost : note_lost(m->share, m, lost);
 }
 
 static const struct dpb_port_ops ops = {

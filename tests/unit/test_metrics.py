@@ -22,7 +22,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.causes import Causes
 from appliance.cli import main
+from appliance.ledger import Ledger
 from appliance.metrics import generate
 from appliance.metrics.endpoint import server
 from appliance.metrics.exposition import BOUNDS_NS, exposition
@@ -214,6 +216,27 @@ def test_other_files_are_refused(loop, folder):
         attempt(other)
     with pytest.raises(MetricsError, match="No such file"):
         attempt(folder / "absent")
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+def test_what_could_not_be_made_leaves_nothing(folder, name):
+    with pytest.raises((UnicodeEncodeError, ValueError, MetricsError)):
+        create(name, folder=folder)
+    with pytest.raises((UnicodeEncodeError, MetricsError)):
+        MetricsWriter(folder / "x.metrics", "\ud800", schema=1, counters=1, histograms=1)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["causes", "sources"])
+def test_a_file_that_cannot_be_removed_does_not_stop_the_end(folder, kind):
+    path = folder / f"x.{kind}"
+    path.mkdir()
+    told: list[str] = []
+    if kind == "causes":
+        Causes(path, told.append).close()
+    else:
+        Ledger(path, None, appliance=1, tell=told.append).close()
+    assert len(told) == 1
 
 
 def test_a_writer_takes_its_file_with_it(folder):

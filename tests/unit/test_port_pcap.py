@@ -18,7 +18,14 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from scapy.utils import EDecimal, PcapNgWriter, PcapWriter, rdpcap
 
-from dpdk_bindings import FLOW_NONE, BindingsError, Released, frame_dtype, open_port
+from dpdk_bindings import (
+    FLOW_NONE,
+    BindingsError,
+    Released,
+    frame_dtype,
+    open_datagram,
+    open_port,
+)
 from dpdk_bindings._native import ffi, lib
 
 START_NS = 1_700_000_000_123_456_789
@@ -465,3 +472,15 @@ def test_members_of_a_shared_port_get_their_own(tmp_path: Path) -> None:
     lib.dpb_share_free(share)
     port.close()
     assert port.stats()["tx_frames"] == 1
+
+
+def test_who_sends_by_a_port_that_is_closed_is_told_why(tmp_path):
+    port = open_port(f"pcap:?out={tmp_path}/out.pcap")
+    with open_datagram(port, channels=[]) as endpoint:
+        peer = endpoint.add_peer("10.0.0.1", 9)
+        assert endpoint.send(peer, b"x")
+        assert endpoint.flush()
+        port.close()
+        assert not endpoint.send(peer, b"x")
+        assert endpoint.stats()["tx_link_down"] == 1
+        assert endpoint.stats()["tx_ring_full"] == 0

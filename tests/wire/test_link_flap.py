@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.lab import Namespace, Pair
-from dpdk_bindings import Channel, DatagramEndpoint, Port, open_datagram, open_port
+from dpdk_bindings import Channel, DatagramEndpoint, Port, SharedPort, open_datagram, open_port
 from tests.requires import requires_root
 from tests.wire.frames import raw_socket
 
@@ -54,6 +54,28 @@ def send_when_up(port: Port, marker: bytes) -> None:
     while not port.send(marker) or not port.flush():
         port.poll()
         assert time.monotonic() < end, port.stats()
+
+
+def test_each_member_of_a_shared_port_is_told_of_its_own_losses(pair: Pair) -> None:
+    """Whoever flushes sends for all, and is told of all that was thrown away."""
+    with pair.b:
+        shared = SharedPort(open_port("afxdp:veth0?mode=skb&ring=64"))
+        one, other = shared.member(), shared.member()
+    with one, other:
+        link(pair.a, "down")
+        deadline = time.monotonic() + 10
+        while one.flush():  # the carrier goes a moment later
+            one.send(frame(pair, b"x"))
+            assert time.monotonic() < deadline
+        assert other.flush()
+        for _ in range(3):
+            assert one.send(frame(pair, b"of one"))
+        assert other.send(frame(pair, b"of the other"))
+        assert [other.flush(), other.flush()] == [False, True]
+        assert [one.flush(), one.flush()] == [False, True]
+        assert one.send(frame(pair, b"of one"))
+        assert other.flush()
+        assert not one.flush()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -91,6 +91,35 @@ def test_a_group_is_joined_again_on_an_interface_that_was_made_anew(pair: Pair) 
             until(endpoint, lambda got=got: _heard(pair, endpoint, got) == {0, 1, 2})
 
 
+def test_a_group_that_names_no_interface_is_joined_again_for_its_own(pair: Pair) -> None:
+    """The kernel chose one by the route: what becomes of others is nothing to the group."""
+    pair.b.run("ip", "route", "add", "239.0.0.0/8", "dev", pair.b.interface)
+    _make(pair)
+    with pair.b:
+        groups = Memberships()
+        channel = Channel(GROUPS[0], 9001)
+        s = bind_channel(channel)
+        groups.add(s, channel)
+    with s, contextlib.closing(groups):
+
+        def flapped(far: str, near: str) -> int:
+            """How often it was joined again, once the flap of the cable was heard of."""
+            for state in ("down", "up"):
+                pair.a.run("ip", "link", "set", far, state)
+                end = time.monotonic() + 10
+                while groups._links[near].running != (state == "up"):
+                    groups.follow()
+                    assert time.monotonic() < end
+            groups.follow()
+            return groups.renewed
+
+        assert flapped("made1", "made0") == 0
+        assert flapped(pair.a.interface, pair.b.interface) == 1
+        pair.b.run("ip", "route", "replace", "239.0.0.0/8", "dev", "made0")
+        assert flapped("made1", "made0") == 2  # the kernel would choose another by now
+        assert flapped(pair.a.interface, pair.b.interface) == 2
+
+
 def test_links_of_others_that_come_and_go_are_not_kept(pair: Pair) -> None:
     """A host of containers has a new name for each; ours is remembered while it is gone."""
     _make(pair)

@@ -23,7 +23,7 @@ struct dpb_port_ops {
 
     /* Room for a frame of `len` bytes to be written by the caller, or NULL, and errno says why:
      * ENOBUFS (no free transmit buffer), EMSGSIZE (longer than any frame of this port), ENETDOWN
-     * (the link is down, or the interface gone). The room is the caller's until commit(). */
+     * (the link is down, the interface gone, or the port closed). The room is the caller's until commit(). */
     uint8_t *(*reserve)(void *port, uint32_t len);
 
     /* Queues what reserve() last gave, with its final length (<= the length reserved; 0 gives

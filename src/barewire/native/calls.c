@@ -46,7 +46,8 @@ const char *bw_wrappers_build(struct bw_wrappers *out, const uint8_t *wrappers, 
             return wrong;
         }
         uint32_t mask = (1u << bits) - 1, at = bw_wrapper_slot(out, wrapper.selector, only);
-        out->limited += wrapper.limited;
+        if (only)
+            out->limited_first[wrapper.selector >> 30] |= 1ull << (wrapper.selector >> 24 & 63);
         while (out->slots[at].kind != 0xff)
             at = (at + 1) & mask;
         out->slots[at] = wrapper;

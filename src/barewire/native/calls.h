@@ -79,9 +79,10 @@ struct bw_call {
 /* Declared wrappers, found by selector, and by target where they are limited to one. */
 struct bw_wrappers {
     uint32_t count;
-    uint32_t limited;        /* of them */
     uint32_t shift;          /* 32 - log2(slots) */
     uint32_t command_sets;
+    uint64_t limited_first[4]; /* first bytes of selectors of limited ones, a bit each: nearly every
+                                * transaction has none of them, and is looked up once */
     struct bw_wrapper *slots;/* open addressing; kind 0xff: free */
     struct bw_command_set *commands;
 };
@@ -128,7 +129,7 @@ static inline const struct bw_wrapper *bw_wrapper_find(const struct bw_wrappers 
     if (!wrappers->count)
         return NULL;
     const struct bw_wrapper *found = NULL;
-    if (wrappers->limited && target)
+    if (wrappers->limited_first[selector >> 30] >> (selector >> 24 & 63) & 1 && target)
         found = bw_wrapper_look(wrappers, selector, target);
     return found ? found : bw_wrapper_look(wrappers, selector, NULL);
 }
