@@ -13,6 +13,7 @@ import pytest
 from barewire.rpc import followers, health, subscriptions
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig
+from barewire.rpc.faults import AllProvidersFailed
 from barewire.rpc.log_range import narrower
 from barewire.rpc.subscriptions import Subscription
 from tests.unit.chain_sim import Chain, SimNode, believed_heads, believed_logs
@@ -252,6 +253,27 @@ async def test_who_does_not_know_subscriptions_is_polled():
         chain.mine()
         await node.see()
         await until(lambda: believed_heads(heads.told) == heads_of(chain))
+
+
+async def test_who_is_judged_mute_while_he_is_asked_and_fails_is_polled_no_more():
+    chain = Chain()
+    nodes = [SimNode(chain), SimNode(chain)]
+    async with streams(nodes, "newHeads", way="http") as (_, (heads,)):
+        stream, well, fell = heads.stream, heads.stream._follower.catch_up, []
+
+        async def falls_mute(source):
+            if fell:
+                return await well(source)
+            fell.append(source)
+            stream._polled = None  # what the audit does
+            raise AllProvidersFailed("eth_getBlockByNumber", [])
+
+        stream._follower.catch_up = falls_mute
+        await until(lambda: fell)
+        chain.mine()
+        await all_see(nodes)
+        await until(lambda: believed_heads(heads.told) == heads_of(chain))
+        assert stream._polled not in fell
 
 
 # Reorganisations

@@ -378,13 +378,13 @@ class Subscription(AsyncIterator[Any]):
             self._said_so = True
             why = "no provider pushes; polling every"
             log.warning("%s: %s %g s", self.kind, why, self._poll_s)
-        self._polled = answering[0]
+        polled = self._polled = answering[0]  # the audit may leave him while he is asked
         try:
-            await self._follower.catch_up(self._polled)
+            await self._follower.catch_up(polled)
         except (RpcAnswerError, AllProvidersFailed) as error:
-            log.info("%s: polling %s: %s", self.kind, self._polled.name, error)
+            log.info("%s: polling %s: %s", self.kind, polled.name, error)
             # The next time another is asked, where there is one.
-            self._polled = next((p for p in answering if p is not self._polled), self._polled)
+            self._polled = next((p for p in answering if p is not polled), polled)
         await asyncio.sleep(self._poll_s)
 
     # Over the gap
