@@ -120,10 +120,12 @@ def test_random_changes_of_its_network(via: str, tmp_path: Path) -> None:
         stopped = rig.stop()
         summary = stopped.summary
         sends = dict(summary["sends"])
+        counted = summary["sources"]["site"]["endpoint"]
+        print(f"{via}: {changes} times changes, {len(rig.replies)} replies came of {sends}")
+        print({name: count for name, count in counted.items() if count})
         assert summary["strategy"]["errors"] == 0
         assert sum(sends.values()) == summary["pump"]["matched"]
         assert 0 < len(rig.replies) <= sends["left"]
-        counted = summary["sources"]["site"]["endpoint"]
         unsent = ("link_down", "unresolved", "too_long", "ring_full", "withdrawn", "failed")
         assert (
             sum(counted[f"tx_{cause}"] for cause in unsent) >= sum(sends.values()) - sends["left"]
