@@ -10,7 +10,7 @@ from tests.unit.txjson_texts import clutter, notification, oddly, spelled
 
 
 def seeds() -> Iterator[bytes]:
-    """Each: way and burst, size of the pieces, text."""
+    """Each: way, burst and budget; size of the pieces; text."""
     rng = random.Random(7)
     for number in range(80):
         kind = number % 5
@@ -21,7 +21,16 @@ def seeds() -> Iterator[bytes]:
         message = notification(rng.choice(results)) | {"clutter": clutter(rng)}
         text = (oddly(rng, message) if number % 2 else json.dumps(message)).encode()
         batch = json.dumps([{"id": 1, "result": tx}, {"id": 2, "result": None}]).encode()
-        yield b"\x08\x40" + rng.choice([text, batch])
-        yield b"\x01\x40" + json.dumps(tx).encode()
-        yield b"\x0a\x30" + text + batch
-        yield b"\x0b\x30" + raw(1, text[:300], fin=False) + raw(9) + raw(0, text[300:])
+        budget = number % 8 << 5
+        yield bytes([0x08 | budget, 0x40]) + rng.choice([text, batch])
+        yield bytes([0x01 | budget, 0x40]) + json.dumps(tx).encode()
+        yield bytes([0x0A | budget, 0x30]) + text + batch
+        yield (
+            bytes([0x0B | budget, 0x30])
+            + raw(1, text[:300], fin=False)
+            + raw(9)
+            + raw(0, text[300:])
+        )
+        pool = json.dumps({"pending": {"0xa": {"0": tx}, "0xb": 1}, "queued": {"0xc": {"1": tx}}})
+        yield bytes([0x10 | budget, 0x40]) + pool.encode()
+        yield bytes([0x11 | budget, 0x40]) + json.dumps({"transactions": [tx, tx["hash"]]}).encode()

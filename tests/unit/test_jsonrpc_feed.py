@@ -12,6 +12,7 @@ from barewire._native import ffi
 from barewire.feeds import jsonrpc
 from barewire.feeds.blocks import Block
 from barewire.feeds.jsonrpc import PendingTransactions, Phase, Timing
+from barewire.feeds.txfeed import WORK_BYTES
 from barewire.mempool.decoder import Decoder, Rules
 from tests.transactions import envelope, make
 from tests.unit.txjson_texts import notification, spelled
@@ -486,6 +487,38 @@ def test_a_long_answer_is_not_decoded_in_python(monkeypatch):
     assert live.stats()["unclear"] == 4
     assert 0 < longest < 10_000
     assert live.phase is Phase.LIVE
+
+
+def test_one_turn_walks_through_so_much_of_a_long_pool_and_a_break_in_it_asks_again():
+    """It is walked through as an answer, kept, and walked through as a pool, a step a turn."""
+    live = session()
+    txs = [transaction(n, n % 5) for n in range(5)]
+    pool = {f"0x{n:040x}": {"0": "x" * 1000} for n in range(5000)}  # no transactions
+    pool["0xabc"] = {str(n): tx for n, (tx, _) in enumerate(txs)}
+    messages, records = ffi.new("struct bw_message[]", 64), ffi.new("struct bw_tx[]", 64)
+    for second, breaks in ((1, True), (2, False)):
+        live.end("reset")
+        live.connect(second * SECOND)
+        node = Node(live)
+        node.subscribe()
+        live.tick(second * SECOND)
+        [asked] = [
+            request["id"] for request in node.asked() if request["method"] == "txpool_content"
+        ]
+        node.server.send_text(json.dumps({"id": asked, "result": {"pending": pool}}).encode())
+        data = b"".join(node.server.data_to_send())
+        live.lend(data, 0, 0)
+        came, turns, live.more = 0, 0, True
+        while live.more and not (breaks and turns > len(data) / WORK_BYTES + 5):
+            before = live.feed.walked_bytes
+            came += live.read_into(messages, records)
+            assert live.feed.walked_bytes - before < 2 * WORK_BYTES
+            turns += 1
+        assert live.more is breaks  # in the middle of being kept
+        assert came == (0 if breaks else len(txs))
+        assert live.hole.waiting is breaks
+    assert turns > 2.5 * len(data) / (2 * WORK_BYTES)
+    assert live.stats()["hole"] == hole(holes=2, filled=5, pool_refused=5000)
 
 
 def test_a_long_deflated_message_takes_turns():

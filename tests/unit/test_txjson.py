@@ -7,15 +7,19 @@ import re
 import msgspec
 import pytest
 
-from barewire._native import ffi
+from barewire._native import ffi, lib
 from barewire.errors import BarewireError
-from barewire.feeds.txfeed import LONG_BYTES, Announced, Other, TxFeed
+from barewire.feeds.txfeed import LONG_BYTES, WORK_BYTES, Announced, Other, TxFeed
 from barewire.mempool.decoder import Decoder, Rules
 from barewire.mempool.record import Transaction
 from tests.transactions import envelope, make, wrapped
 from tests.unit.txjson_texts import clutter, clutter_word, notification, oddly, spelled
 
 HASH = "0x" + "ab" * 32
+FEW = (WORK_BYTES, 64, 7, 1)
+"""Bytes that one call may walk through: all, or so few that it stops anywhere in a text."""
+ACROSS = 16
+"""What it may walk through beyond that, to the end of a word or an escape."""
 
 
 def feed(**options) -> TxFeed:
@@ -39,8 +43,9 @@ def refused(text, *, form="stream") -> dict[str, int]:
 @pytest.mark.parametrize("kind", range(5))
 def test_every_type_is_rebuilt_byte_by_byte(kind):
     rng = random.Random(kind)
-    reader = feed(source=3, trusted=True)
-    for _ in range(300):
+    readers = [feed(source=3, trusted=True, work=work) for work in FEW]
+    for number in range(300):
+        reader = readers[number % 16 if number % 16 < len(FEW) else 0]
         fields = make(rng, kind)
         message = notification(spelled(kind, fields))
         message["clutter"] = message["params"]["clutter"] = clutter(rng)
@@ -51,7 +56,7 @@ def test_every_type_is_rebuilt_byte_by_byte(kind):
         assert (tx.source, tx.arrival_ns, tx.arrival_clock) == (3, 7, 1)
         assert tx.nonce == fields["nonce"]
         assert tx.access_list == tuple((a, tuple(k)) for a, k in fields.get("access", ()))
-    assert reader.stats()["refused"] == {}
+    assert [reader.stats()["refused"] for reader in readers] == [{}] * len(FEW)
 
 
 def test_what_bloxroute_sends():
@@ -125,13 +130,15 @@ def test_other_messages_are_handed_on(text):
 def test_what_a_long_answer_holds_is_handed_on_beside_it():
     long = b'{"a":"' + bytes(range(0x30, 0x3A)) * (LONG_BYTES // 10) + b'"}'
     text = b'{"result":7,"id":5, "re\\u0073ult" : %b ,"jsonrpc":"2.0"}' % long
-    got = read(b"[" + text + b",17]".replace(b"17", b'{"id":6,"result":0}'))
+    reader = feed()
+    reader.lend_text(b"[" + text + b',{"id":6,"result":0}]')
+    got = [(item.text, item.result and bytes(item.result)) for item in reader.read()]
     assert got == [
-        Other(b'{"result":7,"id":5, "re\\u0073ult" : null ,"jsonrpc":"2.0"}', long),
-        Other(b'{"id":6,"result":0}'),
+        (b'{"result":7,"id":5, "re\\u0073ult" : null ,"jsonrpc":"2.0"}', long),
+        (b'{"id":6,"result":0}', None),
     ]
     for whole in (b'{"id":5,"error":%b}' % long, b'{"params":{"result":%b}}' % long, long):
-        assert read(whole) == [Other(whole)]
+        assert read(whole) == [Other(b"")]
 
 
 def test_announced_hashes():
@@ -176,7 +183,7 @@ def in_turn(text: bytes) -> list:
 def test_texts_are_refused_exactly_where_msgspec_refuses_them():
     rng = random.Random(4)
     good = bad = 0
-    for _ in range(6000):
+    for number in range(6000):
         value = {clutter_word(rng): clutter(rng) for _ in range(3)}
         text = mutations(rng, oddly(rng, value))
         try:
@@ -188,7 +195,7 @@ def test_texts_are_refused_exactly_where_msgspec_refuses_them():
                 continue
             expected = None
             bad += 1
-        reader = feed()
+        reader = feed(work=FEW[number % 16 if number % 16 < len(FEW) else 0])
         items = read(text, using=reader)
         refusals = reader.stats()["refused"]
         if expected is None:
@@ -420,6 +427,114 @@ def test_what_one_call_does_is_bounded():
         calls += 1
     assert calls > len(bad) * 4_000 / (300 << 10)
     assert reader.stats()["refused"]["hash"] == 4_000
+
+
+LONG = 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("form", "begins", "again", "ends", "cause"),
+    [
+        (
+            "stream",
+            b'{"id":1,"result":{"pending":{"0xa":{',
+            b'"1":{"gas":"0x%048d"},' % 1,
+            b'"2":{}}}}}',
+            "",
+        ),
+        ("stream", b'{"id":1,"result":[', b'["0123456789abcdef0123456789abcdef"],', b"{}]}", ""),
+        ("stream", b'{"id":1,"result":"', b"0123456789abcdef", b'"}', ""),
+        ("stream", b'{"id":1,"result":"', "é€𝄞".encode(), b'"}', ""),
+        ("stream", b'{"id":1,"', "a näme".encode(), b'":0}', ""),
+        (
+            "stream",
+            b'{"id":1,"result":"',
+            b"a text, and then \\u20ac, and then some more \\n",
+            b'"}',
+            "",
+        ),
+        ("stream", b'{"id":1,"result":', b"1234567890", b"}", ""),
+        ("stream", b'{"id":1,"result":0.', b"1234567890", b"}", ""),
+        ("stream", b'{"id":1,"result":1e', b"1234567890", b"}", ""),
+        ("stream", b'{"id":1,"result":', b" \n\t\r", b"1}", ""),
+        ("stream", b'{"id":1}', b" \n\t\r", b"", ""),
+        ("stream", b'"', b"0123456789abcdef", b"", "syntax"),
+        ("stream", b'"', b"\xc3\xa9\xe2\x82", b'"', "utf8"),
+        ("bare", b'{"input":"0x', b"0123456789abcdef", b'"}', ""),
+        ("pool", b'{"baseFee":"', b"0123456789abcdef", b'"}', ""),
+        ("pool", b'{"pending":{"0xa":{"1":[', b'"0123456789abcdef",', b"0]}}}", "kind"),
+        ("block", b'{"uncles":[', b'["0123456789abcdef0123456789abcdef"],', b"0]}", ""),
+    ],
+)
+def test_one_call_walks_through_so_many_bytes_of_a_text_however_long(
+    form, begins, again, ends, cause
+):
+    text = begins + again * (LONG // len(again)) + ends
+    reader = feed()
+    reader.lend_text(text, form=form)
+    messages, records = ffi.new("struct bw_message[]", 64), ffi.new("struct bw_tx[]", 64)
+    calls = others = 0
+    reader.more = True
+    while reader.more:
+        before = reader.walked_bytes
+        assert reader.read_into(messages, records, 64) == 0
+        assert reader.walked_bytes - before <= WORK_BYTES + ACROSS
+        calls += 1
+        others += isinstance(reader.event, Other)
+    assert calls >= len(text) / (WORK_BYTES + ACROSS)
+    assert reader.walked_bytes == len(text)
+    assert reader.stats()["refused"] == ({cause: 1} if cause else {})
+    assert others == (form in ("stream", "bare") and not cause)
+
+
+def seen(text: bytes, form: str, work: int) -> tuple:
+    """All that a reader says of a text."""
+    reader = feed(work=work)
+    items = [
+        (item.raw, item.origin) if isinstance(item, Transaction) else item
+        for item in read(text, form=form, using=reader)
+    ]
+    return items, reader.stats(), reader.samples(), reader.entries, reader.walked_bytes
+
+
+def test_where_a_call_stops_changes_nothing():
+    rng = random.Random(10)
+    objects, _ = some_transactions(5)
+    texts = []
+    for number in range(40):
+        tx = objects[number % 5]
+        table = {"0xa": {"1": tx, "2": clutter(rng)}, "0xb": clutter(rng)}
+        texts += [
+            (oddly(rng, notification(tx) | {"clutter": clutter(rng)}), "stream"),
+            (oddly(rng, [{"id": 1, "result": tx}, {"id": 2, "error": clutter(rng)}]), "stream"),
+            (oddly(rng, notification({"txHash": tx["hash"], "txContents": tx})), "stream"),
+            (oddly(rng, {"pending": table, "x": clutter(rng), "queued": table}), "pool"),
+            (oddly(rng, {"transactions": [tx, clutter(rng)], "x": clutter(rng)}), "block"),
+        ]
+    refused = transactions = 0
+    for number, (text, form) in enumerate(texts):
+        raw = mutations(rng, text) if number % 3 else text.encode()
+        at_once = seen(raw, form, WORK_BYTES)
+        refused += bool(at_once[1]["refused"])
+        transactions += at_once[1]["transactions"]
+        for work in FEW[1:] if number % 4 == 0 else FEW[1:3]:
+            assert seen(raw, form, work) == at_once, (raw, form, work)
+    assert refused > 30
+    assert transactions > 60
+
+
+def test_no_envelope_is_made_of_what_is_longer_than_any_transaction():
+    rng = random.Random(11)
+    limit = lib.BW_JSON_OBJECT
+    for length, cause in ((limit // 4, None), (limit // 2, "long")):
+        fields = make(rng, 0) | {"to": bytes(20), "data": bytes(length), "gas": 2**40}
+        reader = TxFeed(Decoder(Rules.preset("prague", 0, max_size=limit)))
+        got = read(json.dumps(spelled(0, fields)), form="bare", using=reader)
+        if cause is None:
+            assert [tx.raw for tx in got] == [envelope(0, fields)]
+        else:
+            assert got == []
+            assert reader.stats()["refused"] == {cause: 1}
 
 
 @pytest.mark.parametrize("kind", range(5))

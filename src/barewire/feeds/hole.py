@@ -210,7 +210,7 @@ class Hole:
         return self._ask_block()
 
     def answered(
-        self, about: str, result: bytes | msgspec.Raw
+        self, about: str, result: bytes | bytearray | msgspec.Raw
     ) -> tuple[Form | None, list[Question]]:
         """Takes an answer.
 

@@ -31,7 +31,7 @@ from barewire.feeds.hole import Hole
 from barewire.feeds.session import Phase
 from barewire.feeds.txfeed import (
     BURST,
-    LONG_BYTES,
+    WORK_BYTES,
     Announced,
     ControlFrame,
     Form,
@@ -98,6 +98,7 @@ class Counts:
 
 
 _NULL = msgspec.Raw(b"null")
+_Text = bytes | bytearray | msgspec.Raw
 
 
 class _Answer(msgspec.Struct):
@@ -127,6 +128,9 @@ _EMPTY_BYTES = 256
 _NOTIFICATION = b'{"method":"eth_subscription","params":{"result":%b}}'
 _BODY = b'{"jsonrpc":"2.0","id":%d,"method":"eth_getTransactionByHash","params":["0x%b"]}'
 _LONGEST_NUMBER = 16  # digits
+
+_Said = Iterator[Message | Pong | Closed | None]
+"""What a frame or a long answer comes to; None wherever that is enough for one turn."""
 
 _answer = msgspec.json.Decoder(_Answer)
 _several = msgspec.json.Decoder(_Several)
@@ -189,8 +193,8 @@ class PendingTransactions:
         self.hole = Hole(supported=style != "bloxroute", max_message=max_message)
         self._chain_id = decoder.rules.chain_id
         self._patience_ns = self._timing.mute_ns
-        self._texts: list[tuple[bytes | msgspec.Raw, Form]] = []  # to be read when the stream is
-        self._text: tuple[bytes | msgspec.Raw, Form] | None = None  # the one that is being read
+        self._texts: list[tuple[_Text, Form]] = []  # to be read when the stream is
+        self._text: tuple[_Text, Form] | None = None  # the one that is being read
         self.last_error = ""
         self.on_block: Callable[[Block], None] | None = None
         self._number = 0
@@ -233,7 +237,7 @@ class PendingTransactions:
         self._hole_since_ns: int | None = None
         self._told = -1
         self._mute_since_ns = 0
-        self._frame: Iterator[Message | Pong | Closed | None] | None = None  # seen to in part
+        self._unfinished: _Said | None = None  # seen to in part
         self._mute_head = self._head = 0
         self._since_ns = now_mono_ns
         self._next_question_ns = 0
@@ -310,12 +314,13 @@ class PendingTransactions:
             How many. 0 means that everything has been read, unless :attr:`more` is set.
         """
         self.more = False
+        begun = self.feed.walked_bytes
         for _ in range(_STEPS):
             if self.phase is Phase.FAILED:
                 break
-            if self._frame is not None:
-                self._see_to_frame(self._frame)
-                if self._frame is not None:
+            if self._unfinished is not None:
+                self._go_on(self._unfinished)
+                if self._unfinished is not None:
                     self.more = True
                     break
             self.filling = self._text is not None and self._text[1] in _FILLING
@@ -327,9 +332,11 @@ class PendingTransactions:
             if self._text is not None and not self.feed.more:
                 self._text_ends()
             self.more = self.feed.more or bool(self._texts) or self.bodies.due
-            self.more = self.more or self._frame is not None
+            self.more = self.more or self._unfinished is not None
             if count:
                 return count
+            if self.feed.walked_bytes - begun >= WORK_BYTES:
+                break
             if self.feed.more:
                 continue
             self._fetch()
@@ -483,12 +490,12 @@ class PendingTransactions:
             self._answered(event)
         else:
             assert self._websocket is not None
-            self._see_to_frame(self._websocket.take(event.event))
+            self._go_on(self._websocket.take(event.event))
 
-    def _see_to_frame(self, frame: Iterator[Message | Pong | Closed | None]) -> None:
-        """Goes on with a frame; :attr:`_frame` is what a later turn has to see to."""
-        self._frame = None
-        for said in frame:
+    def _go_on(self, what: _Said) -> None:
+        """Goes on with a frame or an answer, of which a later turn may have to see to the rest."""
+        self._unfinished = None
+        for said in what:
             if isinstance(said, Closed):
                 by = "closed by the other side" if said.by_peer else "failed"
                 self._fail(
@@ -498,18 +505,16 @@ class PendingTransactions:
             elif isinstance(said, Message):
                 self.feed.lend_text(said.data, *self._arrival)
             elif said is None:
-                self._frame = frame
+                self._unfinished = what
                 return
             else:
                 self._asked.pop(0, None)  # the answer to our ping
 
     def _answered(self, told: Other) -> None:
         text = told.text
-        if len(text) > LONG_BYTES:  # no answer, and no notification of anything that is asked for
-            self.counts.unclear += 1
-            return
         try:
-            answer = _answer.decode(text)  # its depth and its UTF-8 the native reader has checked
+            # Its depth and its UTF-8 the native reader has checked; what is too long is empty.
+            answer = _answer.decode(text)
         except (msgspec.MsgspecError, ValueError):
             self.counts.unclear += 1
             return
@@ -554,16 +559,24 @@ class PendingTransactions:
         elif not self.bodies.not_told(number, "vanished"):
             self.counts.unclear += 1
 
-    def _long_answer(self, number: int, about: str, result: bytes) -> None:
+    def _long_answer(self, number: int, about: str, result: memoryview) -> None:
         """An answer of more than is decoded at once: the native reader takes a pool in steps."""
         if about in ("hole:pool", "hole:pending"):
-            self._hole_answered(about, result)
+            self._go_on(self._keep(about, result))
         elif about.startswith("hole:"):
             self._ask_hole(self.hole.refused(about[5:]))
         elif not self.bodies.not_told(number, "vanished"):
             self.counts.unclear += 1
 
-    def _hole_answered(self, about: str, result: bytes | msgspec.Raw) -> None:
+    def _keep(self, about: str, result: memoryview) -> Iterator[None]:
+        """Copies an answer in steps: it lies in memory of the stream, and has to outlast it."""
+        kept = bytearray()
+        while len(kept) < len(result):
+            kept += result[len(kept) : len(kept) + WORK_BYTES]
+            yield None
+        self._hole_answered(about, kept)
+
+    def _hole_answered(self, about: str, result: _Text) -> None:
         form, questions = self.hole.answered(about[5:], result)
         if form is not None:
             self._texts.append((result, form))

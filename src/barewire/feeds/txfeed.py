@@ -24,11 +24,23 @@ from barewire.feeds.websocket import WebSocket
 from barewire.mempool.decoder import Decoder
 from barewire.mempool.record import ORIGINS, Origin, Transaction
 
-__all__ = ["BURST", "CAUSES", "LONG_BYTES", "Announced", "ControlFrame", "Form", "Other", "TxFeed"]
+__all__ = [
+    "BURST",
+    "CAUSES",
+    "LONG_BYTES",
+    "WORK_BYTES",
+    "Announced",
+    "ControlFrame",
+    "Form",
+    "Other",
+    "TxFeed",
+]
 
 BURST: int = lib.BW_TXFEED_BURST
 """Transactions that one native call hands out at most."""
 
+WORK_BYTES: int = lib.BW_TXFEED_WORK
+"""Bytes of text that one native call walks through at most, and a dozen."""
 
 LONG_BYTES = 1 << 21
 """A message that is longer is not decoded in Python in one go: the loop has other sources."""
@@ -65,12 +77,13 @@ class Other:
     """One JSON object that is no transaction: an answer, an error, another subscription.
 
     Attributes:
-        text: the object.
-        result: of an answer longer than `LONG_BYTES`, whose "result" is null in `text`: what it is.
+        text: the object; b"" of one longer than `LONG_BYTES`, but of an answer that its "result"
+            makes so long: that is null here, and
+        result: is what it is, valid until the next item is asked for.
     """
 
     text: bytes
-    result: bytes | None = None
+    result: memoryview | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ class TxFeed:
         source: number of the source, in the records.
         trusted: marks the records as from a trusted source.
         max_text: bytes of one message at most.
+        work: bytes of text that one call walks through, about; a test may want few.
 
     Attributes:
         native: ``struct bw_txfeed *``, for native loops; valid as long as this object.
@@ -111,12 +125,14 @@ class TxFeed:
         source: int = 0,
         trusted: bool = False,
         max_text: int = 16 << 20,
+        work: int = WORK_BYTES,
     ) -> None:
         config: Any = ffi.new("struct bw_txfeed_config *")
         config.ws = websocket.native if websocket else ffi.NULL
         config.rules = decoder.native_rules[0]
         config.refusals = decoder.native_refusals
         config.max_text = max_text
+        config.work = work
         config.source = source
         config.trusted = trusted
         native = lib.bw_txfeed_new(config)
@@ -214,12 +230,14 @@ class TxFeed:
         """What a ``struct bw_txfeed_event`` says, which this or a native loop has read."""
         kind = event.kind
         if kind == lib.BW_TXFEED_OTHER:
-            text = ffi.buffer(event.text, event.text_len)
-            if event.text_len <= LONG_BYTES or not event.result_len:
+            text, size = ffi.buffer(event.text, event.text_len), event.result_len
+            if event.text_len <= LONG_BYTES:
                 return Other(bytes(text))
-            result = ffi.buffer(event.result, event.result_len)
+            if event.text_len - size > LONG_BYTES:
+                return Other(b"")
             at = event.result - event.text
-            return Other(text[:at] + b"null" + text[at + len(result) :], bytes(result))
+            result = memoryview(ffi.buffer(event.result, size))
+            return Other(text[:at] + b"null" + text[at + size :], result)
         if kind == lib.BW_TXFEED_ANNOUNCED:
             return Announced(bytes(event.hash))
         if kind == lib.BW_TXFEED_FRAME:
@@ -230,6 +248,11 @@ class TxFeed:
     def lent_bytes(self) -> int:
         """Of the stream, lent so far."""
         return int(self._stats.bytes)
+
+    @property
+    def walked_bytes(self) -> int:
+        """Of texts, so far: what calls cost."""
+        return int(self._stats.walked)
 
     @property
     def texts(self) -> int:

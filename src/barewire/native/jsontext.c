@@ -48,13 +48,6 @@ int bw_hex_odd(const uint8_t *digits, uint32_t count, uint8_t *out) {
 
 /* ---------------------------------------------------------------- strings */
 
-/* One more value begins, or an escape, which costs as much. */
-static inline enum bw_json_cause one_more(struct bw_json_text *t) {
-    if (!t->left) return BW_JSON_VALUES;
-    t->left--;
-    return BW_JSON_OK;
-}
-
 /* The first byte from `at` on that ends plain text (a quote, a backslash, a control character), or
  * `end`; *high is set if any byte before it, or shortly behind it, is above 0x7f. */
 static const uint8_t *plain(const uint8_t *at, const uint8_t *end, int *high) {
@@ -122,84 +115,105 @@ static enum bw_json_cause escape(struct bw_json_text *t, uint8_t **out) {
     return BW_JSON_OK;
 }
 
-enum bw_json_cause bw_json_string(struct bw_json_text *t, struct bw_json_string *out) {
-    int high = 0;
-    const uint8_t *from = t->at + 1, *to = plain(from, t->end, &high);
-    if (to == t->end) return BW_JSON_SYNTAX;
-    if (__builtin_expect(*to == '"', 1)) {
-        t->at = to + 1;
-        *out = (struct bw_json_string){from, (uint32_t)(to - from)};
-        return high && !bw_utf8_valid(from, out->len) ? BW_JSON_UTF8 : BW_JSON_OK;
+/* How many of the last bytes are a character that is not at its end. */
+static uint32_t begun(const uint8_t *from, const uint8_t *to) {
+    for (uint32_t back = 1; back <= 3 && back <= (size_t)(to - from); back++) {
+        const uint8_t c = to[-(int)back];
+        if ((c & 0xc0) == 0x80) continue;
+        return c >= 0xc0 && back < (c >= 0xf0 ? 4u : c >= 0xe0 ? 3u : 2u) ? back : 0;
     }
-    uint8_t *begin = t->scratch, *write = begin;
+    return 0;
+}
+
+/* Looks at what was copied since the last time, up to `to`. */
+static void check(struct bw_json_text *t, const uint8_t *to) {
+    if (t->high && !bw_utf8_valid(t->checked, (size_t)(to - t->checked))) t->bad = 1;
+    t->checked = to;
+}
+
+/* A string that cannot stay where it is: copies it, plain text first that ends at `to`. */
+static __attribute__((noinline)) enum bw_json_cause copy(struct bw_json_text *t, const uint8_t *from, const uint8_t *to,
+                               int high, struct bw_json_string *out) {
     for (;;) {
-        memcpy(write, from, (size_t)(to - from));
-        write += to - from;
-        if (to == t->end || *to < 0x20) return BW_JSON_SYNTAX;
-        t->at = to + 1;
+        memcpy(t->write, from, (size_t)(to - from));
+        t->write += to - from;
+        t->at = to;
+        t->high |= high != 0;
+        if (to >= t->pause) {
+            if (to == t->end) return BW_JSON_SYNTAX;
+            check(t, t->write - begun(t->checked, t->write));
+            return BW_JSON_AGAIN;
+        }
+        if (*to < 0x20) return BW_JSON_SYNTAX;
+        t->at++;
         if (*to == '"') break;
-        BW_JSON_TRY(one_more(t));
-        BW_JSON_TRY(escape(t, &write));
+        BW_JSON_TRY(bw_json_count(t));
+        BW_JSON_TRY(escape(t, &t->write));
         from = t->at;
-        to = plain(from, t->end, &high);
+        to = plain(from, t->pause, &high);
     }
-    t->scratch = write;
-    *out = (struct bw_json_string){begin, (uint32_t)(write - begin)};
-    return high && !bw_utf8_valid(begin, out->len) ? BW_JSON_UTF8 : BW_JSON_OK;
+    check(t, t->write);
+    *out = (struct bw_json_string){t->scratch, (uint32_t)(t->write - t->scratch)};
+    t->scratch = t->write;
+    t->part = BW_JSON_WHOLE;
+    return t->bad ? BW_JSON_UTF8 : BW_JSON_OK;
 }
 
-/* ---------------------------------------------------------------- values */
-
-enum bw_json_cause bw_json_open(struct bw_json_text *t, uint8_t bracket, int *more) {
-    if (++t->depth > BW_JSON_DEPTH) return BW_JSON_DEEP;
-    t->at++;
-    BW_JSON_TRY(bw_json_space(t));
-    *more = *t->at != (bracket == '{' ? '}' : ']');
-    if (*more) return one_more(t);
-    t->at++;
-    t->depth--;
-    return BW_JSON_OK;
+enum bw_json_cause bw_json_string(struct bw_json_text *t, struct bw_json_string *out) {
+    const uint8_t *from, *to;
+    int high = 0;
+    if (__builtin_expect(t->part == BW_JSON_STRING, 0)) {
+        from = t->at;
+        to = plain(from, t->pause, &high);
+        return copy(t, from, to, high, out);
+    }
+    from = t->at + 1;
+    to = plain(from, t->pause, &high);
+    if (__builtin_expect(to >= t->pause || *to != '"', 0)) {
+        t->part = BW_JSON_STRING;
+        t->checked = t->write = t->scratch;
+        t->high = t->bad = 0;
+        return copy(t, from, to, high, out);
+    }
+    t->at = to + 1;
+    *out = (struct bw_json_string){from, (uint32_t)(to - from)};
+    return high && !bw_utf8_valid(from, out->len) ? BW_JSON_UTF8 : BW_JSON_OK;
 }
 
-enum bw_json_cause bw_json_more(struct bw_json_text *t, uint8_t bracket, int *more) {
-    BW_JSON_TRY(bw_json_space(t));
-    const uint8_t c = *t->at++;
-    *more = c == ',';
-    if (*more) return one_more(t);
-    t->depth--;
-    return c == bracket ? BW_JSON_OK : BW_JSON_SYNTAX;
-}
-
-enum bw_json_cause bw_json_key(struct bw_json_text *t, struct bw_json_string *out) {
-    BW_JSON_TRY(bw_json_space(t));
-    if (*t->at != '"') return BW_JSON_SYNTAX;
-    BW_JSON_TRY(bw_json_string(t, out));
-    BW_JSON_TRY(bw_json_space(t));
-    if (*t->at++ != ':') return BW_JSON_SYNTAX;
-    return bw_json_space(t);
-}
+/* ---------------------------------------------------------------- other values */
 
 static int digit(const struct bw_json_text *t) {
     return t->at < t->end && (uint8_t)(*t->at - '0') < 10;
 }
 
+/* The digits of one part of a number, which may be cut anywhere between them. */
+static enum bw_json_cause digits(struct bw_json_text *t, enum bw_json_part part) {
+    while (t->at < t->pause && digit(t)) t->at++;
+    t->part = t->at < t->pause || t->at == t->end ? BW_JSON_WHOLE : (uint8_t)part;
+    return t->part == BW_JSON_WHOLE ? BW_JSON_OK : BW_JSON_AGAIN;
+}
+
 static enum bw_json_cause number(struct bw_json_text *t) {
-    if (*t->at == '-') t->at++;
-    if (!digit(t)) return BW_JSON_SYNTAX;
-    if (*t->at++ != '0')
-        while (digit(t)) t->at++;
-    if (t->at < t->end && *t->at == '.') {
+    uint8_t part = t->part;
+    if (part == BW_JSON_WHOLE) {
+        if (*t->at == '-') t->at++;
+        if (!digit(t)) return BW_JSON_SYNTAX;
+        part = *t->at++ == '0' ? BW_JSON_ZERO : BW_JSON_INTEGER;
+    }
+    if (part == BW_JSON_INTEGER) BW_JSON_TRY(digits(t, BW_JSON_INTEGER));
+    if (part <= BW_JSON_INTEGER && t->at < t->end && *t->at == '.') {
         t->at++;
         if (!digit(t)) return BW_JSON_SYNTAX;
-        while (digit(t)) t->at++;
+        part = BW_JSON_FRACTION;
     }
-    if (t->at < t->end && (*t->at | 0x20) == 'e') {
+    if (part == BW_JSON_FRACTION) BW_JSON_TRY(digits(t, BW_JSON_FRACTION));
+    if (part != BW_JSON_EXPONENT) {
+        if (t->at == t->end || (*t->at | 0x20) != 'e') return BW_JSON_OK;
         t->at++;
         if (t->at < t->end && (*t->at == '+' || *t->at == '-')) t->at++;
         if (!digit(t)) return BW_JSON_SYNTAX;
-        while (digit(t)) t->at++;
     }
-    return BW_JSON_OK;
+    return digits(t, BW_JSON_EXPONENT);
 }
 
 static enum bw_json_cause word(struct bw_json_text *t, const char *word, uint32_t len) {
@@ -208,35 +222,12 @@ static enum bw_json_cause word(struct bw_json_text *t, const char *word, uint32_
     return BW_JSON_OK;
 }
 
-enum bw_json_cause bw_json_skip(struct bw_json_text *t) {
-    struct bw_json_string string;
-    uint8_t *scratch = t->scratch;
-    int more;
-    BW_JSON_TRY(bw_json_space(t));
+enum bw_json_cause bw_json_word(struct bw_json_text *t) {
+    if (t->part != BW_JSON_WHOLE) return number(t);
     switch (*t->at) {
-    case '"':
-        BW_JSON_TRY(bw_json_string(t, &string));
-        break;
-    case '{':
-        BW_JSON_TRY(bw_json_open(t, '{', &more));
-        while (more) {
-            BW_JSON_TRY(bw_json_key(t, &string));
-            BW_JSON_TRY(bw_json_skip(t));
-            BW_JSON_TRY(bw_json_more(t, '}', &more));
-        }
-        break;
-    case '[':
-        BW_JSON_TRY(bw_json_open(t, '[', &more));
-        while (more) {
-            BW_JSON_TRY(bw_json_skip(t));
-            BW_JSON_TRY(bw_json_more(t, ']', &more));
-        }
-        break;
     case 't': return word(t, "true", 4);
     case 'f': return word(t, "false", 5);
     case 'n': return word(t, "null", 4);
     default: return number(t);
     }
-    t->scratch = scratch; /* nobody looks at what was stepped over */
-    return BW_JSON_OK;
 }

@@ -43,6 +43,7 @@ struct bw_txfeed *bw_txfeed_new(const struct bw_txfeed_config *config) {
     struct bw_txfeed *f = calloc(1, sizeof *f);
     if (!f) return NULL;
     f->with = *config;
+    if (!f->with.work) f->with.work = BW_TXFEED_WORK;
     /* An envelope is at most half as long as its text; small ones share. */
     f->room_len = config->max_text / 2 + (256 << 10);
     f->json = bw_json_new(config->max_text, config->rules.chain_id);
@@ -193,20 +194,22 @@ uint32_t bw_txfeed_read(struct bw_txfeed *f, struct bw_message *messages, struct
     event->kind = BW_TXFEED_NONE;
     f->used = 0;
     for (;;) {
-        if (n == max || work >= BW_TXFEED_WORK || (n && !f->in_text && must_wait(f))) {
+        if (n == max || work >= f->with.work || (n && !f->in_text && must_wait(f))) {
             event->kind = BW_TXFEED_MORE;
             break;
         }
         if (!f->in_text && !next_text(f, event)) break;
-        int state = bw_json_next(f->json, f->room + f->used, f->room_len - f->used, &item);
-        work += A_STEP + item.text_len;
-        if (state > 0 && f->form >= BW_JSON_POOL) f->stats.entries++;
+        const int state = bw_json_next(f->json, f->with.work - work, f->room + f->used,
+                                       f->room_len - f->used, &item);
+        work += A_STEP + item.walked;
+        f->stats.walked += item.walked;
+        if (state == BW_JSON_AGAIN) continue;
         if (state <= 0) {
             f->in_text = 0;
-            work += f->text_len;
             if (state < 0) refuse(f, (uint32_t)-state, f->text, f->text_len);
             continue;
         }
+        if (f->form >= BW_JSON_POOL) f->stats.entries++;
         if (item.kind == BW_JSON_OTHER) {
             f->stats.others++;
             event->kind = BW_TXFEED_OTHER;

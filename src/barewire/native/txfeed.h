@@ -7,9 +7,9 @@
  * text of each cause is kept. What is not a transaction (answers, control frames, hashes without a
  * body, deflated messages) is handed to the caller in its place in the stream.
  *
- * What one call does is bounded by what it hands out and by BW_TXFEED_WORK, whatever the bytes are,
- * but for one object at a time: such an object is as long as a message may be, and its values as
- * many as txjson.h lets pass.
+ * What one call does is bounded by what it hands out and by BW_TXFEED_WORK, whatever the bytes are:
+ * that many are walked through at most, and a dozen, wherever in a text that ends; the next call goes
+ * on there. Only the envelope of one object is made, decoded and hashed at once (BW_JSON_OBJECT).
  *
  * The feed borrows the bytes that it is lent until it has read them all, and owns the envelopes that
  * it hands out until the next call that reads. Memory is taken once. One thread. */
@@ -58,6 +58,7 @@ struct bw_txfeed_stats {
     uint64_t announced;           /* hashes without a body */
     uint64_t others;
     uint64_t entries;             /* of pools and blocks, whatever they were */
+    uint64_t walked;              /* bytes of texts that were gone through */
     struct bw_txfeed_sample refused[16]; /* by enum bw_json_cause */
 };
 
@@ -66,6 +67,7 @@ struct bw_txfeed_config {
     struct bw_rules rules;
     struct bw_refusals *refusals; /* counts what the decoder refuses; may be NULL */
     uint32_t max_text;            /* of one message */
+    uint32_t work;                /* instead of BW_TXFEED_WORK; 0: that */
     uint16_t source;              /* tx.source */
     uint8_t trusted;
     uint8_t reserved;

@@ -5,10 +5,28 @@
 
 #include "jsontext.h"
 
-enum field {
+/* What a member is to the object that it is in: a field of a transaction, or else. */
+enum member {
     HASH, TX_HASH, TYPE, CHAIN_ID, NONCE, GAS_PRICE, TIP, FEE_CAP, GAS, TO, VALUE, INPUT, DATA, ACCESS,
-    BLOB_FEE_CAP, BLOBS, AUTHS, V, Y_PARITY, R, S, RAW, FIELDS, CONTENTS, NO_FIELD,
+    BLOB_FEE_CAP, BLOBS, AUTHS, V, Y_PARITY, R, S, RAW, FIELDS,
+    CONTENTS = FIELDS, PARAMS, RESULT, TRANSACTIONS,
+    ITEM,  /* what is handed out: a message, or an entry of a pool or a block */
+    OTHER, /* nobody's business */
 };
+
+/* Where the cursor can be: outside of everything (one for each enum bw_json_form), or in this. */
+enum place {
+    ELSEWHERE,
+    IN_TX, IN_CONTENTS,           /* what may be a transaction; that part of it */
+    IN_FIELD,                     /* a list that is one of its fields */
+    AT_STREAM, AT_BARE, AT_POOL, AT_BLOCK,
+    IN_BATCH, IN_MESSAGE, IN_PARAMS,
+    IN_POOL, IN_STATE, IN_SENDER, /* by state, by sender, by nonce */
+    IN_BLOCK, IN_TRANSACTIONS,
+};
+
+/* What comes next in the text. */
+enum next { A_VALUE, A_MEMBER, A_NAME, A_COLON, BEHIND_VALUE };
 
 /* Where a field's value lies: the inside of a string, or a list with its brackets. */
 struct value {
@@ -17,11 +35,24 @@ struct value {
     char kind; /* '"', '[', 'n' for null, 'x' for anything else; 0: absent */
 };
 
+/* A list or an object that the cursor is in. */
+struct level {
+    uint8_t place;      /* enum place */
+    uint8_t member;     /* enum member: what the value at hand is in it */
+    uint8_t closes;     /* with this bracket */
+};
+
 struct bw_json {
     struct bw_json_text text;
-    uint8_t in_batch, form, done;
+    uint8_t form, done;
+    uint8_t next;       /* enum next */
     uint8_t queued;     /* the cursor is in that part of a pool */
-    uint8_t level;      /* of a pool or a block: how deep the cursor stands, in front of a member */
+    uint8_t ready;      /* `item` is at its end */
+    uint8_t is_tx;      /* it may be a transaction, whose fields were noted, */
+    uint8_t answered;   /* and they stand in an answer */
+    uint8_t depth;
+    struct level level[BW_JSON_DEPTH + 1];
+    struct bw_json_item item;
     uint8_t *scratch;
     uint32_t max_text;
     uint64_t chain_id;  /* where a transaction does not say it; 0: it has to */
@@ -60,71 +91,29 @@ static inline int is(const uint8_t *key, const char *name, size_t len) {
     return memcmp(key, name, len) == 0;
 }
 
-static enum field field_of(const uint8_t *k, uint32_t len) {
+static enum member field_of(const uint8_t *k, uint32_t len) {
     switch (len) {
-    case 1: return *k == 'r' ? R : *k == 's' ? S : *k == 'v' ? V : NO_FIELD;
-    case 2: return is(k, "to", 2) ? TO : NO_FIELD;
-    case 3: return is(k, "gas", 3) ? GAS : NO_FIELD;
-    case 4: return is(k, "hash", 4) ? HASH : is(k, "type", 4) ? TYPE : is(k, "data", 4) ? DATA : NO_FIELD;
+    case 1: return *k == 'r' ? R : *k == 's' ? S : *k == 'v' ? V : OTHER;
+    case 2: return is(k, "to", 2) ? TO : OTHER;
+    case 3: return is(k, "gas", 3) ? GAS : OTHER;
+    case 4: return is(k, "hash", 4) ? HASH : is(k, "type", 4) ? TYPE : is(k, "data", 4) ? DATA : OTHER;
     case 5:
         return is(k, "nonce", 5)   ? NONCE
                : is(k, "value", 5) ? VALUE
                : is(k, "input", 5) ? INPUT
                : is(k, "rawTx", 5) ? RAW
-                                   : NO_FIELD;
-    case 6: return is(k, "txHash", 6) ? TX_HASH : NO_FIELD;
-    case 7: return is(k, "chainId", 7) ? CHAIN_ID : is(k, "yParity", 7) ? Y_PARITY : NO_FIELD;
-    case 8: return is(k, "gasPrice", 8) ? GAS_PRICE : NO_FIELD;
-    case 10: return is(k, "accessList", 10) ? ACCESS : is(k, "txContents", 10) ? CONTENTS : NO_FIELD;
-    case 12: return is(k, "maxFeePerGas", 12) ? FEE_CAP : NO_FIELD;
-    case 16: return is(k, "maxFeePerBlobGas", 16) ? BLOB_FEE_CAP : NO_FIELD;
-    case 17: return is(k, "authorizationList", 17) ? AUTHS : NO_FIELD;
-    case 19: return is(k, "blobVersionedHashes", 19) ? BLOBS : NO_FIELD;
-    case 20: return is(k, "maxPriorityFeePerGas", 20) ? TIP : NO_FIELD;
-    default: return NO_FIELD;
+                                   : OTHER;
+    case 6: return is(k, "txHash", 6) ? TX_HASH : OTHER;
+    case 7: return is(k, "chainId", 7) ? CHAIN_ID : is(k, "yParity", 7) ? Y_PARITY : OTHER;
+    case 8: return is(k, "gasPrice", 8) ? GAS_PRICE : OTHER;
+    case 10: return is(k, "accessList", 10) ? ACCESS : is(k, "txContents", 10) ? CONTENTS : OTHER;
+    case 12: return is(k, "maxFeePerGas", 12) ? FEE_CAP : OTHER;
+    case 16: return is(k, "maxFeePerBlobGas", 16) ? BLOB_FEE_CAP : OTHER;
+    case 17: return is(k, "authorizationList", 17) ? AUTHS : OTHER;
+    case 19: return is(k, "blobVersionedHashes", 19) ? BLOBS : OTHER;
+    case 20: return is(k, "maxPriorityFeePerGas", 20) ? TIP : OTHER;
+    default: return OTHER;
     }
-}
-
-/* Steps over one value and says where it lies. */
-static enum bw_json_cause value(struct bw_json_text *t, struct value *out) {
-    struct bw_json_string string;
-    BW_JSON_TRY(bw_json_space(t));
-    const uint8_t *from = t->at;
-    switch (*from) {
-    case '"':
-        BW_JSON_TRY(bw_json_string(t, &string));
-        *out = (struct value){string.at, string.len, '"'};
-        return BW_JSON_OK;
-    case '[': BW_JSON_TRY(bw_json_skip(t)); break;
-    case 'n': BW_JSON_TRY(bw_json_skip(t)); break;
-    default:
-        BW_JSON_TRY(bw_json_skip(t));
-        *out = (struct value){from, (uint32_t)(t->at - from), 'x'};
-        return BW_JSON_OK;
-    }
-    *out = (struct value){from, (uint32_t)(t->at - from), (char)*from};
-    return BW_JSON_OK;
-}
-
-/* An object that may be a transaction: notes where its fields lie. */
-static enum bw_json_cause fields(struct bw_json *j, int contents_allowed) {
-    struct bw_json_text *t = &j->text;
-    struct bw_json_string key;
-    int more;
-    BW_JSON_TRY(bw_json_open(t, '{', &more));
-    while (more) {
-        BW_JSON_TRY(bw_json_key(t, &key));
-        enum field field = field_of(key.at, key.len);
-        if (field < FIELDS) {
-            BW_JSON_TRY(value(t, &j->field[field]));
-        } else if (field == CONTENTS && contents_allowed && *t->at == '{') {
-            BW_JSON_TRY(fields(j, 0));
-        } else {
-            BW_JSON_TRY(bw_json_skip(t));
-        }
-        BW_JSON_TRY(bw_json_more(t, '}', &more));
-    }
-    return BW_JSON_OK;
 }
 
 /* ---------------------------------------------------------------- hexadecimal digits and RLP */
@@ -253,11 +242,61 @@ static void end_list(struct writer *w, uint8_t *payload) {
     w->at += width;
 }
 
-/* The list at `v`, element by element. */
+/* Lists are walked a second time, element by element, once their transaction is at its end. Nothing
+ * in them is news: what was wrong, too deep or too much was found the first time. */
 struct elements {
     struct bw_json_text text;
     int more;
 };
+
+/* Steps into an object or a list; *more: it has a first member. */
+static enum bw_json_cause open_it(struct bw_json_text *t, uint8_t close, int *more) {
+    t->at++;
+    BW_JSON_TRY(bw_json_space(t));
+    *more = *t->at != close;
+    t->at += !*more;
+    return BW_JSON_OK;
+}
+
+/* Behind a member: steps over the comma, or over the closing bracket. */
+static enum bw_json_cause go_on(struct bw_json_text *t, uint8_t close, int *more) {
+    BW_JSON_TRY(bw_json_space(t));
+    const uint8_t c = *t->at++;
+    *more = c == ',';
+    return *more || c == close ? BW_JSON_OK : BW_JSON_SYNTAX;
+}
+
+static enum bw_json_cause skip(struct bw_json_text *t) {
+    struct bw_json_string string;
+    uint8_t *scratch = t->scratch;
+    uint32_t depth = 0;
+    do {
+        BW_JSON_TRY(bw_json_space(t));
+        const uint8_t c = *t->at;
+        if (c == '{' || c == '[') depth++, t->at++;
+        else if (c == '}' || c == ']') depth--, t->at++;
+        else if (c == ',' || c == ':') t->at++;
+        else BW_JSON_TRY(c == '"' ? bw_json_string(t, &string) : bw_json_word(t));
+        t->scratch = scratch;
+    } while (depth);
+    return BW_JSON_OK;
+}
+
+/* Steps over one value and says where it lies. */
+static enum bw_json_cause value(struct bw_json_text *t, struct value *out) {
+    struct bw_json_string string;
+    BW_JSON_TRY(bw_json_space(t));
+    const uint8_t *from = t->at;
+    if (*from == '"') {
+        BW_JSON_TRY(bw_json_string(t, &string));
+        *out = (struct value){string.at, string.len, '"'};
+        return BW_JSON_OK;
+    }
+    BW_JSON_TRY(skip(t));
+    const char kind = *from == '[' || *from == 'n' ? (char)*from : 'x';
+    *out = (struct value){from, (uint32_t)(t->at - from), kind};
+    return BW_JSON_OK;
+}
 
 static int elements(struct bw_json *j, struct writer *w, const struct value *v,
                     struct elements *out) {
@@ -266,10 +305,14 @@ static int elements(struct bw_json *j, struct writer *w, const struct value *v,
         refuse(w, v->kind && v->kind != 'n' ? BW_JSON_KIND : BW_JSON_MISSING);
         return 0;
     }
-    out->text = j->text;
-    out->text.at = v->at;
-    out->text.end = v->at + v->len;
-    enum bw_json_cause cause = bw_json_open(&out->text, '[', &out->more);
+    out->text = (struct bw_json_text){
+        .at = v->at,
+        .end = v->at + v->len,
+        .pause = v->at + v->len,
+        .scratch = j->text.scratch,
+        .left = UINT32_MAX,
+    };
+    enum bw_json_cause cause = open_it(&out->text, ']', &out->more);
     if (cause != BW_JSON_OK) refuse(w, cause);
     return cause == BW_JSON_OK;
 }
@@ -278,9 +321,18 @@ static int elements(struct bw_json *j, struct writer *w, const struct value *v,
 static void over(struct bw_json *j, const struct elements *e) { j->text.scratch = e->text.scratch; }
 
 static int next_element(struct writer *w, struct elements *e) {
-    enum bw_json_cause cause = bw_json_more(&e->text, ']', &e->more);
+    enum bw_json_cause cause = go_on(&e->text, ']', &e->more);
     if (cause != BW_JSON_OK) refuse(w, cause);
     return w->cause == BW_JSON_OK;
+}
+
+/* A member's name; the cursor then stands behind its colon. */
+static enum bw_json_cause name_of(struct bw_json_text *t, struct bw_json_string *out) {
+    BW_JSON_TRY(bw_json_space(t));
+    BW_JSON_TRY(bw_json_string(t, out));
+    BW_JSON_TRY(bw_json_space(t));
+    t->at++;
+    return bw_json_space(t);
 }
 
 /* 32-byte strings. */
@@ -307,14 +359,14 @@ static int members(struct writer *w, struct bw_json_text *t, const char *const *
     int more = 0;
     memset(out, 0, count * sizeof *out);
     if (cause == BW_JSON_OK && *t->at != '{') cause = BW_JSON_KIND;
-    if (cause == BW_JSON_OK) cause = bw_json_open(t, '{', &more);
+    if (cause == BW_JSON_OK) cause = open_it(t, '}', &more);
     while (cause == BW_JSON_OK && more) {
-        cause = bw_json_key(t, &key);
+        cause = name_of(t, &key);
         if (cause != BW_JSON_OK) break;
         uint32_t i = 0;
         while (i < count && (strlen(names[i]) != key.len || memcmp(names[i], key.at, key.len))) i++;
-        cause = i < count ? value(t, &out[i]) : bw_json_skip(t);
-        if (cause == BW_JSON_OK) cause = bw_json_more(t, '}', &more);
+        cause = i < count ? value(t, &out[i]) : skip(t);
+        if (cause == BW_JSON_OK) cause = go_on(t, '}', &more);
     }
     if (cause != BW_JSON_OK) refuse(w, cause);
     return cause == BW_JSON_OK;
@@ -449,6 +501,10 @@ static void make(struct bw_json *j, uint8_t *into, uint32_t room_len, struct bw_
         out->kind = w.cause == BW_JSON_OK ? BW_JSON_ANNOUNCED : BW_JSON_OTHER;
         return;
     }
+    if (out->text_len > BW_JSON_OBJECT) {
+        out->cause = BW_JSON_LONG;
+        return;
+    }
     hash_of(&w, hash, out->hash);
     if (f[RAW].kind == '"') raw_envelope(&w, &f[RAW]);
     else envelope(j, &w);
@@ -461,56 +517,6 @@ static void make(struct bw_json *j, uint8_t *into, uint32_t room_len, struct bw_
 
 /* ---------------------------------------------------------------- messages */
 
-/* What stands under "result": 't' fields of what may be a transaction, 's' a string, 'x' neither. */
-static enum bw_json_cause result(struct bw_json *j, char *found) {
-    struct bw_json_text *t = &j->text;
-    memset(j->field, 0, sizeof j->field);
-    if (*t->at == '{') {
-        *found = 't';
-        return fields(j, 1);
-    }
-    *found = *t->at == '"' ? 's' : 'x';
-    return value(t, &j->field[TX_HASH]);
-}
-
-static enum bw_json_cause params(struct bw_json *j, char *found) {
-    struct bw_json_text *t = &j->text;
-    struct bw_json_string key;
-    int more;
-    BW_JSON_TRY(bw_json_open(t, '{', &more));
-    while (more) {
-        BW_JSON_TRY(bw_json_key(t, &key));
-        if (key.len == 6 && is(key.at, "result", 6)) BW_JSON_TRY(result(j, found));
-        else BW_JSON_TRY(bw_json_skip(t));
-        BW_JSON_TRY(bw_json_more(t, '}', &more));
-    }
-    return BW_JSON_OK;
-}
-
-static enum bw_json_cause message(struct bw_json *j, struct bw_json_item *out, char *notified,
-                                  char *answered) {
-    struct bw_json_text *t = &j->text;
-    struct bw_json_string key;
-    int more;
-    BW_JSON_TRY(bw_json_open(t, '{', &more));
-    while (more) {
-        BW_JSON_TRY(bw_json_key(t, &key));
-        if (key.len == 6 && is(key.at, "params", 6) && *t->at == '{') {
-            BW_JSON_TRY(params(j, notified));
-            *answered = 0;
-        } else if (key.len == 6 && is(key.at, "result", 6)) {
-            out->result = t->at;
-            BW_JSON_TRY(result(j, answered));
-            out->result_len = (uint32_t)(t->at - out->result);
-            *notified = 0;
-        } else {
-            BW_JSON_TRY(bw_json_skip(t));
-        }
-        BW_JSON_TRY(bw_json_more(t, '}', &more));
-    }
-    return BW_JSON_OK;
-}
-
 void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int form) {
     /* A byte order mark may be ignored (RFC 8259, 8.1). */
     if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) text += 3, len -= 3;
@@ -520,9 +526,234 @@ void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int for
         .scratch = j->scratch,
         .left = BW_JSON_VALUES_MIN + len / BW_JSON_BYTES_A_VALUE,
     };
-    j->in_batch = j->level = j->queued = 0;
+    j->next = A_VALUE;
+    j->depth = j->queued = j->ready = 0;
     j->form = (uint8_t)form;
+    j->level[0].place = (uint8_t)(AT_STREAM + form);
     j->done = len > j->max_text ? 2 : 0;
+}
+
+/* The value that begins at the cursor is one to be handed out. */
+static void begin_item(struct bw_json *j, struct level *l) {
+    l->member = ITEM;
+    j->item = (struct bw_json_item){.text = j->text.at};
+    j->is_tx = j->answered = 0;
+    j->text.scratch = j->scratch;
+}
+
+/* The value that begins at the cursor, with `c`, may be the item's transaction, or its hash. */
+static void begin_tx(struct bw_json *j, struct level *l, uint8_t c, uint8_t *in) {
+    memset(j->field, 0, sizeof j->field);
+    j->is_tx = c == '{';
+    if (c == '{') *in = IN_TX;
+    if (c != '"' || j->answered) return; /* an answer's string may be a subscription's name */
+    j->is_tx = 1;
+    l->member = TX_HASH;
+}
+
+/* A value begins at the cursor, with `c`. What it is, its container says, and there its name; *in:
+ * what the cursor will be in, if it is a list or an object. */
+static enum bw_json_cause begin_value(struct bw_json *j, struct level *l, uint8_t c, uint8_t *in) {
+    const int object = c == '{';
+    *in = ELSEWHERE;
+    switch (l->place) {
+    case IN_TX:
+    case IN_CONTENTS:
+        if (l->member == CONTENTS && object && l->place == IN_TX) *in = IN_CONTENTS;
+        if (l->member >= FIELDS) break;
+        if (c == '[') *in = IN_FIELD;
+        const char kind = c == '[' || c == 'n' ? (char)c : 'x';
+        j->field[l->member] = (struct value){j->text.at, 0, kind};
+        break;
+    case IN_PARAMS:
+        if (l->member == RESULT) begin_tx(j, l, c, in);
+        break;
+    case IN_MESSAGE:
+        if (l->member == PARAMS && object) {
+            *in = IN_PARAMS;
+            if (j->answered) j->is_tx = j->answered = 0;
+        } else if (l->member == RESULT) {
+            j->item.result = j->text.at;
+            j->answered = 1;
+            begin_tx(j, l, c, in);
+        }
+        break;
+    case IN_BATCH:
+        if (!object) return BW_JSON_KIND;
+        /* fall through */
+    case AT_STREAM:
+        if (c == '[') {
+            l->member = OTHER;
+            *in = IN_BATCH;
+            break;
+        }
+        begin_item(j, l);
+        if (object) *in = IN_MESSAGE;
+        break;
+    case AT_POOL:
+    case AT_BLOCK:
+        if (!object) return BW_JSON_KIND;
+        l->member = OTHER;
+        *in = l->place == AT_POOL ? IN_POOL : IN_BLOCK;
+        break;
+    case IN_POOL:
+        if (object) *in = IN_STATE;
+        break;
+    case IN_BLOCK:
+        if (l->member == TRANSACTIONS && c == '[') *in = IN_TRANSACTIONS;
+        break;
+    case IN_STATE:
+        if (object) {
+            *in = IN_SENDER;
+            break;
+        }
+        /* fall through */
+    case AT_BARE:
+    case IN_SENDER:
+    case IN_TRANSACTIONS:
+        begin_item(j, l);
+        if (object) begin_tx(j, l, c, in);
+        break;
+    }
+    return BW_JSON_OK;
+}
+
+/* A value is at its end, and the cursor behind it. */
+static void end_value(struct bw_json *j, const struct level *l) {
+    if (l->member == ITEM) {
+        j->item.text_len = (uint32_t)(j->text.at - j->item.text);
+        j->ready = 1;
+    } else if (l->member == RESULT && l->place == IN_MESSAGE) {
+        j->item.result_len = (uint32_t)(j->text.at - j->item.result);
+    }
+}
+
+/* A list or an object is at its end; gives what it is in. */
+static struct level *leave(struct bw_json *j, const struct level *l) {
+    struct level *outer = &j->level[--j->depth];
+    if (l->place == IN_FIELD) {
+        struct value *field = &j->field[outer->member];
+        field->len = (uint32_t)(j->text.at - field->at);
+    }
+    end_value(j, outer);
+    return outer;
+}
+
+/* What a member of this name is. */
+static enum member member_of(struct bw_json *j, uint8_t place, const struct bw_json_string *name) {
+    const uint8_t *at = name->at;
+    if (place == IN_TX || place == IN_CONTENTS) return field_of(at, name->len);
+    switch (place) {
+    case IN_MESSAGE:
+        if (name->len == 6 && is(at, "params", 6)) return PARAMS;
+        /* fall through */
+    case IN_PARAMS: return name->len == 6 && is(at, "result", 6) ? RESULT : OTHER;
+    case IN_POOL: j->queued = name->len == 6 && is(at, "queued", 6); return OTHER;
+    case IN_BLOCK: return name->len == 12 && is(at, "transactions", 12) ? TRANSACTIONS : OTHER;
+    default: return OTHER;
+    }
+}
+
+/* Walks on to the end of the next item, and over what has to stand behind it. Each step notes what
+ * comes next before it goes on, so that any may be the last of a call. */
+static enum bw_json_cause walk(struct bw_json *j) {
+    struct bw_json_text *t = &j->text;
+    struct level *l = &j->level[j->depth];
+    struct bw_json_string string;
+    uint8_t *scratch, in, c;
+    for (;;) {
+        if (j->next == A_NAME) {
+            if (t->part == BW_JSON_WHOLE) {
+                BW_JSON_TRY(bw_json_space(t));
+                if (*t->at != '"') return BW_JSON_SYNTAX;
+            }
+            scratch = t->scratch;
+            BW_JSON_TRY(bw_json_string(t, &string));
+            t->scratch = scratch; /* nobody will look at the name again */
+            l->member = (uint8_t)member_of(j, l->place, &string);
+            j->next = A_COLON;
+        }
+        if (j->next == A_COLON) {
+            BW_JSON_TRY(bw_json_space(t));
+            if (*t->at++ != ':') return BW_JSON_SYNTAX;
+            j->next = A_VALUE;
+        }
+        if (j->next == A_VALUE) {
+            c = t->part == BW_JSON_STRING ? '"' : '0';
+            if (t->part == BW_JSON_WHOLE) {
+                BW_JSON_TRY(bw_json_space(t));
+                c = *t->at;
+                if (c != '"' || l->place > IN_FIELD) BW_JSON_TRY(begin_value(j, l, c, &in));
+            }
+            if (c == '"') {
+                scratch = t->scratch;
+                BW_JSON_TRY(bw_json_string(t, &string));
+                if (l->member < FIELDS) {
+                    j->field[l->member] = (struct value){string.at, string.len, c};
+                } else {
+                    t->scratch = scratch;
+                    end_value(j, l);
+                }
+                j->next = BEHIND_VALUE;
+            } else if (c == '{' || c == '[') {
+                if (j->depth == BW_JSON_DEPTH) return BW_JSON_DEEP;
+                t->at++;
+                l = &j->level[++j->depth];
+                *l = (struct level){in, OTHER, c == '{' ? '}' : ']'};
+                j->next = A_MEMBER;
+            } else {
+                BW_JSON_TRY(bw_json_word(t));
+                end_value(j, l);
+                j->next = BEHIND_VALUE;
+            }
+        }
+        if (j->next == A_MEMBER) {
+            BW_JSON_TRY(bw_json_space(t));
+            if (*t->at == l->closes) {
+                t->at++;
+                l = leave(j, l);
+                j->next = BEHIND_VALUE;
+            } else {
+                BW_JSON_TRY(bw_json_count(t));
+                j->next = l->closes == '}' ? A_NAME : A_VALUE;
+                continue;
+            }
+        }
+        while (j->next == BEHIND_VALUE && j->depth) {
+            BW_JSON_TRY(bw_json_space(t));
+            c = *t->at++;
+            if (c == ',') {
+                BW_JSON_TRY(bw_json_count(t));
+                j->next = l->closes == '}' ? A_NAME : A_VALUE;
+                if (j->ready) return BW_JSON_OK;
+            } else {
+                if (c != l->closes) return BW_JSON_SYNTAX;
+                l = leave(j, l);
+            }
+        }
+        if (j->next == BEHIND_VALUE) {
+            const enum bw_json_cause cause = bw_json_space(t);
+            if (cause == BW_JSON_AGAIN) return cause;
+            j->next = A_VALUE; /* another one behind it: some write lines of them */
+            if (cause != BW_JSON_OK && t->at == t->end) j->done = 1;
+            else if (j->form != BW_JSON_STREAM || !j->ready) return BW_JSON_SYNTAX;
+            return BW_JSON_OK;
+        }
+    }
+}
+
+/* Makes of an item what it is. */
+static void finish(struct bw_json *j, uint8_t *room, uint32_t room_len, struct bw_json_item *out) {
+    const int is_entry = j->form >= BW_JSON_POOL;
+    if (j->is_tx) make(j, room, room_len, out);
+    else if (is_entry) out->cause = BW_JSON_KIND;
+    else out->kind = BW_JSON_OTHER;
+    if (j->answered && out->kind == BW_JSON_ANNOUNCED) out->kind = BW_JSON_OTHER;
+    if (is_entry && out->kind != BW_JSON_TX) {
+        out->kind = BW_JSON_NONE;
+        if (out->cause == BW_JSON_OK) out->cause = BW_JSON_MISSING;
+    }
+    out->queued = j->queued;
 }
 
 static int stop(struct bw_json *j, enum bw_json_cause cause) {
@@ -530,128 +761,24 @@ static int stop(struct bw_json *j, enum bw_json_cause cause) {
     return -(int)cause;
 }
 
-#define TRY_TEXT(expression)                                        \
-    do {                                                            \
-        enum bw_json_cause cause_ = (expression);                   \
-        if (cause_ != BW_JSON_OK) return stop(j, cause_);           \
-    } while (0)
-
-static int at_end(struct bw_json_text *t) {
-    return bw_json_space(t) != BW_JSON_OK && t->at == t->end;
-}
-
-/* Behind a member of a pool or a block: on to the next, which may be one of a level above. */
-static enum bw_json_cause step(struct bw_json *j) {
-    int more = 0;
-    while (j->level && !more) {
-        const uint8_t bracket = j->form == BW_JSON_BLOCK && j->level == 2 ? ']' : '}';
-        BW_JSON_TRY(bw_json_more(&j->text, bracket, &more));
-        if (!more) j->level--;
-    }
-    if (j->level) return BW_JSON_OK;
-    j->done = 1;
-    return at_end(&j->text) ? BW_JSON_OK : BW_JSON_SYNTAX;
-}
-
-/* The next entry of a pool or a block: steps into objects on the way to it and over all else. */
-static enum bw_json_cause entry(struct bw_json *j, int *found) {
+int bw_json_next(struct bw_json *j, uint32_t budget, uint8_t *room, uint32_t room_len,
+                 struct bw_json_item *out) {
     struct bw_json_text *t = &j->text;
-    struct bw_json_string key;
-    const int pool = j->form == BW_JSON_POOL;
-    while (!j->done) {
-        int more, enter = 1;
-        BW_JSON_TRY(bw_json_space(t));
-        if (j->level && (pool || j->level == 1)) {
-            BW_JSON_TRY(bw_json_key(t, &key));
-            if (!pool) enter = key.len == 12 && is(key.at, "transactions", 12);
-            else if (j->level == 1) j->queued = key.len == 6 && is(key.at, "queued", 6);
-        }
-        if (j->level == (pool ? 3 : 2) || (pool && j->level == 2 && *t->at != '{')) {
-            *found = 1;
-            return BW_JSON_OK;
-        }
-        const uint8_t bracket = !pool && j->level == 1 ? '[' : '{';
-        if (enter && *t->at == bracket) {
-            BW_JSON_TRY(bw_json_open(t, bracket, &more));
-            j->level += more != 0;
-            if (more) continue;
-        } else if (!j->level) {
-            return BW_JSON_KIND;
-        } else {
-            BW_JSON_TRY(bw_json_skip(t));
-        }
-        BW_JSON_TRY(step(j));
-    }
-    *found = 0;
-    return BW_JSON_OK;
-}
-
-static int next_entry(struct bw_json *j, uint8_t *into, uint32_t room_len,
-                      struct bw_json_item *out) {
-    struct bw_json_text *t = &j->text;
-    char found_kind;
-    int found;
-    TRY_TEXT(entry(j, &found));
-    if (!found) return 0;
-    out->text = t->at;
-    out->queued = j->queued;
-    t->scratch = j->scratch;
-    TRY_TEXT(result(j, &found_kind));
-    out->text_len = (uint32_t)(t->at - out->text);
-    if (found_kind == 't') make(j, into, room_len, out);
-    else out->cause = BW_JSON_KIND;
-    if (out->kind != BW_JSON_TX) {
-        out->kind = BW_JSON_NONE;
-        if (out->cause == BW_JSON_OK) out->cause = BW_JSON_MISSING;
-    }
-    TRY_TEXT(step(j));
-    return 1;
-}
-
-int bw_json_next(struct bw_json *j, uint8_t *into, uint32_t room_len, struct bw_json_item *out) {
-    struct bw_json_text *t = &j->text;
-    int more = 1;
-    memset(out, 0, sizeof *out);
+    const uint8_t *from = t->at;
+    out->walked = 0;
     if (j->done == 2) return stop(j, BW_JSON_ROOM);
     if (j->done) return 0;
-    if (j->form >= BW_JSON_POOL) return next_entry(j, into, room_len, out);
-    TRY_TEXT(bw_json_space(t));
-    if (!j->in_batch && !j->form && *t->at == '[') {
-        TRY_TEXT(bw_json_open(t, '[', &more));
-        j->in_batch = 1;
-        if (!more) {
-            j->done = 1;
-            return at_end(t) ? 0 : stop(j, BW_JSON_SYNTAX);
-        }
-        TRY_TEXT(bw_json_space(t));
+    t->pause = (size_t)(t->end - from) > budget ? from + budget : t->end;
+    const enum bw_json_cause cause = walk(j);
+    const int ready = cause == BW_JSON_OK && j->ready;
+    if (ready) {
+        *out = j->item;
+        finish(j, room, room_len, out);
+        j->ready = 0;
     }
-    const uint8_t *from = t->at;
-    char notified = 0, answered = 0;
-    if (*from != '{') {
-        if (j->in_batch) return stop(j, BW_JSON_KIND);
-        TRY_TEXT(bw_json_skip(t));
-        out->kind = BW_JSON_OTHER;
-    } else if (j->form) {
-        TRY_TEXT(result(j, &notified));
-    } else {
-        TRY_TEXT(message(j, out, &notified, &answered));
-    }
-    out->text = from;
-    out->text_len = (uint32_t)(t->at - from);
-    if (j->in_batch) TRY_TEXT(bw_json_more(t, ']', &more));
-    if (!j->in_batch || !more) {
-        j->done = 1;
-        if (!at_end(t)) {
-            if (j->form != BW_JSON_STREAM) return stop(j, BW_JSON_SYNTAX);
-            j->done = j->in_batch = 0; /* another value behind it: some write lines of them */
-        }
-    }
-    if (out->kind == BW_JSON_OTHER) return 1;
-    /* Of answers only whole transactions are taken: a string may be a subscription's name. */
-    if (notified == 't' || notified == 's' || answered == 't') make(j, into, room_len, out);
-    else out->kind = BW_JSON_OTHER;
-    if (answered && out->kind == BW_JSON_ANNOUNCED) out->kind = BW_JSON_OTHER;
-    return 1;
+    out->walked = (uint32_t)(t->at - from);
+    if (cause == BW_JSON_AGAIN) return BW_JSON_AGAIN;
+    return cause == BW_JSON_OK ? ready : stop(j, cause);
 }
 
 const char *bw_json_cause_name(uint32_t cause) {
@@ -669,6 +796,7 @@ const char *bw_json_cause_name(uint32_t cause) {
         [BW_JSON_TRANSACTION] = "transaction",
         [BW_JSON_HASH] = "hash",
         [BW_JSON_VALUES] = "values",
+        [BW_JSON_LONG] = "long",
     };
     return cause < BW_JSON_CAUSES ? NAMES[cause] : "?";
 }

@@ -37,6 +37,7 @@
 #define BW_JSON_DEPTH 64
 #define BW_JSON_VALUES_MIN 4096
 #define BW_JSON_BYTES_A_VALUE 16
+#define BW_JSON_OBJECT 4194304 /* bytes: a blob transaction in its wrapper, nine blobs, has 2.4 million */
 
 /* Why a text, or a transaction in it, was not accepted. */
 enum bw_json_cause {
@@ -53,7 +54,9 @@ enum bw_json_cause {
     BW_JSON_TRANSACTION,   /* the decoder refused what the fields give; its counters say why */
     BW_JSON_HASH,          /* what the fields give has another hash than the announced one */
     BW_JSON_VALUES,        /* more values, or escapes, than such a text can need */
+    BW_JSON_LONG,          /* an object that is longer than any transaction */
     BW_JSON_CAUSES,
+    BW_JSON_AGAIN = 64,    /* none of them: there is more than may be walked through now */
 };
 
 /* What a text is. */
@@ -79,6 +82,7 @@ struct bw_json_item {
     uint32_t text_len;
     uint32_t raw_len;
     uint32_t result_len;
+    uint32_t walked;       /* bytes of the text that this call went through, whatever it returned */
     uint8_t hash[32];      /* as announced */
     uint8_t kind;          /* enum bw_json_kind */
     uint8_t cause;         /* enum bw_json_cause: why this is no transaction (kind NONE) */
@@ -98,10 +102,12 @@ void bw_json_begin(struct bw_json *j, const uint8_t *text, uint32_t len, int for
 
 /* The next object of the text: 1, with `cause` set where it is a transaction that cannot be made
  * (in a pool or a block everything that stands in a transaction's place is one);
- * 0 at the end of the text; or a negative enum bw_json_cause: the text is not what it should be,
+ * 0 at the end of the text; BW_JSON_AGAIN where `budget` bytes (1 or more) were walked through and a
+ * few, and there is neither yet; or a negative enum bw_json_cause: the text is not what it should be,
  * and nothing more of it is read. Envelopes are written to `room`, and are at most half as long as
  * the object that they come from. */
-int bw_json_next(struct bw_json *j, uint8_t *room, uint32_t room_len, struct bw_json_item *out);
+int bw_json_next(struct bw_json *j, uint32_t budget, uint8_t *room, uint32_t room_len,
+                 struct bw_json_item *out);
 
 /* The cause in lower case ("syntax"), as counters spell it; "?" for a number that is none. */
 const char *bw_json_cause_name(uint32_t cause);
