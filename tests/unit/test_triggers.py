@@ -12,7 +12,7 @@ import eth_abi
 import msgspec
 import pytest
 import sha3
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from barewire import ConfigError
@@ -29,6 +29,7 @@ from barewire.mempool.triggers import (
     read_triggers,
 )
 from barewire.mempool.wrappers import STANDARD, UNIVERSAL_ROUTER, CommandSet, Wrapper
+from tests.examples import examples
 
 
 def selector(signature: str) -> bytes:
@@ -183,7 +184,7 @@ transactions = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(60, 2000)
 @given(triggers=triggers, txs=transactions)
 def test_equals_the_reference(triggers, txs):
     named = [Trigger(name=str(i), **conditions) for i, conditions in enumerate(triggers)]

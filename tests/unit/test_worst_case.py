@@ -128,8 +128,9 @@ def search(cost, rounds: int, size: int = LIMIT) -> tuple[float, bytes, Any]:
     return best[0]
 
 
-def test_no_legal_transaction_is_more_work_than_its_hash(work):
-    blocks, raw, what = search(work, 400)
+@pytest.mark.parametrize("rounds", [120, pytest.param(4_000, marks=pytest.mark.slow)])
+def test_no_legal_transaction_is_more_work_than_its_hash(work, rounds):
+    blocks, raw, what = search(work, rounds)
     assert isinstance(Decoder(Rules.preset("prague")).decode(raw), Transaction), what
     assert 50 < blocks < BLOCKS_PER_PERMUTATION, what
 
