@@ -133,8 +133,14 @@ def look_up(question: _Question) -> Found:
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or str(error)
         return Found(question.number, trouble=f"{question.host!r} has no address: {said}")
-    addresses = dict.fromkeys(str(entry[4][0]) for entry in entries)
+    addresses = dict.fromkeys(_in_numbers(*entry[4]) for entry in entries)
     return Found(question.number, list(addresses)[:_MOST_ADDRESSES])
+
+
+def _in_numbers(address: str | int, _port: int | bytes, *of_six: int) -> str:
+    """With the interface of a link-local address, which Python gives apart, as a number."""
+    zone = of_six[1] if of_six else 0
+    return f"{address}%{socket.if_indextoname(zone)}" if zone else str(address)
 
 
 def _main(fd: int) -> None:

@@ -52,6 +52,13 @@ def test_a_name_of_thousands_of_addresses(monkeypatch):
     assert len(msgspec.json.encode(found)) < 1 << 16
 
 
+def test_a_link_local_address_comes_with_its_interface(monkeypatch):
+    index = socket.if_nametoindex("lo")
+    there = [(0, 0, 0, "", ("fe80::1", 0, 0, index)), (0, 0, 0, "", ("192.0.2.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: there)
+    assert look_up(_Question(1, "near.example")).addresses == ["fe80::1%lo", "192.0.2.1"]
+
+
 def test_nobody_answers_in_time():
     names = Names(patience_ns=50_000_000)
     os.kill(names.pid, signal.SIGSTOP)

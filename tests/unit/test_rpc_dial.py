@@ -130,3 +130,11 @@ async def test_what_was_lost_while_it_was_dialled_is_said_once(monkeypatch):
             await channel.open()
     gc.collect()
     assert told == []
+
+
+async def test_a_link_local_address_is_reached_by_its_zone_and_named_without() -> None:
+    index = socket.if_nametoindex("lo")
+    address = Address("https://[fe80::1%25lo]:8545/x")
+    assert (address.host, address.zone, address.authority) == ("fe80::1", "lo", "[fe80::1]:8545")
+    assert await Dialer().addresses(address) == [f"fe80::1%{index}"]
+    assert await Dialer().addresses(Address("http://[::1]:8545")) == ["::1"]

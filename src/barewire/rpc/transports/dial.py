@@ -34,7 +34,12 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 async def resolve(host: str, port: int) -> list[str]:
     """The addresses of `host` as the system's resolver gives them now."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+    return list(dict.fromkeys(_in_numbers(*info[4]) for info in found))
+
+
+def _in_numbers(address: str | int, _port: int | bytes, *of_six: int) -> str:
+    """With the zone of a link-local address, which Python gives apart."""
+    return f"{address}%{of_six[1]}" if of_six and of_six[1] else str(address)
 
 
 async def _connected(ip: str, port: int) -> socket.socket:
