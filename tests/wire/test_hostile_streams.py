@@ -180,6 +180,42 @@ def bomb(talk: Talk) -> None:
     talk.say(bytes([0xC1]) + head(len(payload))[1:] + payload)
 
 
+def hashes(talk: Talk) -> None:
+    """Whose transactions nobody has."""
+    for _ in range(talk.rng.randrange(1, 800)):
+        told = {"params": {"result": f"0x{talk.rng.randbytes(32).hex()}"}, "method": "x"}
+        talk.text(json.dumps(told).encode())
+
+
+def answers(talk: Talk) -> None:
+    """To questions that were asked, perhaps, and twice; and a chain that jumps."""
+    for _ in range(talk.rng.randrange(1, 100)):
+        number = talk.rng.choice([talk.rng.randrange(400), -1, 1 << 70, None, "7", [], True])
+        result = talk.rng.choice(
+            [
+                *(None, False, "", {}, [], "0x", "0x1", f"0x{talk.rng.getrandbits(64):x}"),
+                *("0xffffffffffffffff", "0x1" * 40, {"pending": [1] * 300}, {"number": "0x5"}),
+                {"transactions": ["0x" + "ab" * 32] * 300, "number": "0x1"},
+            ]
+        )
+        said = {"id": number, talk.rng.choice(["result", "result", "error", "id"]): result}
+        talk.text(json.dumps(said).encode())
+
+
+def blocks(talk: Talk) -> None:
+    for _ in range(talk.rng.randrange(1, 200)):
+        quantity = f"0x{talk.rng.getrandbits(talk.rng.choice([8, 64, 65])):x}"
+        header: dict[str, Any] = {
+            "number": quantity,
+            "hash": f"0x{talk.rng.randbytes(32).hex()}",
+            "parentHash": f"0x{talk.rng.randbytes(talk.rng.choice([31, 32])).hex()}",
+            "timestamp": talk.rng.choice([quantity, 1, None]),
+            "baseFeePerGas": "0x" + "f" * talk.rng.choice([64, 65]),
+        }
+        header.pop(talk.rng.choice([*header, "nothing"]), None)
+        talk.text(json.dumps({"method": "eth_subscription", "params": {"result": header}}).encode())
+
+
 def goodbye(talk: Talk) -> None:
     code = talk.rng.choice([1000, 1001, 1008, 1013, 999, 4999, 5000])
     reason = EVIL.encode(errors="surrogatepass") if talk.rng.random() < 0.3 else b"\x1b[2J\nno"
@@ -199,13 +235,16 @@ def is_silent(talk: Talk) -> None:
 
 ACTS: list[Callable[[Talk], None]] = [
     *(mutated, nonsense, frames, pings, fragments, drip, flood, bomb, goodbye, leaves, is_silent),
+    *(hashes, answers, blocks),
     *(mutated, nonsense, nonsense, flood),
 ]
 LASTING: list[Callable[[Talk], None]] = [
-    *(mutated, nonsense, pings, drip, flood, is_silent),
+    *(mutated, nonsense, pings, drip, flood, is_silent, hashes, answers, blocks),
 ]
 """What does not end a connection: of one that lasts the next attempt follows at once."""
-OF_JSON: list[Callable[[Talk], None]] = [mutated, nonsense, nonsense, leaves, is_silent]
+OF_JSON: list[Callable[[Talk], None]] = [
+    *(mutated, nonsense, nonsense, leaves, is_silent, hashes, answers, blocks),
+]
 
 
 class Hostile:
