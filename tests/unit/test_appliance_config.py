@@ -195,6 +195,10 @@ url = "wss://node.example/ws"
         (NODE.replace("wss", "ws") + "verify = false", ["verify = False", "not encrypted"]),
         (NODE.replace("wss", "ws") + 'key_log_file = "x"', ["key_log_file", "not encrypted"]),
         (NODE.replace("wss://node.example", "ipc://") + "deflate = true", ["deflate = True"]),
+        (
+            NODE.replace("wss://node.example", "ipc:///node") + 'subscribe = "bloxroute"',
+            ["source[0].subscribe = 'bloxroute'", "'hashes'"],
+        ),
         (NODE.replace("node.example", ""), ["source[0].url", "names no host", "allowed: "]),
         (NODE.replace("example", "example:99999"), ["source[0].url", "99999"]),
         (NODE.replace("example", "example:0"), ["source[0].url", "port 0"]),
