@@ -144,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
 def _as_options(words: list[str]) -> list[str]:
     """``help``, ``help COMMAND`` and ``version`` as the options that they mean."""
     if words[:1] == ["help"]:
-        return [*words[1:2], "--help"]
+        return [*(word for word in words[1:2] if word != "help"), "--help"]
     return ["--version"] if words == ["version"] else words
 
 

@@ -51,7 +51,7 @@ def hot_core(
         hot.settle()
         with Appliance(config, where, core, joints) as appliance:
             hot.harden()
-            chosen = {f"core {core.name}": hot.chosen} | appliance.chosen
+            chosen = {f"core_{core.name}": hot.chosen} | appliance.chosen
             yield appliance, chosen, hot.warnings + appliance.warnings
 
 

@@ -42,7 +42,8 @@ class Records:
         except (OSError, MetricsError) as error:
             self.close()
             raise BarewireError(
-                f"no metrics can be written in {self.folder}: {error}",
+                f"no metrics can be written in {self.folder}: "
+                f"{error.strerror if isinstance(error, OSError) else error}",
                 hint="metrics.folder names another one, on a tmpfs and of the same user",
             ) from error
         except BaseException:

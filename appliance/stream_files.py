@@ -64,7 +64,8 @@ def headers_of(source: Source, where: Path) -> dict[str, str]:
         refuse_open_to_others(path)
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{about} {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{about} {path}: {why}") from error
     except ConfigError as error:
         raise ConfigError(f"{about}: {error.message}", hint=error.hint) from error
     headers: dict[str, str] = {}

@@ -18,11 +18,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from appliance.output import add_output_argument, console, print_json
+from appliance.output import add_output_argument, complain, console, print_json
 from barewire.errors import BarewireError
 from barewire.execution import keystore
 from barewire.execution.keys import Key, is_keystore, load_key, read_password
 from barewire.execution.request import checksummed
+from barewire.untrusted import printable
 
 __all__ = ["add_arguments", "run"]
 
@@ -61,8 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs one verb."""
     verb = {"new": _new, "import": _import, "list": _list, "address": _address}[args.verb]
-    verb(args)
-    return 0
+    try:
+        return verb(args) or 0
+    except PermissionError as error:
+        raise BarewireError(f"{error.filename}: {error.strerror}") from error
 
 
 def _password(file: Path | None, prompt: str, *, twice: bool = False) -> bytes:
@@ -146,17 +149,26 @@ def _address(args: argparse.Namespace) -> None:
         _say(args, {"address": checksummed(key.address)})
 
 
-def _list(args: argparse.Namespace) -> None:
+def _list(args: argparse.Namespace) -> int:
+    """Lists what can be read; the status is 1 where some cannot."""
     if not args.folder.is_dir():
         raise BarewireError(f"{args.folder}: not a folder")
-    rows = [row for path in sorted(args.folder.iterdir()) if (row := _keystore(path))]
+    rows, unread = [], 0
+    for path in sorted(args.folder.iterdir()):
+        try:
+            rows += [row] if (row := _keystore(path)) else []
+        except OSError as error:
+            complain(f"{path}: {error.strerror}")
+            unread = 1
     if args.output == "json":
         print_json(rows)
-        return
+        return unread
     table = Table("address (as the file says)", "keystore", "mode", "kdf")
     for row in rows:
-        table.add_row(*(escape(str(row[name])) for name in ("address", "keystore", "mode", "kdf")))
+        shown = (printable(str(row[name])) for name in ("address", "keystore", "mode", "kdf"))
+        table.add_row(*(escape(word) for word in shown))
     console.print(table)
+    return unread
 
 
 def _keystore(path: Path) -> dict[str, Any] | None:

@@ -90,6 +90,11 @@ def run(args: argparse.Namespace) -> int:
     """
     _check(args)
     lines = [Place.argument(text) for text in (args.line_a, args.line_b) if text]
+    if len(lines) > len(set(lines)):
+        raise BarewireError(
+            f"--line-b {args.line_b} is line A",
+            hint="copies of one feed go to different addresses or ports",
+        )
     config = PublisherConfig(
         lines=tuple(lines),
         via=args.via,

@@ -8,6 +8,7 @@ what WebSocket and IPC sources brought is in it transaction by transaction (appl
 from __future__ import annotations
 
 import argparse
+import errno
 import time
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         written = write_capture(args.to, records)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise  # which is no mistake of whoever named it
         raise BarewireError(f"{args.to}: {error.strerror}", hint="name a file to write") from error
     said = {
         "file": str(args.to),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import traceback
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.cli import main
+from appliance.commands import record
 from appliance.metrics.files import create
 from barewire.errors import BarewireError
 from dpdk_bindings.errors import BindingsError
@@ -77,6 +79,21 @@ def test_the_live_demo_is_played_as_its_help_says(monkeypatch):
     monkeypatch.setattr("appliance.demo.live.play_live", lambda live: played.append(live) or 0)
     assert main(["demo", "--live"]) == 0
     assert [(live.swaps, live.rate) for live in played] == [(500, 50.0)]
+
+
+def test_a_full_disk_is_no_mistake_of_whoever_named_it(monkeypatch):
+    monkeypatch.setattr("appliance.commands.record.read_records", lambda folder: [])
+    words = argparse.Namespace(folder=Path(), last=None, output="json", to=Path("/dev/full"))
+    with pytest.raises(OSError, match="No space left on device"):
+        record.run(words)
+    assert main(["record", "--to", "/nonexistent/capture"]) == 2
+
+
+def test_lines_of_one_feed_differ(tmp_path, capsys):
+    (tmp_path / "a.hex").write_text("00")
+    lines = ["--line-a", "127.0.0.1:9", "--line-b", "127.0.0.1:09"]
+    assert main(["publish", str(tmp_path / "a.hex"), *lines]) == 2
+    assert "is line A" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("output", ["table", "json"])

@@ -566,6 +566,29 @@ def test_names_of_keystores_are_no_markup(tmp_path, capsys, monkeypatch, keystor
     assert (status, "[red]a[" in out) == (0, True)
 
 
+def test_what_cannot_be_read_does_not_end_a_list(tmp_path, capsys, monkeypatch, keystore_text):
+    private(tmp_path / "a.json", keystore_text)
+    private(tmp_path / "b.json", keystore_text.replace(b'"scrypt"', b'"\\u001b[31m"'))
+    private(tmp_path / "c.json", keystore_text)
+    real = Path.read_bytes
+
+    def read(path):
+        if path.name == "a.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = barewire(capsys, "list", ".")
+    assert (status, "a.json: Permission denied" in err) == (1, True), err
+    assert "a.json" not in out
+    assert "c.json" in out
+    assert "\x1b[31m" not in out
+    monkeypatch.setattr("appliance.commands.keys._list", lambda args: read(args.folder / "a.json"))
+    status, _, err = barewire(capsys, "list", tmp_path)
+    assert (status, "a.json: Permission denied" in err) == (2, True), err
+
+
 @pytest.mark.parametrize("text", [b"[" * 65_000, b'{"crypto":' * 6_000, b'{"crypto":"\xff"}'])
 def test_a_file_that_is_no_keystore_is_none(tmp_path, capsys, text):
     private(tmp_path / "a.json", text)
