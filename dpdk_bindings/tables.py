@@ -25,7 +25,8 @@ _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_NEWNEIGH, _RTM_GETNEIGH = 18, 22
 _NLM_F_ACK, _NLM_F_REPLACE, _NLM_F_CREATE = 0x04, 0x100, 0x400
 _RTMSG_BYTES, _IFINFOMSG_BYTES, _IFADDRMSG_BYTES, _NDMSG_BYTES = 12, 16, 8, 12
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY = 1, 2, 4, 5
-_RTA_PREFSRC, _RTA_METRICS, _RTA_VIA = 7, 8, 18
+_RTA_PREFSRC, _RTA_METRICS, _RTA_CACHEINFO, _RTA_VIA = 7, 8, 12, 18
+_RTM_F_FIB_MATCH = 0x2000
 _RTAX_MTU = 2
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_LINKINFO = 1, 3, 4, 5, 18
 _IFLA_MASTER, _IFLA_LINK_NETNSID = 10, 37
@@ -42,7 +43,13 @@ _FAMILIES = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The kernel's answer to `ip route get`: `kind` is a word of ip-route(8), `mtu` may be 0."""
+    """The kernel's answer to `ip route get`: `kind` is a word of ip-route(8).
+
+    `mtu` is what the route was given, or 0. What the kernel has learned by ICMP ("fragmentation
+    needed", "packet too big") is not in it: the kernel checks of those no more than whether they
+    cite a packet that it may have sent, so that anybody who can forge one makes it 552 bytes for
+    ten minutes.
+    """
 
     kind: str
     link: int
@@ -94,23 +101,28 @@ class Tables:
     def route(self, to: IP, *, source: IP | None = None, link: int = 0) -> Route:
         """The way to `to`; OSError says why there is none."""
         bits = to.max_prefixlen
-        body = struct.pack(
-            "=8BI", _FAMILIES[to.version], bits, bits if source else 0, 0, 0, 0, 0, 0, 0
-        )
-        body += attribute(_RTA_DST, to.packed)
+        wanted = attribute(_RTA_DST, to.packed)
         if source is not None:
-            body += attribute(_RTA_SRC, source.packed)
+            wanted += attribute(_RTA_SRC, source.packed)
         if link:
-            body += attribute(_RTA_OIF, struct.pack("=I", link))
-        answer = self._questions.ask(_RTM_GETROUTE, body)
+            wanted += attribute(_RTA_OIF, struct.pack("=I", link))
+
+        def ask(flags: int) -> bytes:
+            head = _FAMILIES[to.version], bits, bits if source else 0, 0, 0, 0, 0, 0, flags
+            return self._questions.ask(_RTM_GETROUTE, struct.pack("=8BI", *head) + wanted)
+
+        answer = ask(0)
         found = attributes(answer, _RTMSG_BYTES)
         chosen = found.get(_RTA_PREFSRC)
+        metrics = found.get(_RTA_METRICS, b"")
+        if _number(found.get(_RTA_CACHEINFO, b"")[8:12]):  # struct rta_cacheinfo: it expires
+            metrics = attributes(ask(_RTM_F_FIB_MATCH), _RTMSG_BYTES).get(_RTA_METRICS, b"")
         return Route(
             kind=_TYPES.get(answer[7], "unreachable"),
             link=_number(found.get(_RTA_OIF)),
             gateway=_gateway(found),
             source=ip_address(chosen) if chosen else source,
-            mtu=_number(attributes(found.get(_RTA_METRICS, b"")).get(_RTAX_MTU)),
+            mtu=_number(attributes(metrics).get(_RTAX_MTU)),
         )
 
     def link(self, index: int) -> Link:

@@ -19,6 +19,7 @@ from dpdk_bindings.errors import BindingsError
 from dpdk_bindings.routing import Destination, Router
 from dpdk_bindings.tables import Tables
 from tests.requires import requires_root
+from tests.wire.frames import ICMP, IP, UDP, Ether, Raw, raw_socket
 
 
 @pytest.fixture(scope="module")
@@ -361,3 +362,32 @@ def test_what_is_in_trouble_is_asked_again_with_pauses(
     assert pauses[0] <= 0.3
     assert pauses[-1] == 1.0
     assert 10 <= len(pauses) <= 15
+
+
+@pytest.mark.parametrize("inner", ["udp", "echo-reply"])
+@pytest.mark.parametrize("given", [0, 1300])
+def test_an_mtu_that_somebody_tells_by_icmp_is_not_believed(
+    fresh: Pair, inner: str, given: int
+) -> None:
+    """RFC 1191 has no way to tell who says it; what the route was given counts."""
+    near, far = fresh.b, fresh.a
+    if given:
+        near.run("ip", "route", "add", f"{far.ip4}/32", "dev", "veth0", "mtu", str(given))
+    with near, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind((near.ip4, 5000))
+        router = Router("veth0")
+        number = router.add(ip_address(far.ip4), None)
+        cited = IP(src=near.ip4, dst=far.ip4, flags="DF") / (
+            UDP(sport=5000, dport=6000) if inner == "udp" else ICMP(type=0)
+        )
+        lie = ICMP(type=3, code=4, nexthopmtu=68) / cited / Raw(bytes(8))
+        with raw_socket(far) as out:
+            ether = Ether(dst=near.mac, src=far.mac)
+            out.send(bytes(ether / IP(src="203.0.113.9", dst=near.ip4) / lie))
+        end = time.monotonic() + 8
+        while "mtu lock 552" not in near.run("ip", "route", "get", far.ip4):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        again = router.add(ip_address(far.ip4), ip_address(near.ip4))
+        assert {router[number].mtu, router[again].mtu} == {given or 1500}
+        router.close()
