@@ -23,12 +23,12 @@ def endpoint() -> Iterator[DatagramEndpoint]:
 def other() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.bind(("127.0.0.1", 0))
-        s.settimeout(5)
+        s.settimeout(30)
         yield s
 
 
 def wait(endpoint: DatagramEndpoint) -> Datagrams:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         burst = endpoint.recv()
         if burst:

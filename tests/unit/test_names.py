@@ -87,6 +87,6 @@ def test_asking_does_not_wait(names):
     began = time.monotonic()
     numbers = [names.ask(f"host-{n}.invalid") for n in range(20)]
     assert all(names.answer(number) is None for number in numbers)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     os.kill(names.pid, signal.SIGCONT)
     assert all(wait(names, number).trouble for number in numbers)

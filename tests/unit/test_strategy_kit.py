@@ -249,7 +249,7 @@ def test_a_call_that_does_not_end_is_broken_off_and_not_repeated():
     with Conductor(Endless(), halt=lambda: halted.append(1), limit_ms=20) as conductor:
         began = time.monotonic()
         conductor.hand_over([_Match(), _Match()])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
     assert conductor.stalled
     assert conductor.halted
     assert halted == [1]

@@ -31,5 +31,5 @@ def raw_socket(end: Namespace, protocol: int = 0) -> socket.socket:
     with end:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
         sock.bind((end.interface, protocol))
-    sock.settimeout(2)
+    sock.settimeout(30)
     return sock

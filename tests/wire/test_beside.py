@@ -22,7 +22,7 @@ with Hot(Core(name="t", cpu=cpu if cpu >= 0 else None, fifo=fifo, lock_memory=Fa
     hot.settle()
     hot.harden()
     child = start_beside([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while child.poll() is None and time.monotonic() < until:
         pass
     print(child.returncode, child.stdout.read().decode() if child.returncode == 0 else "")

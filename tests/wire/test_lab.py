@@ -20,7 +20,7 @@ def _root() -> None:
 def _receive(port: int) -> bytes:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::", port))
-        sock.settimeout(5)
+        sock.settimeout(30)
         return sock.recvfrom(100)[0]
 
 

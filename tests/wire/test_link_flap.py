@@ -50,7 +50,7 @@ def heard_until(ear: socket.socket, last: bytes) -> list[bytes]:
 
 
 def send_when_up(port: Port, marker: bytes) -> None:
-    end = time.monotonic() + 8
+    end = time.monotonic() + 30
     while not port.send(marker) or not port.flush():
         port.poll()
         assert time.monotonic() < end, port.stats()
@@ -162,12 +162,12 @@ def udp_socket(end: Namespace) -> socket.socket:
     with end:
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         s.bind((end.ip4, 0))
-    s.settimeout(5)
+    s.settimeout(30)
     return s
 
 
 def send(endpoint: DatagramEndpoint, peer: int, payload: bytes) -> None:
-    end = time.monotonic() + 8
+    end = time.monotonic() + 30
     while not endpoint.send(peer, payload) or not endpoint.flush():
         endpoint.housekeeping()
         assert time.monotonic() < end, (endpoint.stats(), endpoint.peer_trouble(peer))
@@ -204,7 +204,7 @@ def test_an_endpoint_says_false_counts_and_goes_on(pair: Pair, via: str, kept: b
 
 
 def until(endpoint: DatagramEndpoint, trouble: str) -> None:
-    end = time.monotonic() + 8
+    end = time.monotonic() + 30
     while endpoint.trouble != trouble:
         endpoint.housekeeping()
         assert time.monotonic() < end, endpoint.trouble

@@ -55,7 +55,7 @@ def _echo(listener: socket.socket, certificate: Path, key: Path) -> str:
 
 
 def shaken(endpoint: StreamEndpoint, stream: TlsStream) -> None:
-    end = time.monotonic() + 8
+    end = time.monotonic() + 30
     while stream.state is StreamState.CONNECTING:
         assert time.monotonic() < end
         endpoint.poll()
