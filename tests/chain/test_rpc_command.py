@@ -12,6 +12,7 @@ import pytest
 from appliance.cli import main
 from tests.chain.anvil import Anvil
 from tests.chain.fault_proxy import FaultProxy
+from tests.nobody import NOBODY
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def configured(node, tmp_path_factory):
 
     good, slow, other = asyncio.run_coroutine_threadsafe(start(), loop).result()
     file = tmp_path_factory.mktemp("rpc") / "rpc.toml"
-    urls = {"good": good.http, "slow": slow.http, "other": other.http, "down": "http://127.0.0.1:1"}
+    urls = {"good": good.http, "slow": slow.http, "other": other.http, "down": f"http://{NOBODY}"}
     tables = [f'[[provider]]\nname = "{name}"\nhttp = "{url}"\n' for name, url in urls.items()]
     file.write_text('chain = "here"\nchain_id = 31337\n' + "".join(tables))
     yield str(file)
@@ -52,9 +53,9 @@ def said(capsys, *words: str, status: int = 0):
 
 
 def test_status_has_its_table_where_nobody_can_be_reached(capsys):
-    assert main(["rpc", "status", "--url", "http://127.0.0.1:1", "--url", "ws://127.0.0.1:1"]) == 1
+    assert main(["rpc", "status", "--url", f"http://{NOBODY}", "--url", f"ws://{NOBODY}"]) == 1
     out = capsys.readouterr().out
-    for name in ("0-127.0.0.1:1", "1-127.0.0.1:1"):
+    for name in (f"0-{NOBODY}", f"1-{NOBODY}"):
         assert f"{name}: transport: cannot connect: Connection refused" in out
 
 

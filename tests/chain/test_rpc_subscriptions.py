@@ -120,7 +120,7 @@ async def test_a_reorganisation_behind_an_outage_is_told():
             node.rpc("evm_mine")
             for proxy in proxies:
                 await proxy.set("ok")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 after = [await anext(heads) for _ in range(3)]
             assert [int(h["number"], 16) for h in before] == [1, 2, 3]
             assert [int(h["number"], 16) for h in after] == [2, 3, 4]

@@ -33,6 +33,7 @@ from barewire.rpc.methods import lookup
 from barewire.rpc.pool import Call
 from barewire.rpc.transports import dial, http1
 from barewire.rpc.web3_provider import BarewireProvider, BarewireSyncProvider
+from tests.nobody import NOBODY
 from tests.unit.rpc_node import ScriptedNode, http, result
 
 pytestmark = pytest.mark.asyncio
@@ -220,7 +221,7 @@ async def test_a_resolver_that_hangs_holds_up_no_check(monkeypatch):
         return ["127.0.0.1"]
 
     monkeypatch.setattr(dial, "_RESOLVE_S", 0.05)
-    async with ScriptedNode() as a, ScriptedNode() as b, asyncio.timeout(10):
+    async with ScriptedNode() as a, ScriptedNode() as b, asyncio.timeout(60):
         slow = f"http://slow.test:{a.port}"
         providers = [ProviderConfig.from_url(url, i) for i, url in enumerate((slow, b.url))]
         config = RpcConfig(providers=providers, check_ms=20)
@@ -237,9 +238,9 @@ async def test_a_resolver_that_hangs_holds_up_no_check(monkeypatch):
 
 async def test_calls_end_at_once_where_nobody_can_be_reached():
     """A provider with a stream alone, down: what it is handed fails before `_send` returns."""
-    async with ScriptedNode() as node, asyncio.timeout(10):
+    async with ScriptedNode() as node, asyncio.timeout(60):
         blocks = ["eth_chainId", "eth_getBlockByNumber"]
-        providers = [ProviderConfig(name="ws", ws="ws://127.0.0.1:1")]
+        providers = [ProviderConfig(name="ws", ws=f"ws://{NOBODY}")]
         providers += [ProviderConfig(name="blocks", http=node.url, methods=blocks)]
         async with RpcClient(RpcConfig(providers=providers)) as client:
             with pytest.raises(AllProvidersFailed, match="cannot connect"):
@@ -249,7 +250,7 @@ async def test_calls_end_at_once_where_nobody_can_be_reached():
 
 
 async def test_many_that_are_refused_at_once_all_learn_of_it():
-    async with ScriptedNode() as node, asyncio.timeout(10):
+    async with ScriptedNode() as node, asyncio.timeout(60):
         client = RpcClient.from_urls([node.url])
         await client.connect()
         await node.__aexit__()
@@ -268,7 +269,7 @@ async def test_a_client_can_connect_again():
         await client.connect()
     with pytest.raises(BarewireError, match="not connected"):
         await client.request("eth_gasPrice")
-    async with node, asyncio.timeout(10):
+    async with node, asyncio.timeout(60):
         for _ in range(2):
             await client.connect()
             assert await client.request("eth_gasPrice") == "0x"
@@ -278,7 +279,7 @@ async def test_a_client_can_connect_again():
 async def test_closing_fails_the_calls_in_flight_and_leaves_nothing():
     hanging = [ScriptedNode(lambda _: b"") for _ in range(2)]
     before = asyncio.all_tasks()
-    async with hanging[0], hanging[1], asyncio.timeout(10):
+    async with hanging[0], hanging[1], asyncio.timeout(60):
         client = RpcClient.from_urls([node.url for node in hanging])
         await client.connect()
         methods = ["eth_call", "eth_call", "eth_sendTransaction", "eth_sendRawTransaction"]
@@ -338,7 +339,7 @@ async def test_providers_of_different_chains_are_not_mixed():
         late = ScriptedNode(chain_id=137)
         async with late:
             pass
-        async with RpcClient.from_urls([one.url, late.url]) as client, late, asyncio.timeout(10):
+        async with RpcClient.from_urls([one.url, late.url]) as client, late, asyncio.timeout(60):
             while not client.pool.providers[1].refused:
                 await asyncio.sleep(0.01)
             assert (
@@ -422,7 +423,7 @@ async def test_a_transaction_is_sent_again_where_the_connection_was_lost():
 
 async def test_what_went_out_in_a_bundle_stays_private():
     dark, lit = ScriptedNode(), ScriptedNode()
-    async with dark, lit, asyncio.timeout(10):
+    async with dark, lit, asyncio.timeout(60):
         providers = [ProviderConfig(name="dark", http=dark.url, private="dark")]
         providers += [ProviderConfig(name="lit", http=lit.url)]
         async with RpcClient(RpcConfig(providers=providers, mirror_share=1.0)) as client:
@@ -457,7 +458,7 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(way, monkeypatch):
             http=server.url if way == "h2" else "",
             http2=True,
         )
-        await stack.enter_async_context(asyncio.timeout(10))
+        await stack.enter_async_context(asyncio.timeout(60))
         async with RpcClient(RpcConfig(providers=[provider], check_ms=100)) as client:
             server.mute = True
             while server.connected < 2:
@@ -522,7 +523,7 @@ class H2Wire(asyncio.Protocol):
 
 async def test_answers_that_came_with_a_goodbye_count():
     """Two answers and a GOAWAY in one piece: what is sent next must not lose the second."""
-    async with H2Node() as server, asyncio.timeout(10):
+    async with H2Node() as server, asyncio.timeout(60):
         provider = ProviderConfig(name="h2", http=server.url, http2=True)
         config = RpcConfig(providers=[provider], mirror_share=0.0)
         async with RpcClient(config) as client:
@@ -650,7 +651,7 @@ class FloodingNode(PushingNode):
 async def test_who_pushes_without_end_before_it_agrees_is_cut_and_another_taken(monkeypatch):
     monkeypatch.setattr(subscriptions, "_QUEUE", 20)
     kind = "newPendingTransactions"
-    async with FloodingNode() as flooding, PushingNode() as good, asyncio.timeout(10):
+    async with FloodingNode() as flooding, PushingNode() as good, asyncio.timeout(60):
         async with RpcClient.from_urls([flooding.url, good.url]) as client:
             bad, fine = client.pool.providers
             fine.went_mute(kind, "so that the other is taken first", time.monotonic_ns())
@@ -678,7 +679,7 @@ GARBAGE: list[Any] = [
 
 @pytest.mark.parametrize("garbage", GARBAGE, ids=lambda g: json.dumps(g)[:40])
 async def test_garbage_that_is_pushed_ends_no_subscription(garbage):
-    async with PushingNode() as bad, PushingNode() as good, asyncio.timeout(10):
+    async with PushingNode() as bad, PushingNode() as good, asyncio.timeout(60):
         async with RpcClient.from_urls([bad.url, good.url], block_time_ms=1_000) as client:
             heads = await client.subscribe("newHeads")
             pushing = bad if heads.provider.endswith(bad.url[5:]) else good
@@ -693,7 +694,7 @@ async def test_garbage_that_is_pushed_ends_no_subscription(garbage):
 
 @pytest.mark.parametrize("garbage", [None, 7, {"blockNumber": 5}, {"blockHash": []}])
 async def test_garbage_among_logs_ends_no_subscription(garbage):
-    async with PushingNode() as node, asyncio.timeout(10):
+    async with PushingNode() as node, asyncio.timeout(60):
         async with RpcClient.from_urls([node.url], block_time_ms=1_000) as client:
             logs = await client.subscribe("logs", {})
             await node.push(garbage, "logs")
@@ -706,7 +707,7 @@ async def test_garbage_among_logs_ends_no_subscription(garbage):
 
 async def test_a_liar_that_pushes_does_not_spoil_the_gap_that_follows():
     nodes = [PushingNode() for _ in range(3)]
-    async with nodes[0], nodes[1], nodes[2], asyncio.timeout(10):
+    async with nodes[0], nodes[1], nodes[2], asyncio.timeout(60):
         urls = [node.url for node in nodes]
         async with RpcClient.from_urls(urls, block_time_ms=1_000) as client:
             heads = await client.subscribe("newHeads")
@@ -724,7 +725,7 @@ async def test_a_liar_that_pushes_does_not_spoil_the_gap_that_follows():
 async def test_logs_are_fetched_from_where_their_provider_fell_silent(monkeypatch):
     """Others went on for long; what the silent one did not push is not taken for nothing."""
     monkeypatch.setattr(subscriptions, "_WATCH_S", 0.02)
-    async with PushingNode() as one, PushingNode() as other, asyncio.timeout(10):
+    async with PushingNode() as one, PushingNode() as other, asyncio.timeout(60):
         async with RpcClient.from_urls([one.url, other.url], block_time_ms=1_000) as client:
             logs = await client.subscribe("logs", {})
             silent, going_on = (one, other) if logs.provider.endswith(one.url[5:]) else (other, one)
@@ -740,7 +741,7 @@ async def test_logs_are_fetched_from_where_their_provider_fell_silent(monkeypatc
 
 
 async def test_closing_the_client_ends_its_subscriptions():
-    async with PushingNode() as node, asyncio.timeout(10):
+    async with PushingNode() as node, asyncio.timeout(60):
         client = RpcClient.from_urls([node.url])
         await client.connect()
         heads = await client.subscribe("newHeads")
@@ -778,7 +779,7 @@ async def test_where_nobody_pushes_blocks_are_polled_with_measure_and_pending_is
 
 async def test_a_slow_reader_costs_one_line_and_is_told_how_much_he_missed(monkeypatch):
     monkeypatch.setattr(subscriptions, "_QUEUE", 10)
-    async with PushingNode() as node, asyncio.timeout(10):
+    async with PushingNode() as node, asyncio.timeout(60):
         async with RpcClient.from_urls([node.url]) as client:
             pending = await client.subscribe("newPendingTransactions")
             for number in range(50):
@@ -799,7 +800,7 @@ async def test_a_slow_reader_costs_one_line_and_is_told_how_much_he_missed(monke
 
 
 async def test_web3_connects_again_after_it_disconnected():
-    async with ScriptedNode(lambda asked: result(asked, "0x7")) as node, asyncio.timeout(10):
+    async with ScriptedNode(lambda asked: result(asked, "0x7")) as node, asyncio.timeout(60):
         w3 = AsyncWeb3(BarewireProvider([node.url]))
         for _ in range(2):
             await w3.provider.connect()
