@@ -237,7 +237,7 @@ class SimNode:
         method, params = asked["method"], asked.get("params", [])
         if connection and method in self.silent:
             return self.asked.append((method, params))
-        if method == "eth_subscribe" and connection and method not in self.refuses:
+        if method == "eth_subscribe" and connection and method not in self.refuses | self.answers:
             self.asked.append((method, params))
             number = hex(next(self._numbers))
             self._subs[connection][number] = params[0]

@@ -108,7 +108,7 @@ class ScriptedNode:
             return self.block(self.head)
         return None
 
-    def _batch(self, asked: list[dict[str, Any]]) -> bytes:
+    def _batch(self, asked: list[dict[str, Any]]) -> bytes | None:
         items = [(self.say(one) or b"").partition(b"\r\n\r\n")[2] for one in asked]
         return http(b"[" + b",".join(items) + b"]")
 

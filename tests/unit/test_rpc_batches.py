@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from barewire.rpc import link
 from barewire.rpc.batch_limit import BatchLimit
 from barewire.rpc.client import RpcClient
 from barewire.rpc.faults import AllProvidersFailed
@@ -33,6 +34,12 @@ def too_large(asked: Batch, most: int) -> Batch:
     return [good(one) for one in asked[:most]] + late
 
 
+BLOCK = {"number": "0x64", "hash": "0x" + "00" * 32}
+WELL: dict[str, Any] = {
+    "eth_chainId": {"result": "0x1"},
+    "eth_subscribe": {"result": "0x1"},
+    "eth_getBlockByNumber": {"result": BLOCK},
+}
 # What a provider that takes `most` items says to more of them.
 FORMS: dict[str, Callable[[Batch, int], Any]] = {
     "geth": lambda asked, _: [error(asked[0]["id"], -32600, "batch too large")],
@@ -48,9 +55,15 @@ FORMS: dict[str, Callable[[Batch, int], Any]] = {
     "longer": lambda asked, _: [good(one) for one in asked] + [good({**asked[0], "id": 10**6})],
     "each": lambda asked, _: [error(one["id"], -32600, "batch size exceeded") for one in asked],
     "strings": lambda asked, _: [{**good(one), "id": str(one["id"])} for one in asked],
+    "one-of-many": lambda asked, _: [error(asked[0]["id"], -32600, "Invalid Request")],
+    "each-unknown": lambda asked, _: [error(one["id"], -32099, "wibble") for one in asked],
+    "each-internal": lambda asked, _: [error(one["id"], -32603, "Internal error") for one in asked],
 }
 STATUSES = ["400 Bad Request", "413 Content Too Large", "429 Too Many Requests", "403 Forbidden"]
 STATUSES += ["422 Unprocessable", "500 Internal Server Error", "503 Service Unavailable"]
+
+
+CUT = "the end of the connection"
 
 
 class Narrow(ScriptedNode):
@@ -62,7 +75,7 @@ class Narrow(ScriptedNode):
         self.most = most
         self.batches: list[int] = []
 
-    def _batch(self, asked: Batch) -> bytes:
+    def _batch(self, asked: Batch) -> bytes | None:
         self.batches.append(len(asked))
         if len(asked) > self.most:
             return self.form(asked, self.most)
@@ -76,6 +89,8 @@ async def ask_many(client: RpcClient, many: int = 150) -> None:
 
 
 def served(form: str) -> Callable[[Batch, int], bytes]:
+    if form == CUT:
+        return lambda *_: None
     if form in FORMS:
         return lambda asked, most: http(json.dumps(FORMS[form](asked, most)))
     return lambda *_: http("<html>no</html>", form)
@@ -84,7 +99,10 @@ def served(form: str) -> Callable[[Batch, int], bytes]:
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("form", "most"),
-    [*((form, 10) for form in [*FORMS, *STATUSES]), ("geth", 1), ("empty", 1), (STATUSES[1], 1)],
+    [
+        *((form, 10) for form in [*FORMS, *STATUSES, CUT]),
+        *((form, 1) for form in ["geth", "empty", "each-unknown", STATUSES[1], CUT]),
+    ],
 )
 async def test_a_refused_batch_fails_nobody_and_is_a_lesson(form, most):
     async with Narrow(served(form), most) as node, asyncio.timeout(30):
@@ -119,6 +137,49 @@ async def test_refused_over_a_websocket(form):
     async with serve(node, "127.0.0.1", 0) as server, asyncio.timeout(30):
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with RpcClient.from_urls([url], mirror_share=0.0, check_ms=60_000) as client:
+            await ask_many(client)
+
+
+@pytest.mark.asyncio
+async def test_a_stream_that_is_cut_by_batches_is_spared_them():
+    cut = 0
+
+    async def node(socket: ServerConnection) -> None:
+        nonlocal cut
+        async for message in socket:
+            asked = json.loads(message)
+            if isinstance(asked, list):
+                cut += 1
+                socket.transport.abort()
+                return
+            said = good(asked) if asked["method"] == "eth_getCode" else WELL[asked["method"]]
+            await socket.send(json.dumps(said | {"id": asked["id"]}))
+
+    async with serve(node, "127.0.0.1", 0) as server, asyncio.timeout(30):
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with RpcClient.from_urls([url], mirror_share=0.0, check_ms=60_000) as client:
+            while client.links[0].priority.items > 1:
+                # Those of the first burst may fail: nobody else is there while it reconnects.
+                many = (client.request("eth_getCode", [hex(i)], fresh=True) for i in range(50))
+                await asyncio.gather(*many, return_exceptions=True)
+            while not client.pool.providers[0].connected:
+                await asyncio.sleep(0.01)
+            cut = 0
+            await ask_many(client)
+            assert cut == 0
+
+
+@pytest.mark.asyncio
+async def test_batches_that_are_never_answered_become_smaller(monkeypatch):
+    monkeypatch.setattr(link, "_STALLED_NS", 50_000_000)
+    async with Narrow(lambda *_: b"", 20) as node, asyncio.timeout(30):
+        async with RpcClient.from_urls([node.url], mirror_share=0.0, timeout_ms=300) as client:
+            while client.links[0].priority.items > 20:
+                many = (client.request("eth_getCode", [hex(i)], fresh=True) for i in range(50))
+                asked = asyncio.gather(*many, return_exceptions=True)
+                while not asked.done():
+                    await client.request("eth_chainId", fresh=True)  # it is there, and answers
+                    await asyncio.sleep(0.02)
             await ask_many(client)
 
 

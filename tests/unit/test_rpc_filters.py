@@ -146,6 +146,16 @@ async def test_a_filter_is_made_where_filters_are_known():
             await client.request("eth_newFilter", [{"topics": 5}])
 
 
+@pytest.mark.parametrize("nonsense", [None, True, {}, [], ""], ids=str)
+async def test_what_can_be_no_filter_is_none(nonsense):
+    _, a, b = pair()
+    a.answers["eth_newBlockFilter"] = lambda _: nonsense
+    async with pool_of(a, b) as client:
+        await quicker(client, 0)
+        assert await client.request("eth_newBlockFilter", [])
+        assert b.filters
+
+
 async def test_a_pending_filter_is_made_again_and_the_loss_is_said(caplog):
     _, a, b = pair()
     async with pool_of(a, b) as client:

@@ -183,6 +183,21 @@ async def test_what_was_named_and_not_answered_is_not_sent_again():
         assert node.asked == ["a"]
 
 
+async def test_a_goodbye_of_one_stream_is_none():
+    """RFC 9113, 6.8: it is a connection's, else a protocol error; so nothing goes out again."""
+
+    def script(wire: Wire, stream: int, asked: dict[str, Any]) -> None:
+        said = GoAwayFrame(0, last_stream_id=0).serialize()
+        wire.writer.write(said[:5] + stream.to_bytes(4, "big") + said[9:])
+
+    node = Node(script)
+    async with client_of(node) as client:
+        with pytest.raises(AllProvidersFailed) as caught:
+            await sends(client, "a")[0]
+        assert "may have been carried out" in caught.value.hint
+        assert node.asked == ["a"]
+
+
 async def test_a_refused_stream_goes_out_again_and_not_for_ever():
     refused = 1
 

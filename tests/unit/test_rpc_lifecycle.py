@@ -15,9 +15,10 @@ import pytest
 from web3 import AsyncWeb3, Web3
 
 from barewire.errors import BarewireError
-from barewire.rpc import health
+from barewire.rpc import health, web3_provider
 from barewire.rpc.client import RpcClient
 from barewire.rpc.faults import AllProvidersFailed
+from barewire.rpc.loop_thread import LoopThread
 from barewire.rpc.web3_provider import BarewireProvider, BarewireSyncProvider
 from tests.unit.rpc_node import ScriptedNode, result
 
@@ -167,23 +168,27 @@ def test_a_blocking_call_on_its_own_thread_is_refused_and_close_there_does_not_h
 
 def test_the_interpreter_exits_in_order_with_a_provider_open():
     code = """
-import sys, threading
+import os, sys, threading
 from web3 import Web3
 from barewire.rpc.web3_provider import BarewireSyncProvider
 w3 = Web3(BarewireSyncProvider([sys.argv[1]]))
 print(w3.eth.gas_price)
+child = os.fork()  # whose exit ends no thread of the parent's, nor waits for one
+if not child:
+    sys.exit(0)
+print(os.waitpid(child, 0)[1])
 threading.Thread(target=lambda: w3.eth.call({}), daemon=True).start()
 """
     with Serving(lambda a: b"" if a["method"] == "eth_call" else result(a, "0x7")) as node:
         ran = subprocess.run(
-            [sys.executable, "-c", code, node.url],
+            [sys.executable, "-c", code, node.url.replace("127.0.0.1", "localhost")],
             capture_output=True,
             text=True,
             timeout=60,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             check=False,
         )
-    assert (ran.returncode, ran.stdout.strip()) == (0, "7")
+    assert (ran.returncode, ran.stdout.split()) == (0, ["7", "0"])
     assert "Fatal" not in ran.stderr
 
 
@@ -201,6 +206,19 @@ def test_closing_in_a_forked_child_leaves_the_parents_connections_alone():
         assert w3.eth.gas_price == 7
         assert node.connections == connections
         provider.close()
+
+
+def test_a_signals_handler_may_close_it_while_it_starts(monkeypatch):
+    def starts(client):
+        provider.close()  # as a handler would, in the thread that starts it
+        return LoopThread(client)
+
+    monkeypatch.setattr(web3_provider, "LoopThread", starts)
+    with Serving() as node:
+        provider = BarewireSyncProvider([node.url])
+        with pytest.raises(BarewireError, match="this provider was closed"):
+            Web3(provider).eth.get_block_number()
+        until(lambda: not life_threads())
 
 
 # Event loops

@@ -24,10 +24,18 @@ from barewire.rpc.confidential import Confidential
 from barewire.rpc.config import ProviderConfig, RpcConfig, load
 from barewire.rpc.faults import Fault, RpcAnswerError, Trouble, from_error, from_status
 from barewire.rpc.heads import Heads
-from barewire.rpc.jsonrpc import Splitter, decode, encode_batch, encode_params, encode_single
+from barewire.rpc.jsonrpc import (
+    Reply,
+    Splitter,
+    decode,
+    encode_batch,
+    encode_params,
+    encode_single,
+)
 from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider, Terms
 from barewire.rpc.stitch import HeadStitch, LogStitch, OnceStitch
+from barewire.rpc.transports.base import understand
 from barewire.rpc.transports.http1 import request_headers
 from tests.examples import examples
 from tests.unit.rpc_sayings import ANSWERS, TROUBLES, UNSURE
@@ -168,12 +176,13 @@ def test_errors_are_told_apart(code, message, fault):
         ("u", "u:"),
         ("u:", "u:"),
         ("%C3%BC:%25", "ü:%"),
+        ("%E4:%ff%00", "\udce4:\udcff\x00"),  # bytes that are no UTF-8 stay what they are
     ],
 )
 def test_credentials_of_an_address_become_a_header(userinfo, sent):
     address = Address(f"https://{userinfo}@one.example/v3/KEY")
     header = request_headers(address, {})["authorization"]
-    assert base64.b64decode(header.removeprefix("Basic ")).decode() == sent
+    assert base64.b64decode(header.removeprefix("Basic ")) == sent.encode(errors="surrogateescape")
     assert "authorization" not in request_headers(Address("https://one.example"), {})
     assert "SECRET" not in str(address)
 
@@ -226,9 +235,20 @@ def test_statuses_are_told_apart():
     assert 25_000 < from_status(429, format_datetime(soon, usegmt=True)).retry_after_ms <= 30_000
     assert from_status(429, "Wed, 21 Oct 2015 07:28:00 GMT").retry_after_ms == 0
     assert from_status(429, "9" * 5_000).retry_after_ms == 3_600_000
-    for odd in ("", "-1", "1.5", "soon", "\xb2", "0x10", "Wed, 99 Oct 9999 99:99:99 GMT"):
+    assert from_status(429, " 1.5 ").retry_after_ms == 1_500
+    assert from_status(429, "0.0001").retry_after_ms == 1
+    nonsense = ("-1", "1.5.5", "1,5", "1e3", "soon", "\xb2", "0x10")
+    for odd in ("", *nonsense, "Wed, 99 Oct 9999 99:99:99 GMT"):
         assert from_status(429, odd).retry_after_ms == 0
     assert from_error("broken").fault is Fault.PROVIDER
+    # A limit is kept, in whatever status it is wrapped.
+    body = b'{"id":1,"error":{"code":-32005,"message":"request rate exceeded"}}'
+    for status in (200, 400):
+        with pytest.raises(Trouble) as limit:
+            understand(status, body, "7")
+        assert limit.value.fault is Fault.RATE_LIMIT
+        assert limit.value.retry_after_ms == 7_000
+    assert isinstance(understand(200, body, ""), Reply)
 
 
 @pytest.mark.parametrize("form", ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"])

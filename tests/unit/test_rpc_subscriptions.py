@@ -261,9 +261,9 @@ async def test_who_is_judged_mute_while_he_is_asked_and_fails_is_polled_no_more(
     async with streams(nodes, "newHeads", way="http") as (_, (heads,)):
         stream, well, fell = heads.stream, heads.stream._follower.catch_up, []
 
-        async def falls_mute(source):
+        async def falls_mute(source, upto=-1):
             if fell:
-                return await well(source)
+                return await well(source, upto)
             fell.append(source)
             stream._polled = None  # what the audit does
             raise AllProvidersFailed("eth_getBlockByNumber", [])
@@ -274,6 +274,33 @@ async def test_who_is_judged_mute_while_he_is_asked_and_fails_is_polled_no_more(
         await all_see(nodes)
         await until(lambda: believed_heads(heads.told) == heads_of(chain))
         assert stream._polled not in fell
+
+
+@pytest.mark.parametrize("nonsense", [None, True, {}, [], "", 1.5], ids=str)
+async def test_what_can_be_no_subscription_is_none(nonsense):
+    chain = Chain()
+    nodes = [SimNode(chain)]
+    nodes[0].answers["eth_subscribe"] = lambda _: nonsense
+    async with streams(nodes, "newHeads", "logs") as (client, (heads, logs)):
+        chain.mine(2)
+        await all_see(nodes)
+        await until(lambda: believed_heads(heads.told) == heads_of(chain))  # polled
+        await until(lambda: believed_logs(logs.told) == logs_of(chain))
+        with pytest.raises(AllProvidersFailed, match="called a subscription"):
+            await client.subscribe("newPendingTransactions")
+
+
+async def test_who_refuses_a_stream_is_not_asked_without_pause():
+    chain = Chain()
+    nodes = [SimNode(chain)]
+    async with streams(nodes, "newPendingTransactions") as (_, (pending,)):
+        asked = nodes[0].count("eth_subscribe")
+        nodes[0].refuses["eth_subscribe"] = {"code": -32000, "message": "too many subscriptions"}
+        nodes[0].cut()
+        await asyncio.sleep(1.0)
+        assert nodes[0].count("eth_subscribe") < asked + 12
+        del nodes[0].refuses["eth_subscribe"]
+        await until(lambda: pending.stream.provider)
 
 
 # Reorganisations

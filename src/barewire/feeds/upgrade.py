@@ -16,7 +16,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
@@ -254,5 +254,6 @@ def _user_of(url: str) -> tuple[str | None, str]:
     if not found:
         return None, parts._replace(netloc=place).geturl()
     user, _, password = before.partition(":")
-    token = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    token = base64.b64encode(pair).decode()
     return f"Basic {token}", parts._replace(netloc=place).geturl()

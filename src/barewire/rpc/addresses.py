@@ -11,7 +11,7 @@ import re
 import stat
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_to_bytes, urlsplit
 
 from barewire.errors import ConfigError
 
@@ -132,7 +132,7 @@ class Address:
         port: port.
         target: path and query as a request line has them.
         secure: whether TLS is used.
-        userinfo: user and password with a colon between, or "" without them.
+        userinfo: user and password with a colon between, or b"" without them.
     """
 
     __slots__ = ("host", "port", "scheme", "secure", "target", "url", "userinfo", "zone")
@@ -151,8 +151,9 @@ class Address:
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.secure = parts.scheme in ("https", "wss")
         # Percent-encoded in the URL, not in the header (RFC 3986, 3.2.1; RFC 7617).
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        self.userinfo = f"{user}:{password}" if user or password else ""
+        user = unquote_to_bytes(parts.username or "")
+        password = unquote_to_bytes(parts.password or "")
+        self.userinfo = user + b":" + password if user or password else b""
 
     @property
     def authority(self) -> str:

@@ -301,8 +301,11 @@ class RpcClient:
             AllProvidersFailed: nobody could answer.
             BarewireError: the method carries what must stay private, and there is no route; the
                 parameters are not JSON; or the client is not connected.
+            TypeError: the parameters are no list.
         """
         info = lookup(method)
+        if not isinstance(params, list | tuple):
+            raise TypeError(f"the parameters of {method} are a list, no {type(params).__name__}")
         if method == "eth_sendRawTransaction":
             return (await self.send_raw(params[0] if params else "", route=route)).hash
         if route and not (info.repeat and not info.private):

@@ -8,6 +8,8 @@ the pool does next, so it is made in one place, from the HTTP status or the JSON
 from __future__ import annotations
 
 import datetime
+import math
+import re
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -93,6 +95,7 @@ class AllProvidersFailed(OutageError):  # noqa: N818  (it reads as the sentence 
 
 
 _LONGEST_MESSAGE = 1_000  # characters of an error's message: a revert's reason is in it
+_SECONDS = re.compile(r"\s*([0-9]{1,300}(?:\.[0-9]{1,9})?)[0-9]*\s*")
 _LONGEST_REST_MS = 3_600_000
 """A provider that asks to be left alone for a month is asked again after an hour."""
 
@@ -147,9 +150,12 @@ def from_status(status: int, retry_after: str = "") -> Trouble:
 
 
 def rest_ms(retry_after: str) -> int:
-    """What a Retry-After header asks for (RFC 9110 section 10.2.3), 0 where it says nothing."""
-    if retry_after.isdecimal():
-        return min(int(retry_after[:9]) * 1000, _LONGEST_REST_MS)
+    """What a Retry-After header asks for (RFC 9110 section 10.2.3), 0 where it says nothing.
+
+    Some say fractions of a second, which the RFC does not know.
+    """
+    if seconds := _SECONDS.fullmatch(retry_after):
+        return min(math.ceil(float(seconds[1]) * 1000), _LONGEST_REST_MS)
     try:
         until = parsedate_to_datetime(retry_after)
         if until.tzinfo is None:  # as asctime() writes it, which is GMT too (RFC 9110, 5.6.7)

@@ -21,8 +21,10 @@ from barewire.errors import BarewireError
 from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble, from_error
 from barewire.rpc.followers import logs_between
 from barewire.rpc.heads import quantity
+from barewire.rpc.jsonrpc import is_handle
 from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider
+from barewire.untrusted import printable
 
 if TYPE_CHECKING:
     from barewire.rpc.client import RpcClient
@@ -177,6 +179,10 @@ class Filters:
             except AllProvidersFailed as error:
                 causes += error.causes
             else:
+                if not is_handle(number):
+                    why = f"called a filter {printable(number, 40)}"
+                    causes.append((provider.name, Trouble(Fault.PROVIDER, why)))
+                    continue
                 upto = -1
                 with contextlib.suppress(RpcAnswerError, AllProvidersFailed):
                     said = await self._client.ask(provider, "eth_blockNumber", timeout_ms=_ASK_MS)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from barewire.errors import BarewireError
 from barewire.rpc.faults import AllProvidersFailed, RpcAnswerError
 from barewire.rpc.heads import quantity
+from barewire.rpc.jsonrpc import is_handle
 from barewire.rpc.link import Link
 from barewire.rpc.methods import lookup
 from barewire.rpc.provider import Provider
@@ -171,7 +172,8 @@ class Health:
             )
         except (RpcAnswerError, AllProvidersFailed) as error:
             log.info("%s: no newHeads: %s", link.provider.name, error)
-        else:
+            return
+        if is_handle(number):
             self._pushes[link] = _Pushes(number, self._client.pool.heads.newest)
 
     def stopped_pushing(self, link: Link) -> bool:

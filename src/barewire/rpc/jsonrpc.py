@@ -12,7 +12,15 @@ from barewire.errors import BarewireError
 from barewire.rpc.faults import Fault, Trouble
 from barewire.untrusted import decode_json
 
-__all__ = ["Reply", "Splitter", "decode", "encode_batch", "encode_params", "encode_single"]
+__all__ = [
+    "Reply",
+    "Splitter",
+    "decode",
+    "encode_batch",
+    "encode_params",
+    "encode_single",
+    "is_handle",
+]
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -75,6 +83,11 @@ def decode(message: bytes | bytearray | memoryview) -> Reply | list[Reply]:
     except msgspec.DecodeError as error:
         start = bytes(message[:60])
         raise Trouble(Fault.PROVIDER, f"not JSON-RPC ({error}): {start!r}") from None
+
+
+def is_handle(result: Any) -> bool:
+    """Whether `result` can be what a node calls a subscription or a filter: text, or a number."""
+    return bool(result) if isinstance(result, str) else type(result) is int
 
 
 _MARKS = re.compile(rb'["\\{}\[\]]')

@@ -32,6 +32,12 @@ log = logging.getLogger("barewire.rpc")
 
 _OF_BATCHES = (Fault.BATCH, Fault.TOO_MUCH)
 """What says for certain that less at once would be taken."""
+_OF_ALL_OR_EACH = (Fault.UNSURE, Fault.PROVIDER)
+"""What may be meant for the batch where all its items are told the same."""
+_CUT = 10
+"""A stream that was cut with a batch on it has a tenth of it put on it the next time."""
+_STALLED_NS = 1_000_000_000
+"""A batch that waits this long, while others are answered, is too much as well."""
 _TOO_LARGE = re.compile("response (?:is )?too (?:large|big)")
 
 
@@ -217,6 +223,10 @@ class Link:
             channel, exchange.channel = exchange.channel, None
             channel.cancel(exchange)
             exchange.lane.landed()
+            many, sent_ns = len(exchange.attempts), attempt.sent_ns
+            stalled = time.monotonic_ns() > sent_ns + _STALLED_NS
+            if many > 1 and stalled and self.provider.heard_ns > sent_ns:
+                self._lesson(exchange, max(many // 4, 1))
 
     # Back
 
@@ -242,6 +252,10 @@ class Link:
 
     def _items(self, exchange: Exchange, replies: list[Reply]) -> None:
         """What a batch was answered: items may be missing, too many, or refused with the batch."""
+        alike = _alike(replies)
+        if alike is not None and alike.fault in _OF_ALL_OR_EACH:
+            self._refused(exchange, alike)
+            return
         missing = dict(enumerate(exchange.attempts))
         left: list[Attempt] = []
         trouble: Trouble | None = None
@@ -282,10 +296,15 @@ class Link:
         exchange.channel = None
         attempts = exchange.attempts
         self._failed(exchange.behind, exchange.doubt)
-        if len(attempts) > 1 and trouble.fault is not Fault.TRANSPORT:
-            exchange.lane.landed()
-            self._refused(exchange, trouble)
-            return
+        if len(attempts) > 1:
+            # Some cut the connection on which a batch comes that is too much.
+            cut = trouble.fault is Fault.TRANSPORT and not trouble.untouched
+            if trouble.fault is not Fault.TRANSPORT or (cut and not on_stream):
+                exchange.lane.landed()
+                self._refused(exchange, trouble)
+                return
+            if cut:
+                self._lesson(exchange, max(len(attempts) // _CUT, 1))
         if on_stream and self.http is not None and trouble.fault is Fault.TRANSPORT:
             # WebSocket first, HTTP behind it: what may be repeated goes to the same provider again.
             again = [a for a in attempts if a.may_repeat(trouble) and not a.closed]
@@ -345,16 +364,20 @@ class Link:
         doubt: Trouble | None = None,
     ) -> None:
         """Smaller batches from now on, and `left` of this one in such."""
-        many, size = len(exchange.attempts), len(exchange.payload)
+        many = len(exchange.attempts)
         if doubt is not None:
             taken = max(many // 4, 1)
-        self._limit.refused(many, size, time.monotonic_ns(), taken=taken)
-        self._limited()
+        self._lesson(exchange, taken)
         now = self._limit.items
         log.info("%s: batch refused (%s); now %d", self.provider.name, trouble.message, now)
         most = max(min(now, many - 1), 1)
         for start in range(0, len(left), most):
             self._send(left[start : start + most], exchange.lane, doubt=doubt)
+
+    def _lesson(self, exchange: Exchange, taken: int) -> None:
+        many, size = len(exchange.attempts), len(exchange.payload)
+        self._limit.refused(many, size, time.monotonic_ns(), taken=taken)
+        self._limited()
 
     def _limited(self) -> None:
         for lane in (self.priority, self.bulk):
@@ -376,6 +399,14 @@ class Link:
         lane.took_off()
         self._way(attempts[0]).submit(part)
         return part
+
+
+def _alike(replies: Sequence[Reply]) -> Trouble | None:
+    """What every item is refused with, in the same words."""
+    errors = [reply.error for reply in replies]
+    if not errors or errors[0] is None or any(error != errors[0] for error in errors):
+        return None
+    return from_error(errors[0])
 
 
 def _is_of_batch(error: Any) -> bool:

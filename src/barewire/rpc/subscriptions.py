@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from barewire.errors import BarewireError
 from barewire.rpc.faults import AllProvidersFailed, Fault, RpcAnswerError, Trouble
 from barewire.rpc.followers import follower
+from barewire.rpc.jsonrpc import is_handle
 from barewire.rpc.link import Link
 from barewire.rpc.methods import Kind, lookup
 from barewire.rpc.provider import Provider
@@ -40,6 +41,7 @@ log = logging.getLogger("barewire.rpc")
 _QUEUE = 10_000
 _WATCH_S = 1.0
 """How often it is looked whether others have gone on, at least."""
+_SOON_S = 0.02
 _GRACE_MS = 500, 2_000
 """How long after the others a provider may push: four block times, within these."""
 _RETRIES_S = (0.05, 0.2, 0.5, 1.0, 2.0, None)
@@ -99,6 +101,7 @@ class Subscription(AsyncIterator[Any]):
         self._wake = asyncio.Event()
         self._polled: Provider | None = None
         self._said_so = False  # that it polls
+        self._vain = 0  # how often in a row all refused the subscription
         self._mute = ""  # why the provider that should push counts as mute
         self._heard_ns = 0  # when something was last pushed, or the provider changed
         self._out: deque[Any] = deque()
@@ -280,6 +283,15 @@ class Subscription(AsyncIterator[Any]):
                 continue
             if self._link is not link:
                 continue  # it died while it answered
+            if not is_handle(their_id):
+                self._link = None
+                why = f"called a subscription {printable(their_id, 40)}"
+                link.provider.went_mute(self.kind, why, time.monotonic_ns())
+                trouble = Trouble(Fault.PROVIDER, why)
+                nobody = AllProvidersFailed("eth_subscribe", [(link.provider.name, trouble)])
+                self._refused = None if self._follower.polls else nobody
+                continue
+            self._vain = 0
             self._their_id, self._pushed_from = their_id, link.provider.head
             self._live.extend(
                 (link.provider, item) for early_id, item in self._early if early_id == their_id
@@ -364,15 +376,16 @@ class Subscription(AsyncIterator[Any]):
             await self._catch_up()
             self._follower.moved(self._heard_ns)
             self._heard_ns = time.monotonic_ns()
-        elif self._follower.polls and not self._candidates():
-            await self._poll()
+        elif not self._candidates():
+            await (self._poll() if self._follower.polls else asyncio.sleep(_SOON_S))
         else:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(min(_SOON_S * 2**self._vain, _WATCH_S))
+            self._vain = min(self._vain + 1, 16)
 
     async def _poll(self) -> None:
         answering = self._answering()
         if not answering:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_SOON_S)
             return
         if not self._said_so:
             self._said_so = True

@@ -289,7 +289,7 @@ class BarewireSyncProvider(JSONBaseProvider):
         self.client = _client(source)
         self._loop: LoopThread | None = None
         self._collected: weakref.finalize[[], Any] | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # a signal's handler may close it inside any statement
         self._closed = False
         self._process = 0  # the first that used it
 
@@ -309,6 +309,8 @@ class BarewireSyncProvider(JSONBaseProvider):
                 life = self._loop = LoopThread(self.client)
                 self._collected = weakref.finalize(self, life.end)
                 self._collected.atexit = False  # there the life waits for itself
+            if self._closed:
+                life.end()  # type: ignore[unreachable]  # by a handler, inside what is above
         life.opened()
         return life.run(work)
 

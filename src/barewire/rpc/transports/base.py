@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from barewire.rpc.faults import Fault, Trouble, from_error, from_status, is_honest
+from barewire.rpc.faults import Fault, Trouble, from_error, from_status, is_honest, rest_ms
 from barewire.rpc.jsonrpc import Reply, decode
 
 __all__ = ["LARGEST", "Channel", "Exchange", "Sink", "StreamChannel", "understand"]
@@ -42,6 +42,11 @@ def understand(status: int, body: bytes, retry_after: str) -> Reply | list[Reply
             raise from_status(status, retry_after)
         if (status in (401, 403) or status >= 500) and not is_honest(reply.error):
             raise from_status(status, retry_after)
+    if retry_after and isinstance(reply, Reply) and reply.error is not None:
+        said = from_error(reply.error)
+        rest = rest_ms(retry_after) or said.retry_after_ms
+        if said.fault is Fault.RATE_LIMIT:  # in whatever status it is wrapped
+            raise Trouble(said.fault, said.message, retry_after_ms=rest, error=reply.error)
     return reply
 
 

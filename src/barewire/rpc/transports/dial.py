@@ -8,9 +8,12 @@ second apart, families taking turns, and the first that is there is taken (happy
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -32,8 +35,42 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of `host` as the system's resolver gives them now."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """The addresses of `host` as the system's resolver gives them now.
+
+    A thread of its own asks. Those of libuv, whom uvloop would have asked, are missing in a forked
+    child, whose exit waits for them and crashes; those of asyncio hold up the interpreter's exit
+    for as long as a resolver hangs.
+    """
+    try:
+        return _addresses(host, port, socket.AI_NUMERICHOST)  # asks nobody
+    except OSError:
+        pass
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def look_up() -> None:
+        found: list[str] | Exception
+        try:
+            found = _addresses(host, port)
+        except (OSError, UnicodeError) as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            loop.call_soon_threadsafe(tell, found)
+
+    def tell(found: list[str] | Exception) -> None:
+        if answer.done():
+            return
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+    threading.Thread(target=look_up, name="barewire-resolve", daemon=True).start()
+    return await answer
+
+
+def _addresses(host: str, port: int, flags: int = 0) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return list(dict.fromkeys(_in_numbers(*info[4]) for info in found))
 
 
@@ -47,11 +84,33 @@ async def _connected(ip: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+        failed = sock.connect_ex((ip, port))
+        if failed == errno.EINPROGRESS:
+            await _writable(sock)
+            failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     except BaseException:
         sock.close()
         raise
+    if failed:
+        sock.close()
+        raise OSError(failed, os.strerror(failed))
     return sock
+
+
+async def _writable(sock: socket.socket) -> None:
+    """Not by `sock_connect`: uvloop's asks libuv's threads for the address; see `resolve`."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(sock, tell)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock)
 
 
 class _ResumingContext(ssl.SSLContext):

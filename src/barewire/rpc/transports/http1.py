@@ -45,7 +45,7 @@ def request_headers(address: Address, headers: Mapping[str, str]) -> dict[str, s
         "user-agent": "barewire",
     }
     if address.userinfo:
-        token = base64.b64encode(address.userinfo.encode()).decode()
+        token = base64.b64encode(address.userinfo).decode()
         fixed["authorization"] = f"Basic {token}"
     return fixed | {name.lower(): value for name, value in headers.items()}
 

@@ -66,7 +66,8 @@ class _Frames:
             end = len(held) if length > _LONGEST_FRAME else at + 9 + length  # h2 refuses the first
             if end > len(held):
                 break
-            if held[at + 3] == _GOAWAY and 8 <= length <= _LONGEST_FRAME:
+            of_stream = int.from_bytes(held[at + 5 : at + 9]) & 0x7FFFFFFF  # h2 refuses any but 0
+            if held[at + 3] == _GOAWAY and not of_stream and 8 <= length <= _LONGEST_FRAME:
                 last = int.from_bytes(held[at + 9 : at + 13]) & 0x7FFFFFFF
                 self.last = last if self.last is None else min(last, self.last)
             else:
