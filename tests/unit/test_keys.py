@@ -269,12 +269,23 @@ def geth_keystore(secret: bytes, password: str) -> dict:
     return made
 
 
+def but_slow(first, *others):
+    """Parameters: each start of the process that decrypts takes half a second."""
+    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
+
+
 @pytest.mark.parametrize("zeros", [0, 1, 2, 31])
-def test_a_key_without_the_zeros_in_front_is_read(tmp_path, zeros):
+def test_a_key_without_the_zeros_in_front_is_read(zeros):
     secret = bytes(zeros) + SECRET[zeros:]
     made = geth_keystore(secret, "foo")
     assert len(made["crypto"]["ciphertext"]) == 2 * (32 - zeros)
-    path = private(tmp_path / "k", json.dumps(made).encode())
+    assert keystore_module.decrypt(json.dumps(made).encode(), b"foo") == (0, secret)
+
+
+@pytest.mark.parametrize("zeros", but_slow(1, 0, 2, 31))
+def test_a_key_without_the_zeros_in_front_is_loaded(tmp_path, zeros):
+    secret = bytes(zeros) + SECRET[zeros:]
+    path = private(tmp_path / "k", json.dumps(geth_keystore(secret, "foo")).encode())
     account = keys.PrivateKey(secret).public_key.to_canonical_address()
     assert load_key(path, password=b"foo").address == account
 
@@ -321,10 +332,16 @@ WRITTEN = {
 def test_a_keystore_however_it_was_written(tmp_path, capsys, keystore_text, how):
     path = private(tmp_path / "k.json", WRITTEN[how](keystore_text.decode()))
     assert is_keystore(path)
-    assert load_key(path, password=PASSWORD).address == ADDRESS
+    assert keystore_module.decrypt(path.read_bytes(), PASSWORD) == (0, SECRET)
     assert cli.main(["keys", "list", str(tmp_path), "-o", "json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert bytes.fromhex(row["address"][2:]) == ADDRESS
+
+
+@pytest.mark.parametrize("how", but_slow("UTF-16", *sorted(set(WRITTEN) - {"UTF-16"})))
+def test_a_keystore_however_it_was_written_is_loaded(tmp_path, keystore_text, how):
+    path = private(tmp_path / "k.json", WRITTEN[how](keystore_text.decode()))
+    assert load_key(path, password=PASSWORD).address == ADDRESS
 
 
 def test_a_bare_key_may_begin_with_any_byte(tmp_path, monkeypatch):
