@@ -28,15 +28,13 @@ from typing import Any
 import msgspec
 
 from appliance.commands.sources import show
-from appliance.core import die_with_parent
 from appliance.demo.live_far import CHAIN, NODE_PORT, Job
-from appliance.lab import Pair
+from appliance.demo.sides import Side, start
+from appliance.lab import Namespace, Pair
 from appliance.output import console, print_json
 from barewire.errors import BarewireError
 
 __all__ = ["Live", "play_live"]
-
-_Process = subprocess.Popen[str]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LINE_PORT = 9300
@@ -125,14 +123,19 @@ class _Stage:
     def ipc(self) -> str:
         return f"{self.folder}/node.ipc"
 
-    def start_far(self, stack: contextlib.ExitStack, *words: str, **how: Any) -> _Process:
+    def start_far(self, stack: contextlib.ExitStack, *words: str, **how: Any) -> Side:
         """Starts a process beside the node."""
-        return _start(stack, self.pair.a.name, self.far_cpus, *words, **how)
+        command = (*_inside(self.pair.a), sys.executable, "-m", *words)
+        return start(stack, command, cpus=self.far_cpus, stdin=subprocess.PIPE, **how)
 
-    def start_near(self, stack: contextlib.ExitStack, *words: str) -> _Process:
+    def start_near(self, stack: contextlib.ExitStack, *words: str) -> Side:
         """Starts a process on the appliance's side."""
-        cpus = os.sched_getaffinity(0) if self.near_cpu is None else {self.near_cpu}
-        return _start(stack, self.pair.b.name, cpus, *words)
+        command = (*_inside(self.pair.b), sys.executable, "-m", *words)
+        return start(stack, command, cpus=() if self.near_cpu is None else {self.near_cpu})
+
+
+def _inside(namespace: Namespace) -> tuple[str, str]:
+    return "nsenter", f"--net=/run/netns/{namespace.name}"
 
 
 def _perform(show_: Live, pair: Pair, folder: Path) -> dict[str, Any]:
@@ -172,7 +175,7 @@ def _perform(show_: Live, pair: Pair, folder: Path) -> dict[str, Any]:
 
 
 def _round(
-    stage: _Stage, far: _Process, router: str, order: tuple[str, ...], swaps: int
+    stage: _Stage, far: Side, router: str, order: tuple[str, ...], swaps: int
 ) -> dict[str, Any]:
     """One appliance and one publisher, from start to end; they subscribe in `order`."""
     folder = Path(tempfile.mkdtemp(dir=stage.folder))
@@ -210,7 +213,7 @@ def _round(
     }
 
 
-def _start_publisher(stage: _Stage, stack: contextlib.ExitStack) -> _Process:
+def _start_publisher(stage: _Stage, stack: contextlib.ExitStack) -> Side:
     """What a site does for its machines: hears a node, and publishes what it hears."""
     line = f"{stage.pair.b.ip4}:{_LINE_PORT}"
     words = ("appliance", "publish", f"ipc://{stage.ipc}", "--line-a", line, "-o", "json")
@@ -262,43 +265,12 @@ to = ["{router}"]
 """
 
 
-def _start(
-    stack: contextlib.ExitStack, namespace: str, cpus: set[int], *words: str, **how: Any
-) -> _Process:
-    """Starts one side on `cpus`; it ends when we do, however we end."""
-
-    def prepare() -> None:
-        os.sched_setaffinity(0, cpus)
-        die_with_parent()
-
-    process = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-m", *words],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=prepare,
-        **how,
-    )
-    stack.callback(_end, process)
-    return process
-
-
-def _end(process: _Process) -> None:
-    process.terminate()
-    try:
-        process.communicate(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-
-
-def _said(process: _Process, key: str) -> dict[str, Any]:
+def _said(process: Side, key: str) -> dict[str, Any]:
     said: dict[str, Any] = _until(process, lambda said: key in said)
     return said
 
 
-def _until(process: _Process, wanted: Any, *, enough_s: float | None = None) -> Any:
+def _until(process: Side, wanted: Any, *, enough_s: float | None = None) -> Any:
     """The first line of JSON that is wanted; after `enough_s`, if that is given, the last one."""
     until = time.monotonic() + (enough_s or _PATIENCE_S)
     said: dict[str, Any] = {}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import selectors
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from appliance.demo.far_end import GATEWAY_PORT, RETRANSMIT_PORT, Job, Result
+from appliance.demo.sides import Side, start
 from appliance.demo.traffic import WATCHED
 from appliance.lab import Pair
 from appliance.mainnet_block import BLOCK_NUMBER, has_block
@@ -30,7 +29,6 @@ from barewire.errors import BarewireError
 __all__ = ["Show", "play"]
 
 _MOST_SHOTS = 4096
-_PR_SET_PDEATHSIG = 1
 _GROUPS = ["239.77.0.1:9001", "239.77.0.2:9002"]
 _LOOPBACK = ["127.0.0.1:19001", "127.0.0.1:19002"]
 
@@ -148,13 +146,13 @@ def _perform(show: Show, place: _Place, folder: Path) -> dict[str, Any]:
     job_file.write_bytes(msgspec.json.encode(job))
     python = (sys.executable, "-m")
     with contextlib.ExitStack() as stack:
-        near = _start(
+        near = start(
             stack, (*place.near, *python, "appliance", "run", "--config", str(config), "-o", "json")
         )
         started = _next_line(near, "the appliance")
         if not show.as_json:
             console.print(_chosen(started))
-        far = _start(
+        far = start(
             stack, (*place.far, *python, "appliance.demo.far_end", str(job_file), str(result_file))
         )
         _watch(far, near, show)
@@ -204,36 +202,7 @@ folder = "{folder}"
 """
 
 
-def _start(stack: contextlib.ExitStack, command: tuple[str, ...]) -> subprocess.Popen[str]:
-    """Starts one side; it ends when we do, however we end."""
-
-    def die_with_parent() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-    )
-    stack.callback(_end, process)
-    return process
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    process.wait()
-    if process.stdout:
-        process.stdout.close()
-
-
-def _next_line(process: subprocess.Popen[str], who: str) -> dict[str, Any]:
+def _next_line(process: Side, who: str) -> dict[str, Any]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -242,7 +211,7 @@ def _next_line(process: subprocess.Popen[str], who: str) -> dict[str, Any]:
     return decoded
 
 
-def _last_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+def _last_line(process: Side) -> dict[str, Any]:
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
     if process.wait() != 0 or not lines:
@@ -251,7 +220,7 @@ def _last_line(process: subprocess.Popen[str]) -> dict[str, Any]:
     return decoded
 
 
-def _watch(far: subprocess.Popen[str], near: subprocess.Popen[str], show: Show) -> None:
+def _watch(far: Side, near: Side, show: Show) -> None:
     """Shows progress until the far end is done; both are read, so that neither blocks on a pipe."""
     assert far.stdout is not None
     assert near.stdout is not None
