@@ -384,5 +384,23 @@ def test_bytes_behind_a_path_are_not_looked_at(wide_market, router, numbers, fee
     assert swap.amount_in == AMOUNT
 
 
+def test_an_element_before_its_array_is_executed_and_seen(wide_market):
+    """A router counts to the calls of its multicall with a sign."""
+    tokens = [bytes.fromhex(token[2:]) for token in wide_market.path([1, 2])]
+    path, inside = (
+        tokens[0] + (3000).to_bytes(3, "big") + tokens[1],
+        "(bytes,address,uint256,uint256)",
+    )
+    inner = keccak256(f"exactInput({inside})".encode())[:4]
+    inner += eth_abi.encode([inside], [(path, wide_market.me, AMOUNT, 0)])
+    held = len(inner).to_bytes(32, "big") + inner + bytes(-len(inner) % 32)
+    numbers = [32 + len(held), 1, 2**256 - len(held) - 32]
+    array, one, back = (number.to_bytes(32, "big") for number in numbers)
+    data = keccak256(b"multicall(bytes[])")[:4] + array + held + one + back
+    (swap,), moved = wide_market.swaps(wide_market.routers["v3-02"], "0x" + data.hex(), 0)
+    assert len(moved) == 2
+    assert (list(swap.tokens), swap.amount_in) == (tokens, AMOUNT)
+
+
 def steps_of(moved: list[Moved], token: str) -> list[int]:
     return [move.amount for move in moved if move.token == token]

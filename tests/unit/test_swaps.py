@@ -738,6 +738,27 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def word(number: int) -> bytes:
+    return (number % 2**256).to_bytes(32, "big")
+
+
+@pytest.mark.parametrize("back", [0, 32, 2**64, 2**255])
+@pytest.mark.parametrize("kind", ["bytes", "tuples"])
+def test_an_element_may_lie_before_its_array(kind, back):
+    """Solidity counts to it with a sign; before the calldata there is nothing."""
+    inner, expected = v3_path("in", deadline=False)(Material(1))
+    held = word(len(inner)) + inner + bytes(-len(inner) % 32)
+    array = 32 + len(held)  # in the arguments: its offset, what its element holds, and itself
+    if kind == "bytes":
+        data = selector("multicall(bytes[])") + word(array) + held + word(1)
+        data += word(-(len(held) + 32) - back)
+    else:  # Multicall3's calls: target, whether it may fail, calldata
+        data = selector("aggregate3((address,bool,bytes)[])") + word(array) + held + word(1)
+        data += word(32) + word(7) + word(0) + word(-(len(held) + 64) - back)
+    found = SwapTable().decode(transaction(data))
+    assert [swap.amount_in for swap in found] == ([] if back else [expected["amount_in"]])
+
+
 def test_every_kind_field_by_field(kind):
     for seed in range(30):
         m = Material(seed)

@@ -57,6 +57,23 @@ static inline bool bw_abi_follow(struct bw_region region, uint32_t off, struct b
     return true;
 }
 
+/* The same of an element of an array in calldata, or of a member of one: Solidity takes these
+ * offsets as signed (its access_calldata_tail), so that they may point back before the array, here
+ * to no more than the beginning of `whole`. */
+static inline bool bw_abi_follow_signed(struct bw_region whole, struct bw_region region,
+                                        uint32_t off, struct bw_region *out)
+{
+    const uint8_t *word = bw_abi_word(region, off);
+    if (!word || !(word[0] & 0x80))
+        return bw_abi_follow(region, off, out);
+    const uint64_t back = 0 - bw_be64(word + 24);
+    if (~(bw_be64(word) & bw_be64(word + 8) & bw_be64(word + 16)) || !back ||
+        back > (uint64_t)(region.at - whole.at))
+        return false;
+    *out = (struct bw_region){region.at - back, region.len + (uint32_t)back};
+    return true;
+}
+
 /* The contents of the `bytes` that begins (with its length) where `region` does. */
 static inline bool bw_abi_bytes(struct bw_region region, struct bw_region *out)
 {

@@ -212,12 +212,12 @@ static bool open_wrapper(struct walk *walk, const struct bw_wrapper *wrapper, st
         struct bw_region element;
         if (walk->steps++ == BW_CALL_STEPS)
             goto full;
-        if (!bw_abi_follow(list, i * 32, &element))
+        if (!bw_abi_follow_signed(args, list, i * 32, &element))
             goto bad;
         switch (wrapper->kind) {
         case BW_WRAPPER_TUPLES:
             if (!address(wrapper, element, wrapper->target * 32u, wrapper->value * 32u, &call) ||
-                !bw_abi_follow(element, wrapper->data * 32u, &element))
+                !bw_abi_follow_signed(args, element, wrapper->data * 32u, &element))
                 goto bad;
             break;
         case BW_WRAPPER_ARRAYS:
