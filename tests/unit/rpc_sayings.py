@@ -27,6 +27,14 @@ ANSWERS: list[tuple[int, str, object]] = [
     (-32000, "nonce too low: next nonce 5, tx nonce 4", None),
     (-32000, "nonce too high", None),
     (-32010, "Transaction nonce is too low. Try incrementing the nonce.", None),
+    (-32010, "OldNonce, Current nonce: 3, nonce of rejected tx: 2", None),
+    (-32010, "NonceGap, Future nonce. Expected nonce: 7", None),
+    (-32010, "InsufficientFunds, Balance is 0 less than sending value 1", None),
+    (-32010, "FeeTooLowToCompete", None),
+    (-32010, "SenderIsContract", None),
+    (-32010, "FailedToResolveSender", None),
+    (-32000, "INTERNAL_ERROR: could not replace existing tx", None),
+    (-32000, "INTERNAL_ERROR: existing tx with same hash", None),
     (-32000, "already known", None),
     (-32000, "known transaction: 0xabc", None),
     (-32000, "replacement transaction underpriced", None),
@@ -54,6 +62,8 @@ ANSWERS: list[tuple[int, str, object]] = [
 ]
 
 TROUBLES: list[tuple[int, str, object]] = [
+    (-32001, "You are not authorized to make this request", None),
+    (-32010, "Backend is offline", None),
     # Limits on logs, by span, by results and by plan
     (-32005, "query returned more than 10000 results. Try with this block range [0x1, 0x2].", None),
     (-32602, "query exceeds max results 20000, retry with the range 1-500", None),

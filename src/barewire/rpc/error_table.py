@@ -93,8 +93,12 @@ ROWS = (
         r"transaction type not supported|tx type|invalid sender|invalid signature|"
         r"invalid transaction|only replay-protected|sender not an eoa|exceeds the configured cap|"
         r"inflight transaction limit|future transaction tries|address already reserved|"
-        r"negative value|transaction would|invalid chain ?id|wrong chain ?id",
-        "geth core/txpool/errors.go and core/error.go, Nethermind AcceptTxResult, reth",
+        r"negative value|transaction would|invalid chain ?id|wrong chain ?id|"
+        r"oldnonce|nonce ?gap|insufficientfunds|feetoolow|gaslimitexceeded|senderiscontract|"
+        r"failedtoresolvesender|int256overflow|could not replace existing|"
+        r"existing tx with same hash",
+        "geth core/txpool/errors.go and core/error.go, reth, Erigon txpoolcfg, Nethermind "
+        "AcceptTxResult (whose code, -32010, is also proxyd's)",
     ),
     _row(
         Fault.ANSWER,
@@ -189,9 +193,9 @@ ROWS = (
     ),
     _row(
         Fault.PROVIDER,
-        r"authenticat|unauthori[sz]ed|api[ -]?key|apikey|project id|forbidden|access denied|"
-        r"invalid token|token is invalid|personal token|not allowed to access|key is inactive|"
-        r"tenant|permission|not permitted|whitelist",
+        r"authenticat|(?:un|not )authori[sz]ed|api[ -]?key|apikey|project id|forbidden|"
+        r"access denied|invalid token|token is invalid|personal token|not allowed to access|"
+        r"key is inactive|tenant|permission|not permitted|whitelist",
         "Alchemy, Infura, Ankr, polygon-rpc.com, Tenderly; eRPC thirdparty/",
     ),
     _row(
