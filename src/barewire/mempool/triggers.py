@@ -262,7 +262,7 @@ class _Reading:
 def _pack(trigger: Trigger, number: int, shots: Mapping[str, int], reading: _Reading) -> bytes:
     """One record."""
     where = f"trigger {'?' if trigger.name is UNREAD else shown(trigger.name)}"
-    flags = lib.BW_TRIGGER_INSIDE if trigger.inside is True else 0
+    flags = reading(_inside, trigger, instead=0)
     parts: list[bytes] = []
     for key, flag, most in (
         ("value_wei", lib.BW_TRIGGER_VALUE, _U256),
@@ -305,6 +305,10 @@ def _pack(trigger: Trigger, number: int, shots: Mapping[str, int], reading: _Rea
         },
     )
     return bytes(ffi.buffer(record)) + body
+
+
+def _inside(trigger: Trigger) -> int:
+    return lib.BW_TRIGGER_INSIDE if trigger.inside else 0
 
 
 def _type(where: str, kind: int) -> int:
