@@ -223,7 +223,10 @@ def test_nobody_there(tmp_path):
         ('name = "x"', "lines and no url"),
         ('name = "x"\nurl = "http://node"', "not a source"),
         ('name = "x"\nurl = "mold://nowhere"', "ADDRESS:PORT"),
-        ('name = "x"\nurl = "ws://n"\nlines = ["10.0.0.1:1"]', "one source is one or the other"),
+        (
+            'name = "x"\nurl = "ws://n"\nlines = ["10.0.0.1:1"]',
+            "lines = ['10.0.0.1:1']: it is of MoldUDP64",
+        ),
         ('name = "x"\nurl = "ipc:///x"\nvia = "afxdp:eth0"', "Unix socket"),
     ],
 )
