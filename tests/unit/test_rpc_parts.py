@@ -595,6 +595,15 @@ def test_no_text_of_a_configuration_is_too_much(text):
         load(text)
 
 
+def test_secrets_inside_an_address_that_is_given_alone(monkeypatch):
+    monkeypatch.setenv("RPC_HOST", "node.example")
+    given = ProviderConfig.from_url("wss://${env:RPC_HOST}/key")
+    assert (given.name, given.ws) == ("0-node.example", "wss://${env:RPC_HOST}/key")
+    monkeypatch.delenv("RPC_HOST")
+    with pytest.raises(ConfigError, match="RPC_HOST is not set"):
+        ProviderConfig.from_url("wss://${env:RPC_HOST}/key")
+
+
 def test_the_example_loads_with_its_five_providers():
     (pool,) = load((ROOT / "examples/rpc.toml").read_text())
     assert pool.chain_facts().chain_id == 1

@@ -85,7 +85,7 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     @classmethod
     def from_url(cls, url: str, index: int = 0) -> ProviderConfig:
         """A provider with one address and defaults for the rest, named after its host."""
-        whole = resolve_secrets(url, "the address") if url.startswith("${") else url
+        whole = resolve_secrets(url, "the address")
         scheme, separator, _ = whole.partition("://")
         if not separator:
             if ":" in url and "/" not in url:
