@@ -394,8 +394,12 @@ def test_what_decrypts_is_hardened_before_it_knows_the_password(tmp_path):
 
 
 NOBODY = """
-import ctypes, errno, io, os, sys
+import ctypes, errno, io, json, os, pathlib, sys
+from eth_keyfile import decode_keyfile_json
 from barewire.execution import keystore
+
+# What it imports only then, nobody may not be allowed to read.
+decode_keyfile_json(json.loads(pathlib.Path(sys.argv[1]).read_bytes()), b"x")
 
 def nobody():
     os.setgroups([])
