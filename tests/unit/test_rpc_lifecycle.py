@@ -246,6 +246,21 @@ async def test_whoever_closes_a_second_time_waits_for_the_first():
 
 
 @pytest.mark.asyncio
+async def test_who_is_looked_at_while_the_client_closes_is_no_error_of_ours():
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with ScriptedNode() as node, asyncio.timeout(20):
+        client = RpcClient.from_urls([node.url])
+        await client.connect()
+        client._health._looked_ns = 0
+        client._health.look_now()
+        assert client._health._looking
+        await client.close()
+        gc.collect()
+    assert told == []
+
+
+@pytest.mark.asyncio
 async def test_a_deadline_holds_where_every_turn_of_the_loop_is_late():
     async with ScriptedNode(lambda asked: b"") as node, asyncio.timeout(60):
         client = RpcClient.from_urls([node.url])

@@ -243,9 +243,16 @@ class Health:
         self._looked_ns = now_ns
         for link in self._client.links:
             if link.provider.connected and link not in self._pushes:
-                task = asyncio.create_task(self._check(link))
+                task = asyncio.create_task(self._look_at(link))
                 self._looking.add(task)
                 task.add_done_callback(self._looking.discard)
+
+    async def _look_at(self, link: Link) -> None:
+        try:
+            await self._check(link)
+        except BarewireError:
+            if self._client.is_open:
+                raise  # else the client was closed meanwhile, and nobody wants to know
 
     async def stop(self) -> None:
         """Stops checking."""
