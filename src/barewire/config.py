@@ -139,13 +139,23 @@ class Unread(Exception):  # noqa: N818 - it names a state, as StopIteration does
 
 
 class _Unread:
-    """Stands for a value that is wrong: whoever wants to know anything of it gets Unread."""
+    """Stands for a value that is wrong: whoever wants to know anything of it gets Unread.
+
+    So does who calculates with it or makes a path of it. In words about other values it is ``?``.
+    """
 
     def _refuse(self, *_: object) -> Any:
         raise Unread
 
     __getattr__ = __bool__ = __eq__ = __hash__ = __iter__ = __len__ = __str__ = _refuse
     __contains__ = __getitem__ = __lt__ = __gt__ = __le__ = __ge__ = __index__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _refuse
+    __floordiv__ = __rfloordiv__ = __rtruediv__ = __mod__ = __pow__ = __rpow__ = _refuse
+    __lshift__ = __rlshift__ = __rshift__ = __and__ = __rand__ = __or__ = __ror__ = _refuse
+    __neg__ = __invert__ = __abs__ = __int__ = __float__ = __format__ = __fspath__ = _refuse
+
+    def __repr__(self) -> str:
+        return "?"
 
 
 UNREAD: Any = _Unread()

@@ -433,6 +433,40 @@ def test_a_wrong_value_is_no_second_mistake(check):
     assert said.count("barewire: ") == 6, said
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "[[shot]]\nname = 's'\ndestination = 'gateway'\npayload = 5\nexpires_after_ms = 1\n",
+        "[[shot]]\nname = 's'\ndestination = 'gateway'\nexpires_after_ms = 1\n",
+        "[[trigger]]\nname = 't'\nwords = [{ index = 'x', equals = [1] }]\n",
+        "[[trigger]]\nname = 't'\nwords = [{ offset = 'x', min = 1 }]\n",
+        "[[trigger]]\nname = 't'\nwords = [{ index = 0, equals = 1, mask = [] }]\n",
+        NODE + "headers_file = 5\n",
+        NODE + "ca_file = 5\n",
+        NODE + "key_log_file = 5\n",
+        NODE + "certificate_file = 5\nkey_file = 'x'\n",
+        "[strategy]\nload = 5\n",
+        "[recorder]\nmegabytes = 'x'\n[metrics]\nfolder = 5\n",
+        "[core]\ncpu = 'x'\nstages = 5\n",
+    ],
+    ids=str,
+)
+def test_nothing_is_calculated_from_a_wrong_value(check, wrong):
+    """No sum, no path; that it is wrong is all that is said."""
+    status, said = check(GOOD + wrong)
+    assert status == 2
+    assert "barewire: " in said
+    assert "Unread" not in said
+    assert "Traceback" not in said
+
+
+def test_an_entry_whose_name_is_wrong_is_read_all_the_same(check):
+    wrong = NODE.replace('"node"', "5") + 'headers_file = "absent"\n'
+    status, said = check(GOOD + wrong)
+    assert status == 2
+    assert "source ?: headers_file" in said
+
+
 def test_triggers_that_are_too_many_together_are_named_before_the_start(check):
     many = "".join(f"[[trigger]]\nname = 't{n}'\ngas = {{ min = {n} }}\n" for n in range(65))
     status, said = check(GOOD + many)
