@@ -589,6 +589,20 @@ def test_every_mistake_of_a_configuration_is_said(tmp_path, capfd, monkeypatch):
     assert "QUICKNODE_HOST and QUICKNODE_KEY" in said
 
 
+@pytest.mark.parametrize("key", ["http", "ws"])
+def test_an_address_that_an_empty_secret_fills_is_none(tmp_path, capfd, monkeypatch, key):
+    """Such a provider would be there and never be asked."""
+    from appliance.cli import main
+
+    monkeypatch.setenv("BAREWIRE_TEST_NODE", "")
+    file = tmp_path / "rpc.toml"
+    provider = f'[[provider]]\nname = "a"\n{key} = "${{env:BAREWIRE_TEST_NODE}}"\n'
+    file.write_text('chain = "ethereum"\n' + provider)
+    assert main(["rpc", "status", "--config", str(file)]) == 2
+    said = capfd.readouterr().err
+    assert f"provider 'a': {key} = '${{env:BAREWIRE_TEST_NODE}}' is empty" in said
+
+
 @pytest.mark.parametrize("text", ["chain_id = " + "9" * 5000, "a = " + "[" * 5_000])
 def test_no_text_of_a_configuration_is_too_much(text):
     with pytest.raises(ConfigError):

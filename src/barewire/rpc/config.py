@@ -136,6 +136,11 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def _address(self, key: str, value: str) -> Address | None:
         """Where `key` says it is, its secrets filled in; all of it may be one. None: nowhere."""
         whole = resolve_secrets(value, f"provider {self.name!r}: {key}")
+        if value and not whole:
+            raise ConfigError(
+                f"provider {self.name!r}: {key} = {value!r} is empty once it is filled in",
+                hint=f"{key} begins with {key}:// or {key}s://",
+            )
         self._check_scheme(key, whole)
         return Address(whole) if whole else None
 
