@@ -130,10 +130,10 @@ def look_up(question: _Question) -> Found:
     try:
         # Of each address one entry, not one for each kind of socket.
         entries = socket.getaddrinfo(question.host, None, type=socket.SOCK_STREAM)
+        addresses = dict.fromkeys(_in_numbers(*entry[4]) for entry in entries)
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or str(error)
         return Found(question.number, trouble=f"{question.host!r} has no address: {said}")
-    addresses = dict.fromkeys(_in_numbers(*entry[4]) for entry in entries)
     return Found(question.number, list(addresses)[:_MOST_ADDRESSES])
 
 

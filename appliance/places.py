@@ -54,6 +54,8 @@ class Place:
         ip = ip_address(match["v6"] or match["v4"])
         if (ip.version == 6) != bool(match["v6"]):
             raise ValueError(f"{text!r}: only IPv6 addresses stand in brackets, and they have to")
+        if isinstance(ip, IPv6Address) and ip.scope_id is not None:
+            raise ValueError(f"{text!r} has a zone: write the interface behind it, @{ip.scope_id}")
         if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
             raise ValueError(f"{text!r} is an IPv4 address: write {ip.ipv4_mapped}:{match['port']}")
         if int(match["port"]) > 65535:

@@ -59,6 +59,13 @@ def test_a_link_local_address_comes_with_its_interface(monkeypatch):
     assert look_up(_Question(1, "near.example")).addresses == ["fe80::1%lo", "192.0.2.1"]
 
 
+def test_an_interface_that_is_gone_by_then_is_told(monkeypatch):
+    there = [(0, 0, 0, "", ("fe80::1", 0, 0, 1 << 30))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: there)
+    found = look_up(_Question(1, "near.example"))
+    assert (found.addresses, found.trouble[:14]) == ([], "'near.example'")
+
+
 def test_nobody_answers_in_time():
     names = Names(patience_ns=50_000_000)
     os.kill(names.pid, signal.SIGSTOP)
