@@ -159,7 +159,7 @@ def _perform(show_: Live, pair: Pair, folder: Path) -> dict[str, Any]:
                 break  # there is one in all
             if not show_.as_json:
                 console.print(f"round {number + 1}: {swaps:,} swaps, {show_.rate:g} a second ...")
-            rounds.append(_round(stage, far, router, order, swaps))
+            rounds.append(_round(stage, far, router, order, swaps, swaps / show_.rate))
             done += swaps
     rows = _sum([round_["sources"]["sources"] for round_ in rounds])
     return {
@@ -175,7 +175,12 @@ def _perform(show_: Live, pair: Pair, folder: Path) -> dict[str, Any]:
 
 
 def _round(
-    stage: _Stage, far: Side, router: str, order: tuple[str, ...], swaps: int
+    stage: _Stage,
+    far: Side,
+    router: str,
+    order: tuple[str, ...],
+    swaps: int,
+    lasts_s: float,
 ) -> dict[str, Any]:
     """One appliance and one publisher, from start to end; they subscribe in `order`."""
     folder = Path(tempfile.mkdtemp(dir=stage.folder))
@@ -194,7 +199,7 @@ def _round(
         assert far.stdin is not None
         far.stdin.write(f"{swaps}\n")
         far.stdin.flush()
-        _said(far, "done")
+        _said(far, "done", lasts_s)
         _until(near, lambda said: _brought(said) >= swaps * len(order), enough_s=3)
         time.sleep(0.5)  # so that the ledger is up to date
         sources = msgspec.json.decode((folder / "live.sources").read_bytes())
@@ -265,14 +270,17 @@ to = ["{router}"]
 """
 
 
-def _said(process: Side, key: str) -> dict[str, Any]:
-    said: dict[str, Any] = _until(process, lambda said: key in said)
+def _said(process: Side, key: str, lasts_s: float = 0) -> dict[str, Any]:
+    said: dict[str, Any] = _until(process, lambda said: key in said, lasts_s=lasts_s)
     return said
 
 
-def _until(process: Side, wanted: Any, *, enough_s: float | None = None) -> Any:
-    """The first line of JSON that is wanted; after `enough_s`, if that is given, the last one."""
-    until = time.monotonic() + (enough_s or _PATIENCE_S)
+def _until(process: Side, wanted: Any, *, lasts_s: float = 0, enough_s: float | None = None) -> Any:
+    """The first line of JSON that is wanted; after `enough_s`, if that is given, the last one.
+
+    `lasts_s` is how long it takes by itself, beside what a busy machine adds.
+    """
+    until = time.monotonic() + (enough_s or lasts_s + _PATIENCE_S)
     said: dict[str, Any] = {}
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
@@ -288,7 +296,7 @@ def _until(process: Side, wanted: Any, *, enough_s: float | None = None) -> Any:
                 return said
     if enough_s is None:
         raise BarewireError(
-            f"one side of the demo did not get there within {_PATIENCE_S:g} s",
+            f"one side of the demo did not get there within {lasts_s + _PATIENCE_S:g} s",
             hint="is the machine that busy? It said last: " + json.dumps(said)[:500],
         )
     return said
