@@ -23,7 +23,7 @@ _REQUEST_BYTES = 64  # one is 20; longer ones are cut, and refused for their len
 _REQUESTS_A_TURN = 16
 _DATAGRAMS_A_TURN = 32
 _SHORT = 8  # datagrams
-_WAITING = 4096  # answers, shared by all addresses that wait; and how many addresses may
+_WAITING = 4096  # answers, of which each address has its share; and how many addresses may wait
 _OF_ONE = 256  # of these to one address: the gaps that a receiver of ours asks for at once
 
 
@@ -109,7 +109,7 @@ class RetransmissionServer:
     def _has_room(self, address: str) -> bool:
         kinds = (self._short.of, self._long.of)
         waiting = sum(len(kind.get(address, ())) for kind in kinds)
-        addresses = max(map(len, kinds))
+        addresses = sum(map(len, kinds))  # who waits for both counts twice
         return waiting < min(_WAITING // (addresses + 1), _OF_ONE)
 
     def fileno(self) -> int:

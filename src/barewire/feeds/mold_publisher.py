@@ -180,10 +180,12 @@ class MoldPublisher:
         return self._answer(first, end, self._credit_of(source, now_mono_ns))
 
     def _answer(self, first: int, end: int, credit: _Credit) -> Iterator[bytes]:
-        answered = False
+        answered = forgotten = False
         while first < end:
             if first < self._oldest:
-                self._refuse("forgotten")
+                if not forgotten:  # more may be, while it waits for its turns
+                    self._refuse("forgotten")
+                forgotten = True
                 first = self._oldest
                 continue
             if credit.left < 1:
