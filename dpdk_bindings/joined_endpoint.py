@@ -92,6 +92,8 @@ class JoinedBackend:
         self.channels: list[Channel] = []
         remaining = [iter(member.channels) for member in members]
         for member in brought_by:
+            if not 0 <= member < len(remaining):
+                raise BindingsError(f"there is no member {member} of {len(remaining)}")
             if lib.dpb_joined_add_channel(self._native, member) < 0:
                 raise BindingsError(f"{len(self.channels)} channels are the most")
             self.channels.append(next(remaining[member]))
