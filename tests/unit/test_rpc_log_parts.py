@@ -61,6 +61,22 @@ async def test_the_most_generous_of_those_who_refuse_is_asked_in_parts():
         assert all(p.state(0) == "up" for p in client.pool.providers)
 
 
+async def test_those_who_ask_the_same_at_once_share_the_parts():
+    chain = sixty()
+    node = SimNode(chain)
+    node.widest = 20
+    node.refusal = lambda a, b: "exceed maximum block range: 20"
+    async with pool_of(node) as client:
+        patient = [client.request("eth_getLogs", [ALL]) for _ in range(20)]
+        leaves = asyncio.create_task(client.request("eth_getLogs", [ALL]))
+        first, *others = (asyncio.create_task(one) for one in patient)
+        await asyncio.sleep(0)
+        leaves.cancel()
+        assert [await one for one in (first, *others)] == [all_logs(chain)] * 20
+        assert asked(node) == [(101, 160), (101, 120), (121, 140), (141, 160)]
+        assert not client._parts
+
+
 async def test_who_gives_it_in_one_piece_is_asked_instead():
     chain = sixty()
     nodes = [SimNode(chain), SimNode(chain)]

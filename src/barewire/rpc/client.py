@@ -92,6 +92,7 @@ class RpcClient:
             )
         self.sharing = config.sharing
         self._shared: dict[Key, Call] = {}
+        self._parts: dict[Call, tuple[asyncio.Task[list[dict[str, Any]]], list[int]]] = {}
         self._filters = Filters(self)
         self._confidential = Confidential()
         self._number = 0
@@ -360,11 +361,28 @@ class RpcClient:
         except BarewireError as error:
             if call.method.name != "eth_getLogs":
                 raise
-            return await in_parts(self, call, error, until_ns)
+            return await self._in_parts(call, error, until_ns)
         finally:
             over = call.done or not call.waiter
             if over and key is not None and self._shared.get(key) is call:
                 del self._shared[key]
+
+    async def _in_parts(self, call: Call, refused: BarewireError, until_ns: int) -> Any:
+        """Asks for the parts of `call` once for all who share it, as long as one of them waits."""
+        if call not in self._parts:
+            self._parts[call] = asyncio.create_task(in_parts(self, call, refused)), []
+        task, waiting = self._parts[call]
+        waiting.append(until_ns)
+        try:
+            async with asyncio.timeout((until_ns - time.monotonic_ns()) / 1e9):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise refused from None
+        finally:
+            waiting.remove(until_ns)
+            if not waiting:
+                task.cancel()
+                del self._parts[call]
 
     def _join(self, call: Call, timeout_ms: int) -> asyncio.Future[Any]:
         """Waits for `call`, which another began, and no longer than `timeout_ms`.

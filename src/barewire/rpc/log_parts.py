@@ -8,8 +8,6 @@ would take more than a hundred parts: who asks for a chain's whole history is to
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 from barewire.errors import BarewireError
@@ -30,10 +28,8 @@ _TRIES = 2
 """A chain that is reorganised between the parts is asked again."""
 
 
-async def in_parts(
-    client: RpcClient, call: Call, refused: BarewireError, until_ns: int
-) -> list[dict[str, Any]]:
-    """What `call`, which was `refused`, asked for, by `until_ns`.
+async def in_parts(client: RpcClient, call: Call, refused: BarewireError) -> list[dict[str, Any]]:
+    """What `call`, which was `refused`, asked for.
 
     Raises:
         BarewireError: `refused`, where parts would not do or cannot be had.
@@ -46,15 +42,14 @@ async def in_parts(
     if source is None:
         raise refused
     try:
-        async with asyncio.timeout((until_ns - time.monotonic_ns()) / 1e9):
-            for _ in range(_TRIES):
-                before = await _hash(client, source, last)
-                if not before:
-                    break
-                logs = await logs_between(client, source, where, first, last)
-                if before == await _hash(client, source, last):
-                    return logs
-    except (RpcAnswerError, AllProvidersFailed, TimeoutError) as error:
+        for _ in range(_TRIES):
+            before = await _hash(client, source, last)
+            if not before:
+                break
+            logs = await logs_between(client, source, where, first, last)
+            if before == await _hash(client, source, last):
+                return logs
+    except (RpcAnswerError, AllProvidersFailed) as error:
         raise refused from error
     raise refused
 
