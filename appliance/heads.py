@@ -66,6 +66,8 @@ class Heads:
             self._second_ns, self._in_second = now, 0
         if self._in_second == _A_SECOND:
             self.refused += 1
+            told.by[source] -= 1  # it is news still, should the source tell of it once more
+            del self._last[source]
             return
         self._in_second += 1
         told.given += 1

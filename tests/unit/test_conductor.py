@@ -243,11 +243,14 @@ def test_blocks_of_several_sources_come_once_and_not_without_end():
         heads(0, block(number))
     assert (len(seen), heads.refused) == (64, 135)
     now[0] = 1_000_000_000
+    heads(0, block(199))  # too many then, and told once more
+    assert seen[-1] == 199
+    now[0] = 2_000_000_000
     for number in range(200, 10_000):
         now[0] += 20_000_000
         heads(0, block(number))
         heads(1, block(number))
-    assert heads.stats() == {"given": 64 + 9800, "repeated": 3 + 9800, "refused": 135}
+    assert heads.stats() == {"given": 65 + 9800, "repeated": 3 + 9800, "refused": 135}
 
 
 def test_a_block_that_the_chain_comes_back_to_is_told_again_and_once():
