@@ -16,9 +16,11 @@ from appliance.captured import write_capture
 from appliance.flight_reader import read_records, real_ns
 from appliance.metrics.files import FOLDER
 from appliance.output import add_output_argument, console, print_json
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, OutageError
 
 __all__ = ["add_arguments", "run"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         written = write_capture(args.to, records)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise  # which is no mistake of whoever named it
+        if error.errno in _FULL:  # no mistake of whoever named it
+            hint = "make room, or write elsewhere"
+            raise OutageError(f"{args.to}: {error.strerror}", hint=hint) from error
         raise BarewireError(f"{args.to}: {error.strerror}", hint="name a file to write") from error
     said = {
         "file": str(args.to),

@@ -13,7 +13,7 @@ import pytest
 from appliance.cli import main
 from appliance.commands import record
 from appliance.metrics.files import create
-from barewire.errors import BarewireError
+from barewire.errors import BarewireError, OutageError
 from dpdk_bindings.errors import BindingsError
 
 OPTIONAL = {"rpc": "httptools", "keys": "eth_keyfile", "signer": "eth_keyfile"}
@@ -84,7 +84,7 @@ def test_the_live_demo_is_played_as_its_help_says(monkeypatch):
 def test_a_full_disk_is_no_mistake_of_whoever_named_it(monkeypatch):
     monkeypatch.setattr("appliance.commands.record.read_records", lambda folder: [])
     words = argparse.Namespace(folder=Path(), last=None, output="json", to=Path("/dev/full"))
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OutageError, match="/dev/full: No space left on device"):
         record.run(words)
     assert main(["record", "--to", "/nonexistent/capture"]) == 2
 

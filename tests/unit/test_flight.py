@@ -282,7 +282,7 @@ def test_a_time_that_is_none(folder, tmp_path, capsys, last):
 def test_a_full_disk_is_said(folder, capsys):
     with flight.create(folder, "hot", 4) as ring:
         flight.write_about(folder, about("a"), ring)
-    assert main(["record", "--to", "/dev/full", "--folder", str(folder)]) == 2
+    assert main(["record", "--to", "/dev/full", "--folder", str(folder)]) == 1
     assert "/dev/full: No space left" in capsys.readouterr().err
 
 

@@ -208,6 +208,25 @@ def test_closing_in_a_forked_child_leaves_the_parents_connections_alone():
         provider.close()
 
 
+def test_a_forked_child_does_not_wait_for_a_thread_that_is_not_there():
+    with Serving() as node:
+        life = LoopThread(RpcClient.from_urls([node.url]))
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            try:
+                for wait in (life.opened, lambda: life.run(life._client.connect)):
+                    with pytest.raises(BarewireError, match="forked"):
+                        wait()
+                    refused += 1
+            finally:
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        life.opened()
+        life.end()
+        life.join()
+
+
 def test_a_signals_handler_may_close_it_while_it_starts(monkeypatch):
     def starts(client):
         provider.close()  # as a handler would, in the thread that starts it

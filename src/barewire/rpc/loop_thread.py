@@ -117,6 +117,11 @@ class LoopThread:
             raise
 
     def _not_here(self) -> None:
+        if self.process != os.getpid():
+            raise BarewireError(
+                "the thread that would answer is in the process that this one was forked from",
+                hint="make another one here",
+            )
         if threading.current_thread() is self._thread:
             raise BarewireError(
                 "a blocking call on the thread that would have to answer it",
