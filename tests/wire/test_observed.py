@@ -77,6 +77,12 @@ def links_of(rig):
         return {link.name: link for link in core.links()}
 
 
+def received(rig, name):
+    """By the link of that name; 0 as long as it was not written down."""
+    link = links_of(rig).get(name)
+    return 0 if link is None else link.received
+
+
 def eventually(true, seconds=20):
     deadline = time.monotonic() + seconds
     while not (answer := true()):
@@ -95,7 +101,7 @@ def test_metrics_of_a_running_appliance(pair, tmp_path, traffic, shot, capsys, v
         rig.publish([*messages, *messages[:20], b"Tgarbage"])
         rig.arrive()
         # Links are written down every 200 ms here, counters at every turn.
-        eventually(lambda: links_of(rig)["site/A"].received > len(messages))
+        eventually(lambda: received(rig, "site/A") > len(messages))
         shown = metrics(capsys, rig)
         counters, histograms = shown["counters"], shown["histograms"]
         assert shown["loop"] == "hot"
