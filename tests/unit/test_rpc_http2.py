@@ -22,6 +22,7 @@ from hyperframe.frame import (
     PingFrame,
     RstStreamFrame,
     SettingsFrame,
+    WindowUpdateFrame,
 )
 
 from barewire.rpc.addresses import Address
@@ -251,6 +252,9 @@ class Unread:
     def get_write_buffer_size(self) -> int:
         return len(self.written)
 
+    def get_extra_info(self, name: str) -> None:
+        """It has none: it is not TLS."""
+
     def is_closing(self) -> bool:
         return self.aborted
 
@@ -296,3 +300,39 @@ async def test_who_asks_on_and_reads_nothing_is_cut(frame: Frame):
     assert len(transport.written) < 70_000
     assert [trouble.fault for trouble in told.troubles] == [Fault.PROVIDER]
     assert told.whys == ["HTTP/2: asks on and on, and reads no answers"]
+
+
+@pytest.mark.parametrize("asked", ["window", "cancel", "early answer"])
+async def test_a_stream_may_have_ended_before_that_is_told(asked: str):
+    """h2 has read all of what came at once when it tells of the first of it."""
+    told, transport = Told(), Unread()
+    sink: Any = told
+    channel = Http2Channel(Address("http://node.example"), sink, Dialer())
+    connection = _Connection(channel)
+    connection.connection_made(cast(Any, transport))
+    connection.begin()
+    channel._current, channel.is_up = connection, True
+    connection.data_received(SettingsFrame(0).serialize())
+    long, short = Exchange(1, b" " * 100_000, [], sink), Exchange(2, b"{}", [], sink)
+    assert connection.carry(long)  # more than the window lets out
+    assert connection.carry(short)
+    connection.flush()
+    del transport.written[:]
+    refused = RstStreamFrame(1, error_code=0)
+    if asked == "window":
+        frames: list[Frame] = [WindowUpdateFrame(0, window_increment=1 << 20)]
+    elif asked == "cancel":  # as when the other answer of a hedge comes
+        sink.broke = lambda exchange, trouble: (
+            told.troubles.append(trouble),
+            channel.cancel(long) if exchange is short else None,
+        )
+        frames = [RstStreamFrame(3, error_code=2)]
+    else:
+        headers = HeadersFrame(1, Encoder().encode([(":status", "413")]))
+        headers.flags.add("END_HEADERS")
+        headers.flags.add("END_STREAM")
+        frames = [headers]
+    connection.data_received(b"".join(frame.serialize() for frame in [*frames, refused]))
+    assert len(told.troubles) == 1, told.troubles
+    assert not transport.aborted
+    assert not any(stream.exchange is long for stream in connection.streams.values())

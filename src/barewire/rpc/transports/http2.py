@@ -162,9 +162,15 @@ class _Connection(asyncio.Protocol):
     def reset(self, number: int) -> None:
         """Nobody waits for stream `number` any more."""
         if self.streams.pop(number, None) and self.transport is not None:
-            self._h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
+            if not self._is_over(number):
+                self._h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
             self.flush()
             self._done()
+
+    def _is_over(self, number: int) -> bool:
+        """Whether a stream has ended on both sides, as may be told only later among the events."""
+        stream = self._h2.streams.get(number)
+        return stream is None or stream.closed
 
     # In
 
@@ -240,7 +246,8 @@ class _Connection(asyncio.Protocol):
             self._most = self._h2.remote_settings.max_concurrent_streams
         elif isinstance(event, h2.events.WindowUpdated):
             for number, waiting in list(self.streams.items()):
-                if waiting.unsent and event.stream_id in (0, number):
+                concerned = event.stream_id in (0, number)
+                if waiting.unsent and concerned and not self._is_over(number):
                     self._send_body(number, waiting)
 
     def _was_reset(self, number: int, code: int) -> None:
@@ -258,7 +265,7 @@ class _Connection(asyncio.Protocol):
         stream = self.streams.pop(number, None)
         if stream is None:
             return
-        if stream.unsent:  # answered before it was all said, as with 413
+        if stream.unsent and not self._is_over(number):  # answered early, as with 413
             self._h2.reset_stream(number, h2.errors.ErrorCodes.NO_ERROR)
         if not self._resumable and self.transport is not None:
             self._resumable = True
