@@ -27,7 +27,8 @@ from bench.wire_traffic import WATCHED
 from dpdk_bindings import Channel, open_datagram
 
 _FOR_EVER_NS = 10**18
-_CAPS = Caps(per_second=65536, total=10**9, total_value_wei=0, max_fee_wei=0)
+_ALL = 10**30  # more wei than all shots can spend: value and fee are read from the bytes themselves
+_CAPS = Caps(per_second=65536, total=10**9, total_value_wei=_ALL, max_fee_wei=_ALL)
 
 
 def main() -> None:
