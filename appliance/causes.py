@@ -9,7 +9,6 @@ has to be named again to be seen. `barewire metrics` and Prometheus show the num
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from appliance.loop_file import LoopFile
 from barewire.errors import BarewireError
 
 __all__ = ["Causes", "Counted", "Known", "Sample", "counted", "read"]
@@ -96,25 +96,17 @@ class Causes:
 
     Args:
         path: where; removed on :meth:`close`.
-        tell: hears what went wrong: it must not stop the loop that there is no room.
+        tell: hears what went wrong; see `LoopFile`.
     """
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        self._path = path
-        self._tell = tell
+        self._file = LoopFile(path, tell)
         self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
 
     def write(self, stats: dict[str, Any], samples: Iterable[Sample], now_real_ns: int) -> None:
         """Writes what is known now."""
         dated = [self._dated(one, now_real_ns) for one in samples]
-        unfinished = self._path.with_suffix(".causes~")
-        try:
-            unfinished.write_bytes(msgspec.json.encode(_File(stats, dated)))
-            unfinished.rename(self._path)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # it fails for the same cause, mostly
-                unfinished.unlink()
-            self._tell(f"{self._path}: {error.strerror}")
+        self._file.write(msgspec.json.encode(_File(stats, dated)))
 
     def _dated(self, sample: Sample, now_real_ns: int) -> Sample:
         key = sample.part, sample.of, sample.cause
@@ -126,10 +118,7 @@ class Causes:
 
     def close(self) -> None:
         """Removes the file; that it cannot be is told, and is no reason not to end."""
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError as error:
-            self._tell(f"{self._path}: {error.strerror}")
+        self._file.close()
 
 
 def read(folder: Path) -> dict[str, Known]:

@@ -7,7 +7,6 @@ and :func:`read` puts together what belongs to one appliance.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from appliance.links import overruns
+from appliance.loop_file import LoopFile
 from barewire.feeds.arbitration import QUANTILES, Arbiter
 from dpdk_bindings.metrics import Values
 
@@ -42,15 +42,13 @@ class Ledger:
         path: where; removed on :meth:`close`.
         arbiter: knows who was first; None on cores that do not have it.
         appliance: a number that all its cores have in common.
-        tell: hears what went wrong. It must not stop the loop that there is no room, or that
-            somebody removed the folder (systemd-logind does, when a user logs out: RemoveIPC).
+        tell: hears what went wrong; see `LoopFile`.
     """
 
     def __init__(
         self, path: Path, arbiter: Arbiter | None, *, appliance: int, tell: Callable[[str], None]
     ) -> None:
-        self._path = path
-        self._tell = tell
+        self._file = LoopFile(path, tell)
         self._arbiter = arbiter
         self._appliance = appliance
         self._before: dict[str, int] = {}
@@ -80,14 +78,7 @@ class Ledger:
             "compares": self._arbiter is not None,
             "sources": [{"source": name} | row for name, row in rows.items()],
         }
-        unfinished = self._path.with_suffix(".sources~")
-        try:
-            unfinished.write_bytes(msgspec.json.encode(content))
-            unfinished.rename(self._path)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # it fails for the same cause, mostly
-                unfinished.unlink()
-            self._tell(f"{self._path}: {error.strerror}")
+        self._file.write(msgspec.json.encode(content))
 
     def _compared(self, arbiter: Arbiter, now_mono_ns: int) -> dict[str, dict[str, Any]]:
         elapsed_s = max((now_mono_ns - self._before_ns) / 1e9, 1e-9)
@@ -115,10 +106,7 @@ class Ledger:
 
     def close(self) -> None:
         """Removes the file; that it cannot be is told, and is no reason not to end."""
-        try:
-            self._path.unlink(missing_ok=True)
-        except OSError as error:
-            self._tell(f"{self._path}: {error.strerror}")
+        self._file.close()
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
