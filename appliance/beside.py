@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 from appliance.core import spare_cpus
-from appliance.signals import HELD
+from appliance.signals import held
 
 __all__ = ["start_beside"]
 
@@ -29,11 +28,8 @@ def start_beside(words: Sequence[str], **options: Any) -> subprocess.Popen[bytes
         words: the command.
         options: of `subprocess.Popen`.
     """
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)  # inherited over exec: signal(7)
-    try:
+    with held():  # inherited over exec: signal(7)
         process = subprocess.Popen(words, **options)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
     # On the kernel's isolated cores nothing moves by itself, so ours must not be among them.
     if spare := spare_cpus():
         with contextlib.suppress(ProcessLookupError):  # it has ended, as its owner will see

@@ -31,7 +31,7 @@ from appliance.joints import Joints, RingFds, create_rings
 from appliance.loop import Loop
 from appliance.output import complain
 from appliance.report import Reporter
-from appliance.signals import HELD, Signals
+from appliance.signals import Signals, held
 from barewire.errors import BarewireError, OutageError
 from dpdk_bindings.errors import BindingsError
 
@@ -151,19 +151,18 @@ class _Member:
         self.asked_at = 0.0  # when it was asked to stop; 0: it was not
         self.status = 0
         # A signal that comes before the child has its own handlers would find ours in it.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.talk.close()
-            for other in others:
-                other.talk.close()
-            status = 1
-            try:
-                status = _work(config, where, index, fds, theirs)
-            except BaseException:  # noqa: BLE001  or it would unwind into the foreman's own ends
-                traceback.print_exc()
-            os._exit(status)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        with held():
+            self.pid = os.fork()
+            if self.pid == 0:
+                self.talk.close()
+                for other in others:
+                    other.talk.close()
+                status = 1
+                try:
+                    status = _work(config, where, index, fds, theirs)
+                except BaseException:  # noqa: BLE001  or it would unwind into the foreman's ends
+                    traceback.print_exc()
+                os._exit(status)
         theirs.close()
 
     def say(self, what: dict[str, Any]) -> None:

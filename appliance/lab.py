@@ -159,16 +159,21 @@ class Namespace:
         finally:
             os.close(fd)
 
-    def run(self, *command: str) -> str:
-        """Runs a command inside and gives its output.
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """The words in front of a command that is to run inside.
 
         By nsenter, because ``ip netns exec`` mounts a sysfs of its own, which a chroot forbids.
         """
-        return sh("nsenter", f"--net={RUN / self.name}", *command)
+        return "nsenter", f"--net={RUN / self.name}"
+
+    def run(self, *command: str) -> str:
+        """Runs a command inside and gives its output."""
+        return sh(*self.inside, *command)
 
     def popen(self, *command: str, **how: Any) -> subprocess.Popen[Any]:
         """Starts a command inside; the pid is the command's own."""
-        return subprocess.Popen(["nsenter", f"--net={RUN / self.name}", *command], **how)
+        return subprocess.Popen([*self.inside, *command], **how)
 
     def start(self, function: Callable[..., Any], *args: Any) -> Child:
         """Calls `function` in a forked child inside; its result must be picklable."""

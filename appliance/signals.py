@@ -8,19 +8,30 @@ Only who asks again ten seconds later is not heard by whatever goes on: that is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-__all__ = ["HELD", "Signals"]
+__all__ = ["HELD", "Signals", "held"]
 
 HELD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 """What a process that is about to run may hold back (pthread_sigmask) until it has a `Signals`."""
 
 _PATIENCE_S = 10.0
+
+
+@contextlib.contextmanager
+def held() -> Iterator[set[int]]:
+    """While a process is begun: holds back `HELD`, and gives what was held back before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield {int(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Signals:

@@ -30,7 +30,7 @@ import msgspec
 from appliance.commands.sources import show
 from appliance.demo.live_far import CHAIN, NODE_PORT, Job
 from appliance.demo.sides import Side, start
-from appliance.lab import Namespace, Pair
+from appliance.lab import Pair
 from appliance.output import console, print_json
 from barewire.errors import BarewireError
 
@@ -125,17 +125,13 @@ class _Stage:
 
     def start_far(self, stack: contextlib.ExitStack, *words: str, **how: Any) -> Side:
         """Starts a process beside the node."""
-        command = (*_inside(self.pair.a), sys.executable, "-m", *words)
+        command = (*self.pair.a.inside, sys.executable, "-m", *words)
         return start(stack, command, cpus=self.far_cpus, stdin=subprocess.PIPE, **how)
 
     def start_near(self, stack: contextlib.ExitStack, *words: str) -> Side:
         """Starts a process on the appliance's side."""
-        command = (*_inside(self.pair.b), sys.executable, "-m", *words)
+        command = (*self.pair.b.inside, sys.executable, "-m", *words)
         return start(stack, command, cpus=() if self.near_cpu is None else {self.near_cpu})
-
-
-def _inside(namespace: Namespace) -> tuple[str, str]:
-    return "nsenter", f"--net=/run/netns/{namespace.name}"
 
 
 def _perform(show_: Live, pair: Pair, folder: Path) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from appliance.core import die_with_parent
+from appliance.signals import held
 
 __all__ = ["Side", "start"]
 
 Side = subprocess.Popen[str]
 
-_HELD = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 _PATIENCE_S = 5.0
 
 
@@ -33,15 +33,14 @@ def start(
         cpus: the cores that it may have; where there are none, ours.
         **how: see `subprocess.Popen`.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    with held() as before:
 
-    def prepare() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        die_with_parent()
-        if cpus:
-            os.sched_setaffinity(0, cpus)
+        def prepare() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            die_with_parent()
+            if cpus:
+                os.sched_setaffinity(0, cpus)
 
-    try:
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -51,8 +50,6 @@ def start(
             **how,
         )
         stack.callback(_end, process)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process
 
 

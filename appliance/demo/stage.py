@@ -116,8 +116,8 @@ def _place(show: Show) -> Iterator[_Place]:
             return
         via = "kernel" if show.via == "kernel" else f"afxdp:{pair.b.interface}"
         yield _Place(
-            ("nsenter", f"--net=/run/netns/{pair.a.name}"),
-            ("nsenter", f"--net=/run/netns/{pair.b.name}"),
+            pair.a.inside,
+            pair.b.inside,
             pair.a.ip4,
             [f"{group}@{pair.b.interface}" for group in _GROUPS],
             via,
