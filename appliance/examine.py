@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from appliance.extras import feeds_needed
 from appliance.firing import payload_of
 from appliance.strategy import load
 from barewire import config
-from barewire.config import entries, told
+from barewire.config import entries, raised, told
 from barewire.errors import BarewireError
 from barewire.mempool.decoder import Decoder, Refusal, Rules
 from barewire.mempool.trigger_table import TriggerTable
@@ -33,10 +33,10 @@ def examine(where: Path) -> Iterator[BarewireError]:
     yield from mistakes(loaded, str(where))
     yield from told(_triggers(loaded))
     for _, shot in entries(loaded.shot):
-        yield from told(_raised(_payload, loaded, shot, where))
+        yield from told(raised(BarewireError, _payload, loaded, shot, where))
     yield from told(_streams(loaded, where))
     if isinstance(loaded.strategy, Strategy):
-        yield from told(_raised(load, loaded.strategy.load, str(where)))
+        yield from told(raised(BarewireError, load, loaded.strategy.load, str(where)))
 
 
 def _triggers(loaded: Config) -> Iterator[BarewireError]:
@@ -45,7 +45,7 @@ def _triggers(loaded: Config) -> Iterator[BarewireError]:
     wrong = [mistake for trigger in listed for mistake in trigger_mistakes(trigger, shots)]
     yield from wrong
     if not wrong and len({trigger.name for trigger in listed}) == len(loaded.trigger):
-        yield from _raised(_compiled, listed, shots)  # what they are together
+        yield from raised(BarewireError, _compiled, listed, shots)  # what they are together
 
 
 def _compiled(triggers: list[Trigger], shots: dict[str, int]) -> None:
@@ -55,23 +55,19 @@ def _compiled(triggers: list[Trigger], shots: dict[str, int]) -> None:
 def _streams(loaded: Config, where: Path) -> Iterator[BarewireError]:
     read = [source for _, source in entries(loaded.source) if isinstance(source.url, Url)]
     streams = [source for source in read if source.is_stream]
-    if missing := list(_raised(_feeds)) if streams else []:
+    if missing := list(raised(BarewireError, _feeds)) if streams else []:
         yield from missing
         return
     for source in streams:
         # The files of each end apart: a mistake in one does not hide the other's.
-        yield from told(_raised(_tls, replace(source, certificate_file=None, key_file=None), where))
+        yield from told(
+            raised(
+                BarewireError, _tls, replace(source, certificate_file=None, key_file=None), where
+            )
+        )
         if source.certificate_file is not None:
-            yield from told(_raised(_tls, replace(source, ca_file=None), where))
-        yield from told(_raised(_headers, source, where))
-
-
-def _raised(check: Callable[..., object], *arguments: object) -> Iterator[BarewireError]:
-    """What `check` of `arguments` raises, if it does."""
-    try:
-        check(*arguments)
-    except BarewireError as error:
-        yield error
+            yield from told(raised(BarewireError, _tls, replace(source, ca_file=None), where))
+        yield from told(raised(BarewireError, _headers, source, where))
 
 
 def _feeds() -> None:

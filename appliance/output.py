@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from rich.console import Console
 
-__all__ = ["add_output_argument", "complain", "console", "print_json"]
+from barewire.errors import BarewireError
+from barewire.untrusted import escaped
+
+__all__ = ["add_output_argument", "complain", "console", "print_json", "refuse"]
 
 _WIDE = 120  # columns in a pipe or a file: the usual 80 would cut tables
 
@@ -53,5 +57,12 @@ def complain(message: str, hint: str = "") -> None:
     What a file or a name brings along of a terminal's control characters is written as escapes.
     """
     said = f"barewire: {message}\n" + (f"  hint: {hint}\n" if hint else "")
-    plain = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in said)
-    sys.stderr.write("".join(plain))
+    sys.stderr.write(escaped(said, but="\n"))
+
+
+def refuse(mistakes: Sequence[BarewireError]) -> None:
+    """Says all of them on stderr, the last by raising it; nothing where there are none."""
+    for mistake in mistakes[:-1]:
+        complain(mistake.message, mistake.hint)
+    if mistakes:
+        raise mistakes[-1]

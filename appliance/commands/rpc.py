@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from appliance.output import add_output_argument, complain, console, print_json
+from appliance.output import add_output_argument, complain, console, print_json, refuse
 from barewire.errors import BarewireError, ConfigError
 from barewire.rpc.client import RpcClient
 from barewire.rpc.config import ProviderConfig, RpcConfig, load, mistakes
@@ -90,7 +90,7 @@ def _pool(args: argparse.Namespace) -> RpcConfig:
     if args.url:
         providers = [ProviderConfig.from_url(url, i) for i, url in enumerate(args.url)]
         pool = RpcConfig(providers=providers, chain=args.chain)
-        _refuse([*pool.mistakes()])
+        refuse([*pool.mistakes()])
         return _filled(pool)
     try:
         text = args.config.read_text(encoding="utf-8-sig")
@@ -99,21 +99,13 @@ def _pool(args: argparse.Namespace) -> RpcConfig:
         raise ConfigError(
             f"cannot read {args.config}: {why}", hint="start from examples/rpc.toml"
         ) from error
-    _refuse([*mistakes(text, where=str(args.config))])
+    refuse([*mistakes(text, where=str(args.config))])
     return _filled(_chosen(load(text, where=str(args.config)), args))
-
-
-def _refuse(found: list[ConfigError]) -> None:
-    """Says every mistake, the last by raising it."""
-    for mistake in found[:-1]:
-        complain(mistake.message, mistake.hint)
-    if found:
-        raise found[-1]
 
 
 def _filled(pool: RpcConfig) -> RpcConfig:
     """`pool`, whose secrets are all there."""
-    _refuse([mistake for provider in pool.providers for mistake in provider.unfilled()])
+    refuse([mistake for provider in pool.providers for mistake in provider.unfilled()])
     return pool
 
 

@@ -17,7 +17,7 @@ from appliance import config
 from appliance.crew import cut_off, hot_core, run_crew
 from appliance.examine import examine
 from appliance.loop import Loop
-from appliance.output import add_output_argument, complain
+from appliance.output import add_output_argument, refuse
 from appliance.report import Reporter
 from appliance.signals import HELD, Signals
 
@@ -50,11 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    found = list(examine(args.config))
-    for mistake in found[:-1]:
-        complain(mistake.message, mistake.hint)
-    if found:
-        raise found[-1]
+    refuse(list(examine(args.config)))
     reporter = Reporter(as_json=args.output == "json")
     try:
         reporter.event("configuration is good", file=str(args.config))

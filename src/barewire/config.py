@@ -16,7 +16,7 @@ import contextlib
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import (
     Any,
@@ -43,6 +43,7 @@ __all__ = [
     "entries",
     "load",
     "mistakes",
+    "raised",
     "read",
     "refusals",
     "salvage",
@@ -104,7 +105,7 @@ def toml(text: str, *, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError is one; a number of 5,000 digits just that
-        raise ConfigError(f"{where}: not TOML: {error}", hint="see https://toml.io") from error
+        raise ConfigError(f"{where} is not TOML: {error}", hint="see https://toml.io") from error
     except RecursionError:
         raise ConfigError(f"{where}: tables inside tables without end") from None
 
@@ -199,6 +200,14 @@ def told(found: Iterator[E]) -> Iterator[E]:
     """What of `found` can be told where some values are wrong."""
     with contextlib.suppress(Unread):
         yield from found
+
+
+def raised(kind: type[E], check: Callable[..., object], *given: object) -> Iterator[E]:
+    """What `check` of `given` raises of that kind, if it does."""
+    try:
+        check(*given)
+    except kind as mistake:
+        yield mistake
 
 
 def refusals(value: Any, hint: Any, path: str = "") -> Iterator[str]:

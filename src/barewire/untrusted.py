@@ -26,6 +26,7 @@ __all__ = [
     "LONGEST",
     "bytes_of",
     "decode_json",
+    "escaped",
     "printable",
     "quantity_of",
     "too_deep",
@@ -80,9 +81,15 @@ def printable(said: object, most: int = LONGEST) -> str:
     elif not isinstance(said, str):
         said = shown(said)
     line = _SPACE.sub(" ", said[: 4 * most]).strip()
-    if not line.isprintable():
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    line = escaped(line)
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def escaped(text: str, but: str = "") -> str:
+    """`text` with what does not stand for a visible character as escapes, `but` for these."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in but else ascii(c)[1:-1] for c in text)
 
 
 def quantity_of(said: object, bits: int = 64) -> int:

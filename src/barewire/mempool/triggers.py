@@ -33,7 +33,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from barewire._native import ffi, lib
-from barewire.config import UNREAD, Unread, convert, entries
+from barewire.config import Unread, convert, entries
 from barewire.errors import ConfigError, shown
 from barewire.mempool.abi import parse_function
 from barewire.mempool.quantities import address_of, amount_of
@@ -261,7 +261,7 @@ class _Reading:
 
 def _pack(trigger: Trigger, number: int, shots: Mapping[str, int], reading: _Reading) -> bytes:
     """One record."""
-    where = f"trigger {'?' if trigger.name is UNREAD else shown(trigger.name)}"
+    where = f"trigger {shown(trigger.name)}"
     flags = reading(_inside, trigger, instead=0)
     parts: list[bytes] = []
     for key, flag, most in (

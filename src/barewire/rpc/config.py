@@ -9,13 +9,13 @@ import contextlib
 import difflib
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
-from barewire.config import UNREAD, Unread, entries, refusals, salvage, told, toml
+from barewire.config import UNREAD, Unread, entries, raised, refusals, salvage, told, toml
 from barewire.errors import ConfigError, shown
 from barewire.rpc.addresses import Address, redact, resolve_secrets, without_secrets
 from barewire.rpc.chains import CHAINS, Chain, chain
@@ -101,10 +101,10 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def mistakes(self) -> Iterator[ConfigError]:
         """What the types allow and sense does not."""
-        where = f"provider {'?' if self.name is UNREAD else repr(self.name)}"
+        where = f"provider {self.name!r}"
         yield from told(self._without_address(where))
         for key in ("http", "ws"):
-            yield from told(_raised(self._check_scheme, key, getattr(self, key)))
+            yield from told(raised(ConfigError, self._check_scheme, key, getattr(self, key)))
         yield from told(_beyond(where + ": priority", self.priority, 0, "1 is best; 0: the tier's"))
         for key in ("weight", "price", "connections", "batch_items", "batch_bytes"):
             hint = f"{key} is greater than 0"
@@ -120,9 +120,9 @@ class ProviderConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def unfilled(self) -> Iterator[ConfigError]:
         """What of ``${env:...}`` and ``${file:...}`` cannot be filled in now, and is needed."""
         for key in ("http",) if self.ipc else ("http", "ws"):
-            yield from _raised(self._address, key, getattr(self, key))
+            yield from raised(ConfigError, self._address, key, getattr(self, key))
         for key, value in self.headers.items():
-            yield from _raised(self._header, key, value)
+            yield from raised(ConfigError, self._header, key, value)
 
     def _check_scheme(self, key: str, value: str) -> None:
         if not value or value.startswith("${"):  # then it is seen once it is filled in
@@ -250,7 +250,7 @@ class RpcConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def mistakes(self) -> Iterator[ConfigError]:
         """What the types allow and sense does not."""
-        yield from told(_raised(self.chain_facts))
+        yield from told(raised(ConfigError, self.chain_facts))
         yield from told(self._names())
         for _, provider in entries(self.providers):
             yield from provider.mistakes()
@@ -287,13 +287,6 @@ def _beyond(
 ) -> Iterator[ConfigError]:
     if not least <= value <= most:
         yield ConfigError(f"{key} = {shown(value)} is not allowed", hint=hint)
-
-
-def _raised(check: Callable[..., object], *given: object) -> Iterator[ConfigError]:
-    try:
-        check(*given)
-    except ConfigError as mistake:
-        yield mistake
 
 
 def load(text: str, *, where: str = "the configuration") -> list[RpcConfig]:
@@ -334,10 +327,7 @@ def _chain_ids(pool: RpcConfig) -> Iterator[int]:
 
 
 def _tables(text: str, where: str) -> list[dict[str, Any]]:
-    try:
-        raw = toml(text, where=where)
-    except ConfigError as error:
-        raise ConfigError(error.message.replace(": not TOML", " is not TOML")) from None
+    raw = toml(text, where=where)
     tables = raw["pool"] if set(raw) == {"pool"} else [raw]
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise ConfigError(f"{where}: pool is not a list of tables", hint="write [[pool]]")
