@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -155,7 +157,9 @@ def test_what_came_from_a_pool_is_new_but_compared_with_nobody():
         assert (second.behind, second.lag.count) == (1, 0)
 
 
-def test_a_shot_fires_when_what_was_queued_is_announced():
+@contextmanager
+def firing() -> Iterator[tuple[Section, Endpoint]]:
+    """A section whose one trigger fires an armed shot, and where that goes."""
     endpoint = Endpoint()
     with ShotBook(ROOMY, unjournalled=True) as book:
         arm(book, payload=b"shot", expires_mono_ns=time.monotonic_ns() + 10**12)
@@ -163,38 +167,37 @@ def test_a_shot_fires_when_what_was_queued_is_announced():
             triggers=[Trigger("all", shot="s")], numbers=book.numbers, shots=book, out=endpoint.ref
         )
         with section:
-            outcomes = []
-            for origin in ("queued", "queued", "announced", "announced"):
-                section.offer(kept := Offered([0], origin=origin))
-                matches = section.pump.matches(section.pump.turn())
-                outcomes += [(match.tx.origin, match.outcome) for match in matches]
-                assert kept.count == 1
-            assert outcomes == [("queued", "not_announced"), ("announced", "fired")]
-            assert endpoint.sent == [(3, b"shot")]
+            yield section, endpoint
+
+
+def test_a_shot_fires_when_what_was_queued_is_announced():
+    with firing() as (section, endpoint):
+        outcomes = []
+        for origin in ("queued", "queued", "announced", "announced"):
+            section.offer(kept := Offered([0], origin=origin))
+            matches = section.pump.matches(section.pump.turn())
+            outcomes += [(match.tx.origin, match.outcome) for match in matches]
+            assert kept.count == 1
+        assert outcomes == [("queued", "not_announced"), ("announced", "fired")]
+        assert endpoint.sent == [(3, b"shot")]
 
 
 def test_a_shot_is_fired_once_and_not_by_a_copy():
-    endpoint = Endpoint()
-    with ShotBook(ROOMY, unjournalled=True) as book:
-        arm(book, payload=b"shot", expires_mono_ns=time.monotonic_ns() + 10**12)
-        section = Section(
-            triggers=[Trigger("all", shot="s")], numbers=book.numbers, shots=book, out=endpoint.ref
-        )
-        with section:
-            untrusted = Offered([0], source=1, trusted=False)
-            section.offer(untrusted)
-            section.turn()
-            # Nobody's signature, as these were never signed: bait fires nothing.
-            assert endpoint.sent == []
-            copies, fresh = Offered([0]), Offered([1])
-            section.offer(copies)
-            section.turn()
-            assert section.pump.stats()["asked_to_fire"] == 1  # a copy does not even ask
-            section.offer(fresh)
-            [match] = section.pump.matches(section.pump.turn())
-            assert match.outcome == "fired"
-            assert endpoint.sent == [(3, b"shot")]
-            assert section.pump.stats()["sent"] == 1
+    with firing() as (section, endpoint):
+        untrusted = Offered([0], source=1, trusted=False)
+        section.offer(untrusted)
+        section.turn()
+        # Nobody's signature, as these were never signed: bait fires nothing.
+        assert endpoint.sent == []
+        copies, fresh = Offered([0]), Offered([1])
+        section.offer(copies)
+        section.turn()
+        assert section.pump.stats()["asked_to_fire"] == 1  # a copy does not even ask
+        section.offer(fresh)
+        [match] = section.pump.matches(section.pump.turn())
+        assert match.outcome == "fired"
+        assert endpoint.sent == [(3, b"shot")]
+        assert section.pump.stats()["sent"] == 1
 
 
 def test_beside_datagrams_of_the_same_turn():

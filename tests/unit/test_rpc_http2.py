@@ -276,16 +276,22 @@ class Told:
         self.whys.append(why)
 
 
-@pytest.mark.parametrize("frame", [PingFrame(0, b"01234567"), SettingsFrame(0, {3: 50})])
-async def test_who_asks_on_and_reads_nothing_is_cut(frame: Frame):
-    told, transport = Told(), Unread()
-    sink: Any = told
+def up(sink: Any, transport: Unread) -> tuple[Http2Channel, _Connection]:
+    """A channel and its one connection, whose other side has sent its settings."""
     channel = Http2Channel(Address("http://node.example"), sink, Dialer())
     connection = _Connection(channel)
     connection.connection_made(cast(Any, transport))
     connection.begin()
     channel._current, channel.is_up = connection, True
     connection.data_received(SettingsFrame(0).serialize())
+    return channel, connection
+
+
+@pytest.mark.parametrize("frame", [PingFrame(0, b"01234567"), SettingsFrame(0, {3: 50})])
+async def test_who_asks_on_and_reads_nothing_is_cut(frame: Frame):
+    told, transport = Told(), Unread()
+    sink: Any = told
+    _, connection = up(sink, transport)
     connection.carry(Exchange(1, b"{}", [], sink))
     connection.flush()
     for _ in range(100):  # who reads is answered for as long as he likes
@@ -307,12 +313,7 @@ async def test_a_stream_may_have_ended_before_that_is_told(asked: str):
     """h2 has read all of what came at once when it tells of the first of it."""
     told, transport = Told(), Unread()
     sink: Any = told
-    channel = Http2Channel(Address("http://node.example"), sink, Dialer())
-    connection = _Connection(channel)
-    connection.connection_made(cast(Any, transport))
-    connection.begin()
-    channel._current, channel.is_up = connection, True
-    connection.data_received(SettingsFrame(0).serialize())
+    channel, connection = up(sink, transport)
     long, short = Exchange(1, b" " * 100_000, [], sink), Exchange(2, b"{}", [], sink)
     assert connection.carry(long)  # more than the window lets out
     assert connection.carry(short)
