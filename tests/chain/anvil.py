@@ -29,6 +29,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.pace import installing
 from tests.requires import requires
 
 __all__ = ["HERE", "Anvil", "RpcError", "anvil", "npm_packages"]
@@ -45,13 +46,14 @@ def npm_packages(folder: Path = HERE) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
             requires(shutil.which("npm") is not None, "npm (apt-get install npm)")
-            done = subprocess.run(
-                ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=600,
-            )
+            with installing():
+                done = subprocess.run(
+                    ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                    cwd=folder,
+                    capture_output=True,
+                    text=True,
+                    timeout=600,
+                )
             requires(done.returncode == 0, f"npm packages of the chain tests: {done.stderr[-500:]}")
             stamp.write_text(wanted)
     return modules

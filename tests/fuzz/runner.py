@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.pace import installing
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".cache" / "fuzz"
@@ -74,12 +76,13 @@ def build(fuzzer: Fuzzer, *, libfuzzer: bool) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         for stale in CACHE.glob(f"{fuzzer.name}-{compiler[0]}-*"):
             stale.unlink()
-        done = subprocess.run(
-            [*command, *map(str, own), *fuzzer.flags, "-ldl", "-lpthread", "-o", str(program)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
+        with installing():
+            done = subprocess.run(
+                [*command, *map(str, own), *fuzzer.flags, "-ldl", "-lpthread", "-o", str(program)],
+                capture_output=True,
+                text=True,
+                cwd=ROOT,
+            )
         assert done.returncode == 0, f"{fuzzer.name} does not compile:\n{done.stderr}"
     return program
 

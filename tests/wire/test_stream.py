@@ -475,10 +475,11 @@ def test_both_ways_over_a_bad_wire(via: str, faults: dict[str, float]) -> None:
         both_ways(wire, via, 2 * MIB, 30)
 
 
-def test_ten_percent_loss(via: str) -> None:
+@pytest.mark.parametrize("size", [10_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_ten_percent_loss(via: str, size: int) -> None:
     requires_root()
     with BadWire(loss=0.1) as wire:
-        both_ways(wire, via, 100_000, 40)
+        both_ways(wire, via, size, 40)
 
 
 def test_a_native_loop_needs_no_python(pair: Pair, via: str) -> None:
