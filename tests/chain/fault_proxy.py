@@ -21,6 +21,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
+from tests.stream_server import stop_accepting
+
 __all__ = ["MODES", "FaultProxy"]
 
 _MUTE = logging.getLogger("fault-proxy")  # tests look at what the client logs
@@ -93,13 +95,12 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await stop_accepting(self._server)
         self._server.close()
-        for _ in range(5):  # whoever was accepted a moment ago has his handler by then
-            await asyncio.sleep(0)
-            self.cut()
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for _, writer in self._idle:
             writer.transport.abort()
         await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from typing import Any, Self
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from tests.stream_server import StreamServer, stop_accepting
 from tests.unit.rpc_node import http
 
 __all__ = ["Block", "Chain", "SimNode", "believed_heads", "believed_logs"]
@@ -114,7 +115,7 @@ class SimNode:
         self.asked: list[tuple[str, list[Any]]] = []
         self.port = self._http_port = 0
         self._subs: dict[ServerConnection, dict[str, str]] = {}
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._http = StreamServer(self._serve)
         self._numbers = itertools.count(1)
 
     @property
@@ -136,22 +137,21 @@ class SimNode:
         """Listens; after it was left it can be entered again, on the same ports."""
         self._server = await serve(self._talk, "127.0.0.1", self.port, compression=None)
         self.port = self._server.sockets[0].getsockname()[1]
-        self._http = await asyncio.start_server(self._serve, "127.0.0.1", self._http_port)
-        self._http_port = self._http.sockets[0].getsockname()[1]
+        self._http_port = await self._http.listen(self._http_port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await stop_accepting(self._server)
         self._server.close()
-        self._http.close()
         self.cut()
+        await self._http.close()
         await self._server.wait_closed()
 
     def cut(self) -> None:
         """Cuts all connections."""
         for connection in list(self._subs):
             connection.transport.abort()
-        for writer in list(self._writers):
-            writer.transport.abort()
+        self._http.cut()
 
     # What it knows
 
@@ -260,19 +260,12 @@ class SimNode:
             del self._subs[connection]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length:")[2].split()[0])
-                asked = json.loads(await reader.readexactly(length))
-                if not self.deaf:
-                    writer.write(http(json.dumps(self._said(asked, None))))
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split()[0])
+            asked = json.loads(await reader.readexactly(length))
+            if not self.deaf:
+                writer.write(http(json.dumps(self._said(asked, None))))
 
 
 @dataclass

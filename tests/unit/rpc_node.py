@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from typing import Any, Self
 
-__all__ = ["ScriptedNode", "http", "result"]
+from tests.stream_server import StreamServer
+
+__all__ = ["ScriptedNode", "Serving", "http", "result"]
 
 Say = Callable[[dict[str, Any]], bytes | None]
 """A request to the raw bytes of its answer; None cuts the connection, b"" says nothing."""
@@ -62,7 +65,7 @@ class ScriptedNode:
         self.drops = 0
         self.more = ""
         self.port = 0
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._server = StreamServer(self._serve)
 
     @property
     def seen(self) -> list[str]:
@@ -79,19 +82,15 @@ class ScriptedNode:
 
     @property
     def connections(self) -> int:
-        return len(self._writers)
+        return self._server.connections
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._server.listen(self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stops; it can be entered again, on the same port."""
-        self._server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        await asyncio.sleep(0)
+        await self._server.close()
 
     async def say_late(self, asked: dict[str, Any], value: Any) -> None:
         """A good answer to what was asked before, over whatever connection it was asked."""
@@ -113,32 +112,45 @@ class ScriptedNode:
         return http(b"[" + b",".join(items) + b"]")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                if self.drops:
-                    self.drops -= 1
-                    return
-                length = int(head.lower().partition(b"content-length:")[2].split()[0])
-                asked = json.loads(await reader.readexactly(length))
-                if isinstance(asked, dict):
-                    self._asking[asked["id"]] = writer
-                fine = self.well(asked) if isinstance(asked, dict) else None
-                self.asked += asked if isinstance(asked, list) else [asked]
-                if isinstance(asked, list):
-                    said = self._batch(asked)
-                else:
-                    said = self.say(asked) if fine is None else result(asked, fine)
-                if said is None:
-                    return
-                writer.write(said.replace(b"\r\n", b"\r\n" + self.more.encode(), 1))
-                if fine is None and self.hangs_up:
-                    await writer.drain()
-                    writer.close()
-                    return
-        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if self.drops:
+                self.drops -= 1
+                return
+            length = int(head.lower().partition(b"content-length:")[2].split()[0])
+            asked = json.loads(await reader.readexactly(length))
+            if isinstance(asked, dict):
+                self._asking[asked["id"]] = writer
+            fine = self.well(asked) if isinstance(asked, dict) else None
+            self.asked += asked if isinstance(asked, list) else [asked]
+            if isinstance(asked, list):
+                said = self._batch(asked)
+            else:
+                said = self.say(asked) if fine is None else result(asked, fine)
+            if said is None:
+                return
+            writer.write(said.replace(b"\r\n", b"\r\n" + self.more.encode(), 1))
+            if fine is None and self.hangs_up:
+                await writer.drain()
+                writer.close()
+                return
+
+
+class Serving:
+    """A scripted node on a thread of its own, for what blocks."""
+
+    def __init__(self, say: Say | None = None) -> None:
+        self.node = ScriptedNode(say or (lambda asked: result(asked, "0x7")))
+
+    def __enter__(self) -> ScriptedNode:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        asyncio.run_coroutine_threadsafe(self.node.__aenter__(), self.loop).result()
+        return self.node
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self.node.__aexit__(), self.loop).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()

@@ -14,6 +14,7 @@ from barewire.rpc import link
 from barewire.rpc.batch_limit import BatchLimit
 from barewire.rpc.client import RpcClient
 from barewire.rpc.faults import AllProvidersFailed
+from tests.stream_server import stop_accepting
 from tests.unit.rpc_node import ScriptedNode, http, result
 
 MINUTE = 60 * 1_000_000_000
@@ -167,6 +168,7 @@ async def test_a_stream_that_is_cut_by_batches_is_spared_them():
             cut = 0
             await ask_many(client)
             assert cut == 0
+        await stop_accepting(server)
 
 
 @pytest.mark.asyncio

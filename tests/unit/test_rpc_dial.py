@@ -17,6 +17,7 @@ from barewire.rpc.faults import Fault, Trouble
 from barewire.rpc.transports import dial
 from barewire.rpc.transports.dial import Dialer
 from barewire.rpc.transports.websocket import WebSocketChannel
+from tests.stream_server import StreamServer
 
 pytestmark = pytest.mark.asyncio
 
@@ -51,10 +52,16 @@ class Net:
 
     @asynccontextmanager
     async def dialer(self) -> AsyncIterator[Dialer]:
-        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        async with server, asyncio.timeout(20):
-            yield Dialer(resolver=self.resolve, connect_timeout_s=10)
+        server = StreamServer(self._leave)
+        self.port = await server.listen()
+        try:
+            async with asyncio.timeout(20):
+                yield Dialer(resolver=self.resolve, connect_timeout_s=10)
+        finally:
+            await server.close()
+
+    async def _leave(self, _reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        pass
 
     async def dial(self, dialer: Dialer) -> str:
         self.tried.clear()

@@ -34,7 +34,8 @@ from barewire.rpc.pool import Call
 from barewire.rpc.transports import dial, http1
 from barewire.rpc.web3_provider import BarewireProvider, BarewireSyncProvider
 from tests.nobody import NOBODY
-from tests.unit.rpc_node import ScriptedNode, http, result
+from tests.stream_server import stop_accepting
+from tests.unit.rpc_node import ScriptedNode, Serving, http, result
 
 pytestmark = pytest.mark.asyncio
 
@@ -487,6 +488,7 @@ class H2Node:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await stop_accepting(self.server)
         self.server.close()
 
 
@@ -602,6 +604,7 @@ class PushingNode:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await stop_accepting(self._server)
         self._server.close()
         await self._server.wait_closed()
 
@@ -809,24 +812,6 @@ async def test_web3_connects_again_after_it_disconnected():
             await w3.provider.connect()
             assert await w3.eth.gas_price == 7
             await w3.provider.disconnect()
-
-
-class Serving:
-    """A scripted node on a thread of its own, for what blocks."""
-
-    def __enter__(self) -> ScriptedNode:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        self.node = ScriptedNode(lambda asked: result(asked, "0x7"))
-        asyncio.run_coroutine_threadsafe(self.node.__aenter__(), self.loop).result()
-        return self.node
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.node.__aexit__(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
 
 
 async def test_the_blocking_provider_waits_for_its_node_and_leaks_nothing_meanwhile():

@@ -32,6 +32,7 @@ from barewire.rpc.faults import AllProvidersFailed, Fault, Trouble
 from barewire.rpc.transports.base import Exchange
 from barewire.rpc.transports.dial import Dialer
 from barewire.rpc.transports.http2 import Http2Channel, _Connection, _Frames
+from tests.stream_server import StreamServer
 
 pytestmark = pytest.mark.asyncio
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -77,22 +78,17 @@ class Node:
         wire = Wire(self, writer)
         self.connected += 1
         wire.send(SettingsFrame(0))
-        try:
-            assert await reader.readexactly(len(_PREFACE)) == _PREFACE
-            while True:
-                frame, length = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
-                frame.parse_body(memoryview(await reader.readexactly(length)))
-                if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
-                    wire.send(SettingsFrame(0, flags=["ACK"]))
-                elif isinstance(frame, DataFrame):
-                    body = wire.bodies.get(frame.stream_id, b"") + frame.data
-                    wire.bodies[frame.stream_id] = body
-                    if "END_STREAM" in frame.flags:
-                        self.take(wire, frame.stream_id, json.loads(body))
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            writer.close()
+        assert await reader.readexactly(len(_PREFACE)) == _PREFACE
+        while True:
+            frame, length = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
+            frame.parse_body(memoryview(await reader.readexactly(length)))
+            if isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
+                wire.send(SettingsFrame(0, flags=["ACK"]))
+            elif isinstance(frame, DataFrame):
+                body = wire.bodies.get(frame.stream_id, b"") + frame.data
+                wire.bodies[frame.stream_id] = body
+                if "END_STREAM" in frame.flags:
+                    self.take(wire, frame.stream_id, json.loads(body))
 
     def take(self, wire: Wire, stream: int, asked: dict[str, Any]) -> None:
         if asked["method"] == "eth_chainId":
@@ -106,15 +102,18 @@ class Node:
 
 @asynccontextmanager
 async def client_of(node: Node) -> AsyncIterator[RpcClient]:
-    server = await asyncio.start_server(node.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = StreamServer(node.serve)
+    url = f"http://127.0.0.1:{await server.listen()}"
     config = RpcConfig(
         providers=[ProviderConfig(name="h2", http=url, http2=True, batch_items=1)],
         mirror_share=0.0,
         check_ms=60_000,
     )
-    async with server, asyncio.timeout(20), RpcClient(config) as client:
-        yield client
+    try:
+        async with asyncio.timeout(20), RpcClient(config) as client:
+            yield client
+    finally:
+        await server.close()
 
 
 def sends(client: RpcClient, *names: str) -> list[asyncio.Task[Any]]:

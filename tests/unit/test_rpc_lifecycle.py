@@ -20,27 +20,7 @@ from barewire.rpc.client import RpcClient
 from barewire.rpc.faults import AllProvidersFailed
 from barewire.rpc.loop_thread import LoopThread
 from barewire.rpc.web3_provider import BarewireProvider, BarewireSyncProvider
-from tests.unit.rpc_node import ScriptedNode, result
-
-
-class Serving:
-    """A scripted node on a thread of its own, for what blocks."""
-
-    def __init__(self, say=None) -> None:
-        self.node = ScriptedNode(say or (lambda asked: result(asked, "0x7")))
-
-    def __enter__(self) -> ScriptedNode:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        asyncio.run_coroutine_threadsafe(self.node.__aenter__(), self.loop).result()
-        return self.node
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.node.__aexit__(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+from tests.unit.rpc_node import ScriptedNode, Serving, result
 
 
 def until(happened) -> None:
