@@ -3,14 +3,16 @@
 Runs as a process of its own in its own namespace (``python -m appliance.demo.far_end JOB RESULT``).
 It publishes with the product's own publisher and notes when each transaction should have left and
 when what the appliance fired came back: one clock, one process, so that the difference is the
-sender's own view.
+sender's own view. When all is sent it goes on answering requests; SIGTERM says that none will come.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -86,8 +88,12 @@ class Replies:
                     self.mono_ns[number] = burst.arrival_ns(index)
 
 
-def publish(job: Job) -> Result:
+def publish(job: Job, told_to_end: Callable[[], bool]) -> Result:
     """Prepares everything, then sends it, then lingers for requests and replies.
+
+    Args:
+        job: what to do.
+        told_to_end: asked every turn; where it says True, the linger is over.
 
     Spins throughout: a reply is timed when it is taken, so nothing may sleep.
     """
@@ -110,6 +116,8 @@ def publish(job: Job) -> Result:
         replies = Replies(endpoint, job.shots)
         next_say = 0
         while not publisher.finished:
+            if told_to_end():
+                publisher.end(linger=False)
             publisher.poll()
             replies.poll()
             now = time.monotonic_ns()
@@ -132,7 +140,9 @@ def main(job_file: Path, result_file: Path) -> None:
     job = msgspec.json.decode(job_file.read_bytes(), type=Job)
     if job.cpu is not None:
         os.sched_setaffinity(0, {job.cpu})
-    result_file.write_bytes(msgspec.json.encode(publish(job)))
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    result_file.write_bytes(msgspec.json.encode(publish(job, lambda: bool(told))))
 
 
 if __name__ == "__main__":

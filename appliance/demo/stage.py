@@ -171,7 +171,8 @@ def _configuration(place: _Place, cpu: int | None, folder: Path, log: Path, shot
         f'[[trigger]]\nname = "{name}"\nto = ["{to}"]\nshot = "{name}"\n'
         for name, to in WATCHED.items()
     )
-    return f"""{core}
+    return f"""statistics_every_s = 0.2
+{core}
 [chain]
 id = 1
 fork = "osaka"
@@ -221,7 +222,11 @@ def _last_line(process: Side) -> dict[str, Any]:
 
 
 def _watch(far: Side, near: Side, show: Show) -> None:
-    """Shows progress until the far end is done; both are read, so that neither blocks on a pipe."""
+    """Shows progress until the far end is done; both are read, so that neither blocks on a pipe.
+
+    The far end need not linger for requests once the appliance has all of it and every reply is
+    back.
+    """
     assert far.stdout is not None
     assert near.stdout is not None
     columns = TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn()
@@ -234,6 +239,7 @@ def _watch(far: Side, near: Side, show: Show) -> None:
         ready.register(far.stdout, selectors.EVENT_READ)
         ready.register(near.stdout, selectors.EVENT_READ)
         task = bar.add_task("preparing", total=show.messages, note="")
+        delivered = fired = 0
         while True:
             for key, _ in ready.select():
                 stream: Any = key.fileobj
@@ -241,6 +247,10 @@ def _watch(far: Side, near: Side, show: Show) -> None:
                 if stream is near.stdout:
                     if not line:
                         raise BarewireError("the appliance died", hint="its own words are above")
+                    seen = msgspec.json.decode(line)
+                    if seen["type"] == "statistics":
+                        delivered = seen["sources"]["site"]["delivered"]
+                        fired = seen["pump"]["fired"]
                 elif not line:
                     if far.wait() != 0:
                         raise BarewireError("the publisher died", hint="its own words are above")
@@ -249,6 +259,8 @@ def _watch(far: Side, near: Side, show: Show) -> None:
                     said = msgspec.json.decode(line)
                     note = f"fired and back: {said['replies']:,}" if said["replies"] else ""
                     bar.update(task, description=said["phase"], completed=said["done"], note=note)
+                    if delivered == said["done"] == show.messages and fired == said["replies"]:
+                        far.send_signal(signal.SIGTERM)
 
 
 def _chosen(started: dict[str, Any]) -> str:

@@ -810,6 +810,16 @@ def test_flipped_bits_never_crash_and_matching_goes_on():
 # ---- replacement ----
 
 
+@pytest.fixture
+def quick_switches():
+    """Threads of Python hand over every 0.1 ms instead of 5, which each call of C waits for."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("quick_switches")
 def test_replaced_under_way_every_burst_sees_one_table():
     burst = Burst([transaction(to=i % 7, data=bytes(4)) for i in range(64)])
 
