@@ -697,3 +697,39 @@ def test_logs_pass_once_and_their_removal_is_another_thing():
     assert once.take("0xabc")
     assert not once.take("0xabc")
     assert not once.take({"hash": "0xabc", "nonce": "0x1"})
+
+
+def test_a_chain_that_comes_back_to_a_swept_block_is_swept_there_again():
+    """It was swept, left by what was pushed, and nobody pushed that it came back."""
+    header = {"number": "0x7", "hash": "0xa7", "parentHash": "0xa6"}
+    mine = {"blockHash": "0xa6", "logIndex": "0x0", "blockNumber": "0x6"}
+    theirs = mine | {"blockHash": "0xb6"}
+
+    def swept() -> LogStitch:
+        stitch = LogStitch()
+        stitch.begin({"number": "0x5", "hash": "0xa5"})
+        assert stitch.swept(5, header, [mine], {}) == ([], [mine])
+        assert stitch.anchors(7) == [5, 7]
+        return stitch
+
+    left = swept()
+    assert left.take(mine | {"removed": True})
+    assert (left.covered, left.anchors(7)) == (5, [5])
+    assert left.swept(5, header, [mine], {}) == ([], [mine])
+
+    # So where the other branch's log is all that was pushed, or the swept one had none.
+    replaced = swept()
+    assert replaced.take(theirs) == [mine | {"removed": True}, theirs]
+    assert (replaced.covered, replaced.anchors(7)) == (5, [5])
+    assert replaced.swept(5, header, [mine], {}) == ([theirs | {"removed": True}], [mine])
+    bare = LogStitch()
+    bare.begin({"number": "0x5", "hash": "0xa5"})
+    bare.swept(5, header, [], {})
+    assert bare.take(theirs) == [theirs]
+    assert bare.anchors(7) == [5]
+    assert bare.swept(5, header, [], {6: "0xa6"}) == ([theirs | {"removed": True}], [])
+
+    # What is pushed of the chain as it was swept changes nothing.
+    late = swept()
+    assert late.take(mine) == []
+    assert (late.covered, late.anchors(7)) == (7, [5, 7])

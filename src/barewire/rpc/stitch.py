@@ -101,7 +101,9 @@ class LogStitch:
     Two kinds of knowledge meet here. Live logs come as a node pushes them. A sweep is the whole
     truth of one node about a range of blocks; it brings what was not pushed and takes back what is
     no longer part of the chain. An anchor is the hash of a block up to which all was swept: as long
-    as it is part of the chain, so is everything before it.
+    as it is part of the chain, so is everything before it, and that is what was told. A live log of
+    a block that was swept says that the chain is another one there: the anchors from there on go,
+    or a chain that comes back to them would be thought told.
 
     Attributes:
         covered: all logs up to this block number were told, -1 while unknown.
@@ -150,6 +152,7 @@ class LogStitch:
             if here and index in held:
                 self._drop(number, index)
                 self.turns += 1
+                self._sweep_again(number)
                 return [log]
             # Of a block from before the stream began, it is news; else it was not told, or was
             # taken back already.
@@ -159,8 +162,14 @@ class LogStitch:
             return []
         # A number has one block: who tells of another one has left the former behind.
         gone = list(self._take_back(number)) if held and not here else []
+        self._sweep_again(number)
         self._keep(number, log)
         return [*gone, log]
+
+    def _sweep_again(self, number: int) -> None:
+        if self._begun < number <= self.covered:
+            self.covered = number - 1
+            self._anchors = {n: h for n, h in self._anchors.items() if n < number}
 
     def _keep(self, number: int, log: dict[str, Any]) -> None:
         _, held = self._blocks.setdefault(number, (log.get("blockHash"), {}))
