@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -88,12 +87,8 @@ class Replies:
                     self.mono_ns[number] = burst.arrival_ns(index)
 
 
-def publish(job: Job, told_to_end: Callable[[], bool]) -> Result:
+def publish(job: Job) -> Result:
     """Prepares everything, then sends it, then lingers for requests and replies.
-
-    Args:
-        job: what to do.
-        told_to_end: asked every turn; where it says True, the linger is over.
 
     Spins throughout: a reply is timed when it is taken, so nothing may sleep.
     """
@@ -115,8 +110,10 @@ def publish(job: Job, told_to_end: Callable[[], bool]) -> Result:
     ):
         replies = Replies(endpoint, job.shots)
         next_say = 0
+        told: list[int] = []  # not before: while it prepares, SIGTERM ends it at once
+        signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
         while not publisher.finished:
-            if told_to_end():
+            if told:
                 publisher.end(linger=False)
             publisher.poll()
             replies.poll()
@@ -125,6 +122,7 @@ def publish(job: Job, told_to_end: Callable[[], bool]) -> Result:
                 next_say = now + _PROGRESS_NS
                 sent = publisher.mold.stats.messages
                 _say(Progress("publishing", sent, job.messages, len(replies.mono_ns)))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a late one finds it on its way out
         _say(Progress("published", job.messages, job.messages, len(replies.mono_ns)))
         intended = {name: paced.intended_mono_ns(i) for i, name in enumerate(hashes)}
         return Result(publisher.summary(), intended, replies.mono_ns)
@@ -140,9 +138,7 @@ def main(job_file: Path, result_file: Path) -> None:
     job = msgspec.json.decode(job_file.read_bytes(), type=Job)
     if job.cpu is not None:
         os.sched_setaffinity(0, {job.cpu})
-    told: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
-    result_file.write_bytes(msgspec.json.encode(publish(job, lambda: bool(told))))
+    result_file.write_bytes(msgspec.json.encode(publish(job)))
 
 
 if __name__ == "__main__":
